@@ -1,0 +1,28 @@
+"""Faster answers from language models on a Mac, with the same words: DFlash drafts, DDTree trees.
+
+>>> from mlx_ddtree import load, generate
+>>> pair = load()                                  # the embedded pair, offline
+>>> generate(pair, [{"role": "user", "content": "Write a function that adds two numbers."}])
+"""
+
+from mlx_ddtree._blas import use_fast_blas
+
+blas = use_fast_blas()  # before anything imports mlx.core
+
+from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
+from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate  # noqa: E402
+from mlx_ddtree.errors import MlxDdtreeError  # noqa: E402
+from mlx_ddtree.hub.load import load  # noqa: E402
+from mlx_ddtree.pair import Pair, make_prompt_cache  # noqa: E402
+
+__version__ = "0.1.0"
+__all__ = [
+    "GenerationResponse",
+    "MlxDdtreeError",
+    "Pair",
+    "generate",
+    "load",
+    "make_prompt_cache",
+    "make_sampler",
+    "stream_generate",
+]

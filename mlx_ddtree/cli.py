@@ -1,0 +1,106 @@
+"""Options and conventions that the command-line programs share; named like mlx-lm's."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from mlx_ddtree.errors import MlxDdtreeError, OptionError
+
+
+def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("models")
+    group.add_argument("--model", help="target: local folder or Hugging Face repository (default: the embedded pair)")
+    group.add_argument("--draft-model", help="drafter: folder or repository (default: looked up for public targets)")
+    group.add_argument("--revision", help="branch, tag or commit of --model")
+    group.add_argument("--draft-revision", help="branch, tag or commit of --draft-model")
+    group.add_argument("--adapter-path", help="LoRA adapters to apply to the target")
+    group.add_argument("--trust-remote-code", action="store_true", help="allow custom tokenizer or model code")
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--temp", type=float, default=0.0, help="temperature; 0 is greedy (default: %(default)s)")
+    group.add_argument("--top-p", type=float, default=1.0, help="nucleus sampling (default: %(default)s)")
+    group.add_argument("--min-p", type=float, default=0.0, help="minimum probability, relative to the best token's")
+    group.add_argument("--min-tokens-to-keep", type=int, default=1, help="tokens that min-p always keeps")
+    group.add_argument("--top-k", type=int, default=0, help="sample among the k best tokens only; 0 is all")
+    group.add_argument("--seed", type=int, help="makes sampling repeatable, whatever the method and budget")
+    group.add_argument("--repetition-penalty", type=float, help="mlx-lm's multiplicative penalty")
+    group.add_argument("--repetition-context-size", type=int, default=20, help="tokens it looks back")
+
+
+def add_decoding_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("decoding")
+    group.add_argument("--method", choices=("ddtree", "dflash", "ar"), default="ddtree", help="default: %(default)s")
+    group.add_argument("--tree-budget", type=int, metavar="N", help="nodes of the draft tree, 0..1024")
+    group.add_argument("--block-size", type=int, metavar="B", help="tokens of a draft block, the bonus token included")
+    group.add_argument("--prefill-step-size", type=int, default=2048, help="prompt tokens at a time")
+
+
+def progress_bar(enabled: bool) -> Callable[[int, int], None]:
+    """A callback for prefill that draws a bar on stderr for prompts long enough to wait for."""
+    bar: list[tqdm] = []
+
+    def report(done: int, total: int) -> None:
+        if not enabled or total < 4096:
+            return
+        if not bar:
+            bar.append(tqdm(total=total, desc="prefill", unit="tok", file=sys.stderr, leave=False))
+        bar[0].update(done - bar[0].n)
+        if done >= total:
+            bar[0].close()
+
+    return report
+
+
+def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Call `main`; user errors become one line on stderr and exit code 2, Ctrl-C 130."""
+    logging.basicConfig(
+        level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"
+    )
+    try:
+        return main(args)
+    except MlxDdtreeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing more to say
+        return 141
+
+
+def positive(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
+
+
+def columns(rows: list[Mapping[str, Any]]) -> str:
+    """A small text table; the keys of the first row are its head."""
+    if not rows:
+        raise OptionError("nothing to show")
+    head = list(rows[0])
+    cells = [head, *[[str(row[key]) for key in head] for row in rows]]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])

@@ -1,0 +1,1 @@
+"""One round of decoding, a verb a file, and the loop over rounds."""

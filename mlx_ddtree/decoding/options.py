@@ -1,0 +1,129 @@
+"""From what a caller gives to what the rounds need; every refusal of bad input is here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.sample_utils import LogitsProcessor
+
+from mlx_ddtree.decoding.round import RoundPlan
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+from mlx_ddtree.errors import OptionError, PairError, PromptError, UnsupportedModelError
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.tree.build import MAX_BUDGET
+
+METHODS = ("ddtree", "dflash", "ar")
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | mx.array
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """Good sizes where nobody has measured the pair at hand.
+
+    block_size: of a linear block.  tree_budget: nodes of a tree.
+    """
+
+    block_size: int
+    tree_budget: int
+
+
+def device_defaults(pair: Pair) -> Defaults:
+    """By device and weight type, from published Macs and our own CPU measurements.
+
+    On Apple GPUs rows of 4-bit weights cost almost nothing up to about 5 and a lot from there to
+    32, while 16-bit weights are flat to far more rows (docs in DESIGN of the cost curves).  On
+    a CPU every row costs, so small trees win.
+    """
+    if mx.default_device() == mx.cpu:
+        return Defaults(block_size=6, tree_budget=8)
+    quantised = "quantization" in getattr(pair, "notes", {}).get("target_config", {})
+    return Defaults(block_size=5, tree_budget=4) if quantised else Defaults(block_size=8, tree_budget=24)
+
+
+def make_plan(
+    pair: Pair,
+    method: str,
+    tree_budget: int | None,
+    block_size: int | None,
+    sampler: Sampler | MlxLmSampler | None,
+    processors: Sequence[LogitsProcessor],
+) -> RoundPlan:
+    """Check the options against the pair and fill in defaults."""
+    if method not in METHODS:
+        raise OptionError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    sampler = sampler if sampler is not None else Sampler()
+    if method == "ar":
+        return RoundPlan("ar", 1, 0, sampler, processors)
+    if pair.drafter is None:
+        raise PairError(f"method {method!r} needs a drafter and this pair has none; load one or use method='ar'")
+    trained = pair.drafter.config.block_size
+    if block_size is not None and not 2 <= block_size <= trained:
+        raise OptionError(f"block size {block_size} is out of range: this drafter takes 2 to {trained}")
+    if tree_budget is not None and not 0 <= tree_budget <= MAX_BUDGET:
+        raise OptionError(f"tree budget {tree_budget} is out of range: use 0 (no draft) to {MAX_BUDGET} nodes")
+    defaults = device_defaults(pair)
+    if method == "dflash":
+        block_size = block_size or min(defaults.block_size, trained)
+        return RoundPlan("dflash", block_size, block_size - 1, sampler, processors)
+    budget = defaults.tree_budget if tree_budget is None else tree_budget
+    return RoundPlan("ddtree", block_size or trained, budget, sampler, processors)
+
+
+def prompt_token_ids(pair: Pair, prompt: Prompt) -> list[int]:
+    """Raw text, ids, or chat messages -> ids.  Raises PromptError."""
+    items: Any = prompt.tolist() if isinstance(prompt, mx.array) else prompt
+    if isinstance(items, str):
+        bos = pair.tokenizer.bos_token
+        ids = pair.tokenizer.encode(items, add_special_tokens=bos is None or not items.startswith(bos))
+    elif len(items) and all(isinstance(item, Mapping) for item in items):
+        if not pair.tokenizer.has_chat_template:
+            raise PromptError("this tokenizer has no chat template: give the prompt as text or token ids")
+        ids = pair.tokenizer.apply_chat_template(list(items), add_generation_prompt=True)
+    else:
+        ids = list(items)
+    if not ids:
+        raise PromptError("the prompt is empty: give at least one token")
+    vocab_size = pair.target.args.vocab_size
+    if not all(isinstance(i, int) and 0 <= i < vocab_size for i in ids):
+        raise PromptError(f"the prompt has token ids outside the vocabulary (0..{vocab_size - 1})")
+    return ids
+
+
+def max_new_tokens(pair: Pair, max_tokens: int, used: int) -> int:
+    """The exact number of tokens after which to stop; `used` are the prompt's and the cache's."""
+    if max_tokens == 0 or max_tokens < -1:
+        raise OptionError(f"max_tokens is {max_tokens}; use a positive number, or -1 for no limit")
+    limit = pair.target.max_context
+    if limit is None:
+        return max_tokens
+    if used >= limit:
+        raise PromptError(f"the prompt needs {used} positions, but this model's context ends at {limit}")
+    return limit - used if max_tokens == -1 else min(max_tokens, limit - used)
+
+
+def split_cache(pair: Pair, cache: list[Any] | None, method: str) -> tuple[list[Any], list[Any], int]:
+    """(target's layers, drafter's layers, tokens in the target's cache) of a prompt cache."""
+    drafter_layers = 0 if pair.drafter is None else len(pair.drafter.layers)
+    drafts = method != "ar" and pair.drafter is not None
+    if cache is None:
+        target_cache = pair.target.make_cache()
+        drafter_cache = pair.drafter.make_cache() if drafts and pair.drafter else []
+    else:
+        layers = len(pair.target.model.layers)
+        if len(cache) not in (layers, layers + drafter_layers):
+            raise OptionError(
+                f"the prompt cache has {len(cache)} layers; this pair's has {layers + drafter_layers} "
+                f"(make_prompt_cache(pair)) or, target only, {layers}"
+            )
+        target_cache, drafter_cache = cache[:layers], cache[layers:]
+        if drafts and not drafter_cache and pair.drafter:
+            drafter_cache = pair.drafter.make_cache()
+    if drafts:
+        pair.target.check_cache(target_cache)
+    if drafts and not pair.target.supports_trees:
+        raise UnsupportedModelError(f"this target cannot verify drafts; use method='ar' instead of {method!r}")
+    length = next((c.offset for c in target_cache if hasattr(c, "offset")), 0)
+    return target_cache, drafter_cache, int(length)

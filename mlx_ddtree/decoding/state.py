@@ -1,0 +1,76 @@
+"""What survives from one round to the next, and the guarantee that it is never half-changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_ddtree.pair import Pair
+
+
+@dataclass
+class DecodeState:
+    """One sequence being decoded.
+
+    length: tokens in the target's cache.
+    root: the bonus token: decided, emitted, not in the cache; None once everything emitted is.
+    features: (1, m, taps * D), of the committed tokens that the drafter has not seen; None without
+        a drafter.
+    token_ids: prompt and output of this call, root included; what logits processors see.
+    """
+
+    pair: Pair
+    target_cache: list[Any]
+    drafter_cache: list[Any]
+    length: int
+    root: int | None
+    features: mx.array | None = None
+    token_ids: list[int] = field(default_factory=list)
+
+    def take_features(self) -> mx.array:
+        """The features that the drafter's cache is about to receive."""
+        if self.features is None:
+            raise ValueError("this state has no target features: it was made without a drafter")
+        features, self.features = self.features, self.features[:, :0]
+        return features
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Undo every change of the block if it raises, Ctrl-C included."""
+        drafted, features, root, tokens = self.drafted_length, self.features, self.root, len(self.token_ids)
+        length = self.length
+        try:
+            yield
+        except BaseException:
+            for layer_cache in self.drafter_cache:
+                layer_cache.offset = drafted
+            self.pair.target.commit(self.target_cache, length, [])
+            self.features, self.root, self.length = features, root, length
+            del self.token_ids[tokens:]
+            raise
+
+    @property
+    def drafted_length(self) -> int:
+        """Tokens whose features are in the drafter's cache."""
+        return self.drafter_cache[0].offset if self.drafter_cache else 0
+
+    def settle(self) -> None:
+        """Bring both caches up to everything emitted, so that a later call can continue them."""
+        target = self.pair.target
+        if self.root is not None:
+            _, features = target.forward(mx.array([[self.root]]), self.target_cache)
+            self.append_features(features)
+            self.root, self.length = None, self.length + 1
+        if self.drafter_cache and self.pair.drafter is not None and self.features is not None:
+            self.pair.drafter.extend(self.take_features(), self.drafter_cache)
+        mx.eval([c.state for c in (*self.target_cache, *self.drafter_cache)])
+
+    def append_features(self, features: mx.array | None) -> None:
+        """Queue committed tokens' features for the drafter."""
+        if self.drafter_cache and features is not None:
+            known = [] if self.features is None else [self.features]
+            self.features = mx.concatenate([*known, features], axis=1)

@@ -1,0 +1,175 @@
+"""stream_generate and generate: the loop over rounds, and what callers see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import wired_limit
+from mlx_lm.sample_utils import LogitsProcessor
+
+from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.options import Prompt, make_plan, max_new_tokens, prompt_token_ids, split_cache
+from mlx_ddtree.decoding.prefill import Progress, prefill
+from mlx_ddtree.decoding.round import Round, decode_round
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.text import TextStream
+from mlx_ddtree.pair import Pair
+
+
+@dataclass
+class GenerationResponse:
+    """One round's output; mlx-lm's fields, and the round's statistics.
+
+    text: the next piece of text; may be empty.
+    tokens: ids committed in this round, an end token included.
+    token: the last of them.
+    logprobs: (len(tokens), V), what the tokens were chosen from; computed when first used.
+    from_draft: whether the drafter had proposed the first of them.
+    acceptance_length: tokens this round emits unless the text ends: accepted nodes + 1.
+    nodes, depth: size and depth of this round's draft tree, root excluded.
+    rounds: rounds so far; the first token comes from the prompt's own forward and counts as none.
+    seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
+    peak_memory: gigabytes.
+    finish_reason: 'length', 'stop' or None.
+    """
+
+    text: str
+    tokens: list[int]
+    token: int
+    logprobs: mx.array
+    from_draft: bool
+    prompt_tokens: int
+    prompt_tps: float
+    generation_tokens: int
+    generation_tps: float
+    peak_memory: float
+    acceptance_length: int
+    nodes: int
+    depth: int
+    rounds: int
+    seconds: dict[str, float]
+    finish_reason: str | None = None
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """tau: tokens per round so far."""
+        return (self.generation_tokens - 1) / self.rounds if self.rounds else 1.0
+
+
+def stream_generate(
+    pair: Pair,
+    prompt: Prompt,
+    max_tokens: int = 256,
+    *,
+    method: str = "ddtree",
+    tree_budget: int | None = None,
+    block_size: int | None = None,
+    sampler: Sampler | MlxLmSampler | None = None,
+    logits_processors: Sequence[LogitsProcessor] = (),
+    stop: Sequence[str] = (),
+    prompt_cache: list[Any] | None = None,
+    prefill_step_size: int = 2048,
+    prompt_progress_callback: Progress | None = None,
+) -> Iterator[GenerationResponse]:
+    """Decode, yielding the text of every round as it commits.
+
+    prompt: raw text, token ids, or chat messages ({"role", "content"}) for the chat template.
+    max_tokens: exact limit; -1 stops at the model's context length only.
+    method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
+    tree_budget: nodes of the tree without the root, 0..1024; default by device.
+    block_size: tokens of a block, root included; default the checkpoint's (ddtree) or the best
+        one for the device (dflash).
+    sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's; default greedy.
+    logits_processors: mlx-lm's; they see each tree node's own path.
+    stop: strings that end the text and are not part of it.
+    prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then
+        the drafter does not see what came before).  Afterwards it holds the prompt and all
+        tokens yielded, however the generator ends.
+
+    Raises PromptError, OptionError, UnsupportedModelError.
+    """
+    plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors)
+    ids = prompt_token_ids(pair, prompt)
+    target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
+    limit = max_new_tokens(pair, max_tokens, length + len(ids))
+    state = DecodeState(pair, target_cache, drafter_cache, length, None)
+    text = TextStream(pair.tokenizer, limit, stop)
+    meter = _Meter(len(ids))
+    with wired_limit(pair.target.model):
+        try:
+            with meter.clock("prefill"):
+                prefill(state, ids, prefill_step_size, prompt_progress_callback)
+                first = decode_round(state, plan.without_draft(), text.keep, Clock())
+            if prompt_progress_callback:
+                prompt_progress_callback(len(ids), len(ids))
+            yield meter.response(first, text)
+            while text.finish_reason is None:
+                yield meter.response(decode_round(state, plan, text.keep, meter.clock), text)
+                if meter.rounds % 64 == 0:
+                    mx.clear_cache()
+        finally:
+            if prompt_cache is not None:
+                state.settle()
+
+
+def generate(pair: Pair, prompt: Prompt, max_tokens: int = 256, *, verbose: bool = False, **options: Any) -> str:
+    """The whole answer as a string; `options` as for `stream_generate`."""
+    text, response = "", None
+    for response in stream_generate(pair, prompt, max_tokens, **options):
+        if verbose:
+            print(response.text, end="", flush=True)  # noqa: T201
+        text += response.text
+    if verbose and response is not None:
+        print("\n" + summary(response))  # noqa: T201
+    return text
+
+
+def summary(response: GenerationResponse) -> str:
+    """mlx-lm's closing lines, and the acceptance length."""
+    return (
+        f"{'=' * 10}\n"
+        f"Prompt: {response.prompt_tokens} tokens, {response.prompt_tps:.3f} tokens-per-sec\n"
+        f"Generation: {response.generation_tokens} tokens, {response.generation_tps:.3f} tokens-per-sec\n"
+        f"Rounds: {response.rounds}, acceptance length {response.mean_acceptance_length:.2f}\n"
+        f"Peak memory: {response.peak_memory:.3f} GB"
+    )
+
+
+class _Meter:
+    """Counts and times rounds.  Generation time starts when the first token is there, as in mlx-lm."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self.clock = Clock()
+        self.rounds, self.tokens = -1, 0
+        self._prompt_tokens = prompt_tokens
+        self._start = 0.0
+
+    def response(self, done: Round, text: TextStream) -> GenerationResponse:
+        self.rounds += 1
+        self.tokens += len(done.token_ids)
+        if self.rounds == 0:
+            self._start = perf_counter()
+        log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
+        return GenerationResponse(
+            text=text.take(),
+            tokens=done.token_ids,
+            token=done.token_ids[-1],
+            logprobs=log_probs,
+            from_draft=done.accepted > 0,
+            prompt_tokens=self._prompt_tokens,
+            prompt_tps=self._prompt_tokens / self.clock.seconds["prefill"],
+            generation_tokens=self.tokens,
+            generation_tps=self.tokens / (perf_counter() - self._start),
+            peak_memory=mx.get_peak_memory() / 1e9,
+            acceptance_length=done.accepted + 1,
+            nodes=done.nodes,
+            depth=done.depth,
+            rounds=self.rounds,
+            seconds=dict(self.clock.seconds),
+            finish_reason=text.finish_reason,
+        )

@@ -1,0 +1,80 @@
+"""Where the text ends: end tokens, stop strings, the length limit; and its streaming."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+
+class TextStream:
+    """Turns a round's tokens into text and decides how many of them belong to it.
+
+    finish_reason: None while the text goes on, then 'stop' or 'length'.
+    """
+
+    def __init__(self, tokenizer: TokenizerWrapper, max_tokens: int, stop: Sequence[str] = ()) -> None:
+        self._detokenizer = tokenizer.detokenizer
+        self._end_tokens = tokenizer.eos_token_ids
+        self._remaining = max_tokens
+        self._stop = StopStrings(stop)
+        self._text = ""
+        self.finish_reason: str | None = None
+
+    def keep(self, tokens: Sequence[int]) -> int:
+        """How many of `tokens` belong to the text; what they say is then ready for `take`."""
+        for count, token in enumerate(tokens, 1):
+            self._add(token)
+            if self.finish_reason is not None:
+                return count
+        return len(tokens)
+
+    def take(self) -> str:
+        """The text that became certain since the last call."""
+        text, self._text = self._text, ""
+        return text
+
+    def _add(self, token: int) -> None:
+        self._remaining -= 1
+        ended = token in self._end_tokens
+        if not ended:
+            self._detokenizer.add_token(token)
+            self._text += self._stop.feed(self._detokenizer.last_segment)
+        if ended or self._remaining == 0:
+            self._detokenizer.finalize()
+            self._text += self._stop.feed(self._detokenizer.last_segment) + self._stop.flush()
+            self.finish_reason = "stop" if ended or self._stop.found else "length"
+        elif self._stop.found:
+            self.finish_reason = "stop"
+
+
+class StopStrings:
+    """Passes text through up to the first stop string, holding back what may become one."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = tuple(s for s in stop if s)
+        self._held = ""
+        self.found = False
+
+    def feed(self, segment: str) -> str:
+        """The text that is now known to lie before any stop string."""
+        if self.found:
+            return ""
+        text = self._held + segment
+        hits = [text.find(s) for s in self._stop if s in text]
+        if hits:
+            self.found, self._held = True, ""
+            return text[: min(hits)]
+        held = max((_overlap(text, s) for s in self._stop), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def flush(self) -> str:
+        """What was held back, once no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,1 @@
+"""The DFlash drafter: configuration, model, strict loading."""

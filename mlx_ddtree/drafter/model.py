@@ -1,0 +1,156 @@
+"""The DFlash drafter (arXiv 2602.06036): one forward pass proposes a whole block.
+
+The drafter is a small transformer whose keys and values also come from the target's hidden
+states.  It has no embedding and no LM head of its own: callers embed the block with the target's
+embedding and turn the result into logits with the target's head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import KVCache
+from mlx_lm.models.qwen3 import MLP
+from mlx_lm.models.rope_utils import initialize_rope
+
+from mlx_ddtree.drafter.config import DrafterConfig
+
+
+class DFlashAttention(nn.Module):
+    """Queries from the block; keys and values from the context features and the block."""
+
+    def __init__(self, config: DrafterConfig, layer: int) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.scale = config.head_dim**-0.5
+        self.window, self.causal = config.windows[layer], config.causal[layer]
+        dim, head_dim, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.q_proj = nn.Linear(dim, self.heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(dim, self.kv_heads * head_dim, bias=bias)
+        self.v_proj = nn.Linear(dim, self.kv_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(self.heads * head_dim, dim, bias=bias)
+        self.q_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
+        self.rope = initialize_rope(
+            head_dim,
+            config.rope_theta,
+            config.rope_traditional,
+            config.rope_scaling,
+            config.max_position_embeddings,
+        )
+
+    def _split(self, x: mx.array, heads: int) -> mx.array:
+        return x.reshape(*x.shape[:2], heads, -1)
+
+    def keys_values(self, x: mx.array, offset: int) -> tuple[mx.array, mx.array]:
+        """(1, n, D) rows at positions offset.. -> keys, values (1, kv_heads, n, head_dim)."""
+        keys = self.k_norm(self._split(self.k_proj(x), self.kv_heads)).transpose(0, 2, 1, 3)
+        values = self._split(self.v_proj(x), self.kv_heads).transpose(0, 2, 1, 3)
+        return self.rope(keys, offset=offset), values
+
+    def queries(self, x: mx.array, offset: int) -> mx.array:
+        """(1, B, D) -> (1, heads, B, head_dim)."""
+        return self.rope(self.q_norm(self._split(self.q_proj(x), self.heads)).transpose(0, 2, 1, 3), offset=offset)
+
+    def __call__(self, block: mx.array, context: mx.array, cache: KVCache) -> mx.array:
+        """block (1, B, D); context (1, m, D), the features not yet in the cache -> (1, B, D).
+
+        Leaves the context's keys and values in the cache and takes the block's out again: they
+        belong to a draft, not to the text.
+        """
+        size = block.shape[1]
+        # Context rows and block rows stand at consecutive positions: one projection, one RoPE.
+        rows = mx.concatenate([context, block], axis=1)
+        keys, values = cache.update_and_fetch(*self.keys_values(rows, cache.offset))
+        start = cache.offset - size
+        queries = self.queries(block, start)
+        cache.trim(size)
+        first = 0 if self.window is None else max(0, start - self.window + 1)
+        mask = block_mask(start, size, first, self.window, self.causal)
+        out = mx.fast.scaled_dot_product_attention(
+            queries, keys[:, :, first:], values[:, :, first:], scale=self.scale, mask=mask
+        )
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(1, size, -1))
+
+
+def block_mask(start: int, size: int, first: int, window: int | None, causal: bool) -> mx.array | None:
+    """(size, start + size - first) bool, or None where every key is visible.
+
+    The block's query i stands at position start + i; keys stand at first..start + size - 1.
+    """
+    slides = window is not None and start + size > window
+    if not causal and not slides:
+        return None
+    queries = mx.arange(start, start + size)[:, None]
+    keys = mx.arange(first, start + size)[None]
+    visible = keys < start + size
+    if causal:
+        visible = visible & (keys <= queries)
+    if window is not None:
+        visible = visible & (keys > queries - window)
+    return mx.broadcast_to(visible, (size, start + size - first))
+
+
+class DFlashLayer(nn.Module):
+    """Pre-norm attention and MLP, as in Qwen3."""
+
+    def __init__(self, config: DrafterConfig, layer: int) -> None:
+        super().__init__()
+        self.self_attn = DFlashAttention(config, layer)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def __call__(self, block: mx.array, context: mx.array, cache: KVCache) -> mx.array:
+        block = block + self.self_attn(self.input_layernorm(block), context, cache)
+        return block + self.mlp(self.post_attention_layernorm(block))
+
+
+class DFlashDrafter(nn.Module):
+    """config.num_hidden_layers layers over `taps` target layers' hidden states."""
+
+    def __init__(self, config: DrafterConfig, taps: int) -> None:
+        super().__init__()
+        self.config, self.num_taps = config, taps
+        self.fc = nn.Linear(taps * config.hidden_size, config.hidden_size, bias=False)
+        self.hidden_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.layers = [DFlashLayer(config, i) for i in range(config.num_hidden_layers)]
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def make_cache(self) -> list[KVCache]:
+        """One context cache a layer: keys and values of committed tokens' features only."""
+        return [KVCache() for _ in self.layers]
+
+    def context(self, features: mx.array) -> mx.array:
+        """Target features (1, m, taps * D) -> the context rows (1, m, D) that all layers share."""
+        return self.hidden_norm(self.fc(features))
+
+    def extend(self, features: mx.array, cache: Sequence[KVCache]) -> None:
+        """Append features (1, m, taps * D) of committed tokens to the context, without drafting."""
+        context = self.context(features)
+        for layer, layer_cache in zip(self.layers, cache, strict=True):
+            layer_cache.update_and_fetch(*layer.self_attn.keys_values(context, layer_cache.offset))
+
+    def __call__(self, block: mx.array, features: mx.array, cache: Sequence[KVCache]) -> mx.array:
+        """One draft.
+
+        block: (1, B, D) embeddings of [bonus token, MASK, MASK, ...].
+        features: (1, m, taps * D) of the tokens committed since the last draft (m >= 0), which
+            end just before the bonus token; they are appended to the cache.
+        Returns (1, B, D) normalised hidden states; slot i > 0 predicts the i-th next token.
+        """
+        context = self.context(features)
+        block = block * self.config.embed_scale if self.config.embed_scale != 1.0 else block
+        for layer, layer_cache in zip(self.layers, cache, strict=True):
+            block = layer(block, context, layer_cache)
+        return self.norm(block)
+
+    def scale_logits(self, logits: mx.array) -> mx.array:
+        """The checkpoint's own multiplier and soft cap on logits, where it has them."""
+        if self.config.logit_scale != 1.0:
+            logits = logits * self.config.logit_scale
+        if self.config.logit_softcap is not None:
+            logits = mx.tanh(logits / self.config.logit_softcap) * self.config.logit_softcap
+        return logits

@@ -1,0 +1,29 @@
+"""What can go wrong because of what the user gave; every message names what to do."""
+
+
+class MlxDdtreeError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ConfigError(MlxDdtreeError):
+    """A drafter's config.json holds a key or value that is missing or not understood."""
+
+
+class WeightsError(MlxDdtreeError):
+    """A checkpoint's tensors are missing, unexpected, misshapen or unreadable."""
+
+
+class PairError(MlxDdtreeError):
+    """Drafter and target do not belong together."""
+
+
+class UnsupportedModelError(MlxDdtreeError):
+    """The target's architecture has no tree verification here."""
+
+
+class PromptError(MlxDdtreeError):
+    """The prompt is empty, too long, or not of a known form."""
+
+
+class OptionError(MlxDdtreeError, ValueError):
+    """An option's value is out of range or options contradict each other."""

@@ -1,0 +1,1 @@
+"""Finding and loading models: the registry of public pairs, repositories and folders."""

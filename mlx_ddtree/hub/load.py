@@ -1,0 +1,142 @@
+"""load(): names or folders -> a Pair."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_adapters, load_model, load_tokenizer
+
+from mlx_ddtree.drafter.load import load_drafter, read_json
+from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.errors import ConfigError, MlxDdtreeError, PairError, WeightsError
+from mlx_ddtree.hub.registry import find_drafter
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.target import Target, make_target
+
+DEMO = files("mlx_ddtree") / "demo"
+_TARGET_FILES = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
+_DRAFTER_FILES = ["*.json", "*.safetensors"]
+
+
+def load(
+    target: str | None = None,
+    draft: str | bool | None = None,
+    *,
+    revision: str | None = None,
+    draft_revision: str | None = None,
+    adapter_path: str | None = None,
+    trust_remote_code: bool = False,
+) -> Pair:
+    """Load a target and its drafter.
+
+    target: a Hugging Face repository or a local folder; None is the embedded demo pair, offline.
+    draft: likewise; None looks the target up among the public pairs; False loads no drafter.
+    revision, draft_revision: branch, tag or commit of a repository.
+
+    Raises PairError (no drafter known, or one that does not fit), ConfigError, WeightsError and
+    UnsupportedModelError, with what to do.
+    """
+    drafter_name = None if draft is False else _drafter_name(target, draft)
+    loaded = load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
+    if drafter_name is None:
+        return Pair(loaded.target, None, loaded.tokenizer, loaded.notes)
+    drafter, notes = _load_drafter(drafter_name, draft_revision, loaded.target)
+    return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes)
+
+
+@dataclass
+class LoadedTarget:
+    """A target, its tokenizer, and how it was loaded."""
+
+    target: Target
+    tokenizer: TokenizerWrapper
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def load_target(
+    name: str | None = None,
+    *,
+    revision: str | None = None,
+    adapter_path: str | None = None,
+    trust_remote_code: bool = False,
+) -> LoadedTarget:
+    """A target alone, through mlx-lm's own loaders; None is the embedded one."""
+    folder = Path(str(DEMO / "target")) if name is None else fetch(name, revision, _TARGET_FILES)
+    read_json(folder / "config.json")  # mlx-lm's own message for a missing one names no remedy
+    try:
+        model, config = load_model(folder, trust_remote_code=trust_remote_code)
+        if adapter_path is not None:
+            model = load_adapters(model, adapter_path)
+        tokenizer = load_tokenizer(
+            folder, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
+        )
+    except (FileNotFoundError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"the target in {folder} cannot be loaded: {error}") from error
+    model.eval()
+    compute_dtype(model, config)
+    notes = {"target": name or "embedded demo pair", "target_folder": str(folder), "target_config": config}
+    return LoadedTarget(make_target(model), tokenizer, notes)
+
+
+def compute_dtype(model: Any, config: dict[str, Any]) -> None:
+    """On the CPU backend 16-bit matrix products are several times slower than fp32: compute in fp32.
+
+    Quantised weights stay as they are: their scales' type decides the activations' type.
+    """
+    if mx.default_device() == mx.cpu and "quantization" not in config:
+        model.set_dtype(mx.float32)
+        mx.eval(model.parameters())
+
+
+def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """A local folder as it is, or a repository from the cache or the Hub (progress bars, resume)."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ConfigError(f"{name}: no such folder, and not a Hugging Face repository (owner/name)")
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise ConfigError(f"{name}: no such folder here, and no such repository on the Hub") from None
+    except HFValidationError as error:
+        raise ConfigError(f"{name} is not a valid repository name: {error}") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise MlxDdtreeError(
+            f"{name} could not be downloaded ({type(error).__name__}: {error}); check the connection and "
+            "HF_ENDPOINT / HF_HUB_OFFLINE, or give a local folder"
+        ) from error
+
+
+def _drafter_name(target: str | None, draft: str | bool | None) -> str | None:
+    if isinstance(draft, str):
+        return draft
+    if target is None:
+        return str(DEMO / "drafter")
+    found = find_drafter(target)
+    if found is None:
+        raise PairError(
+            f"no public drafter is known for {target!r}: name one (draft=... / --draft-model), train one "
+            "(mlx_ddtree.train), or decode plainly (draft=False / --method ar)"
+        )
+    return found
+
+
+def _load_drafter(name: str, revision: str | None, target: Target) -> tuple[DFlashDrafter, dict[str, Any]]:
+    folder = fetch(name, revision, _DRAFTER_FILES)
+    drafter = load_drafter(folder)
+    if drafter.config.quantization is None:
+        # The drafter follows the target's arithmetic, whatever type it is stored in.
+        drafter.set_dtype(target.embed(mx.array([[0]])).dtype)
+    mx.eval(drafter.parameters())
+    notes = {"drafter": name, "drafter_folder": str(folder), "drafter_config": drafter.config.describe()}
+    logging.getLogger(__name__).info("drafter %s: %s", folder, notes["drafter_config"])
+    return drafter, notes

@@ -1,0 +1,60 @@
+"""A target and the drafter that was trained for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_ddtree.drafter.config import default_target_layer_ids
+from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.errors import PairError, UnsupportedModelError
+from mlx_ddtree.target import PlainTarget, Target
+
+
+@dataclass
+class Pair:
+    """What `load` returns and every decoding function takes.
+
+    drafter: None decodes plainly (method 'ar').
+    notes: how the pair was loaded (names, revisions, dtypes), for --verbose.
+    """
+
+    target: Target
+    drafter: DFlashDrafter | None
+    tokenizer: TokenizerWrapper
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.drafter is not None:
+            self.target.taps = check_pair(self.target, self.drafter)
+
+
+def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
+    """The target layers that the drafter taps.  Raises PairError with the reason if they do not fit."""
+    if isinstance(target, PlainTarget):
+        raise UnsupportedModelError(
+            f"model type {target.model_type!r} has no adapter here, so no drafter can be used with it; "
+            "load it with draft=False for plain decoding"
+        )
+    config = drafter.config
+    taps = config.target_layer_ids or default_target_layer_ids(target.num_layers, drafter.num_taps)
+    problems = []
+    if config.hidden_size != target.hidden_size:
+        problems.append(f"hidden size {config.hidden_size}, but the target's is {target.hidden_size}")
+    if config.vocab_size != target.vocab_size:
+        problems.append(f"vocabulary of {config.vocab_size} tokens, but the target's has {target.vocab_size}")
+    if min(taps) < 0 or max(taps) >= target.num_layers:
+        problems.append(f"taps layers {taps}, but the target has layers 0..{target.num_layers - 1}")
+    if config.mask_token_id >= target.vocab_size:
+        problems.append(f"mask token {config.mask_token_id} is outside the target's vocabulary")
+    if problems:
+        raise PairError(f"this drafter was not made for this target: {'; '.join(problems)}")
+    return taps
+
+
+def make_prompt_cache(pair: Pair) -> list[Any]:
+    """An empty prompt cache: the target's layers, then the drafter's, in one list as mlx-lm does."""
+    drafter_cache = [] if pair.drafter is None else pair.drafter.make_cache()
+    return [*pair.target.make_cache(), *drafter_cache]

@@ -1,0 +1,56 @@
+"""Any other mlx-lm model: plain decoding only, through the model's own call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import make_prompt_cache
+
+from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.tree import DraftTree
+
+
+class PlainTarget:
+    """Method 'ar' for architectures without an adapter; it has no taps and verifies no trees."""
+
+    supports_trees = False
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.args = model.args
+        self.model_type: str = model.args.model_type
+        self.taps: tuple[int, ...] = ()
+
+    @property
+    def max_context(self) -> int | None:
+        return getattr(self.args, "max_position_embeddings", None)
+
+    def make_cache(self) -> list[Any]:
+        return make_prompt_cache(self.model)
+
+    def forward(self, token_ids: mx.array, cache: Sequence[Any]) -> tuple[mx.array, None]:
+        """(1, n) -> logits (1, n, V): this model's head is not separable from the outside."""
+        return self.model(token_ids, cache=cache), None
+
+    def unembed(self, hidden: mx.array) -> mx.array:
+        return hidden
+
+    def embed(self, token_ids: mx.array) -> mx.array:
+        raise self._refusal()
+
+    def forward_tree(self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any]) -> Any:
+        raise self._refusal()
+
+    def check_cache(self, cache: Sequence[Any]) -> None:
+        """Plain decoding takes every cache."""
+
+    def commit(self, cache: Sequence[Any], start: int, path: Sequence[int]) -> None:
+        """A round of plain decoding appends one token; there is nothing to move."""
+
+    def _refusal(self) -> UnsupportedModelError:
+        return UnsupportedModelError(
+            f"no tree verification for model type {self.model_type!r}; use method='ar' for plain decoding"
+        )

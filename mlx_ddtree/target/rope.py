@@ -1,0 +1,24 @@
+"""RoPE with one position per row: tree nodes of equal depth share a position."""
+
+import mlx.core as mx
+import mlx.nn as nn
+
+
+class TreeRope(nn.Module):
+    """Stands in for one attention module's `rope`; plain calls pass straight through.
+
+    An integer offset means consecutive positions, as always.  A (1, L) array gives every row its
+    own: the rows move to the batch axis, where mx.fast.rope takes one offset each, so the same
+    kernel computes them, bit for bit.
+    """
+
+    def __init__(self, rope: nn.Module) -> None:
+        super().__init__()
+        self.rope = rope
+
+    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
+        """x: (1, heads, L, head_dim); offset: int, or (1, L) int32 positions."""
+        if not isinstance(offset, mx.array) or offset.ndim != 2:
+            return self.rope(x, offset=offset)
+        rows = x.transpose(2, 1, 0, 3)  # (L, heads, 1, head_dim)
+        return self.rope(rows, offset=offset[0]).transpose(2, 1, 0, 3)
