@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -70,6 +70,14 @@ def decode_round(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]]
             commit(state, path, verification, tokens)
     logits = verification.logits[mx.array(path[: len(tokens)])]
     return Round(tokens, logits, len(path) - 1, len(tree) - 1, int(tree.depths.max()))
+
+
+def rounds(
+    state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock
+) -> Iterator[Round]:
+    """Rounds without end; the caller stops when the text does."""
+    while True:
+        yield decode_round(state, plan, keep, clock)
 
 
 def make_draft_tree(state: DecodeState, plan: RoundPlan, clock: Clock) -> DraftTree:

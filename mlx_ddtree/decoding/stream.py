@@ -13,8 +13,9 @@ from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.options import Prompt, make_plan, max_new_tokens, prompt_token_ids, split_cache
+from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.prefill import Progress, prefill
-from mlx_ddtree.decoding.round import Round, decode_round
+from mlx_ddtree.decoding.round import Round, decode_round, rounds
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
@@ -99,7 +100,7 @@ def stream_generate(
     limit = max_new_tokens(pair, max_tokens, length + len(ids))
     state = DecodeState(pair, target_cache, drafter_cache, length, None)
     text = TextStream(pair.tokenizer, limit, stop)
-    meter = _Meter(len(ids))
+    meter, cleared = _Meter(len(ids)), 0
     with wired_limit(pair.target.model):
         try:
             with meter.clock("prefill"):
@@ -108,9 +109,11 @@ def stream_generate(
             if prompt_progress_callback:
                 prompt_progress_callback(len(ids), len(ids))
             yield meter.response(first, text)
+            following = (plain_rounds if plan.method == "ar" else rounds)(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
-                yield meter.response(decode_round(state, plan, text.keep, meter.clock), text)
-                if meter.rounds % 64 == 0:
+                yield meter.response(next(following), text)
+                if meter.tokens // 256 > cleared:
+                    cleared = meter.tokens // 256
                     mx.clear_cache()
         finally:
             if prompt_cache is not None:

@@ -1,0 +1,1 @@
+"""Train a DFlash drafter for a target: its own answers as data, random anchors, one forward for all blocks."""

@@ -21,6 +21,7 @@ import random
 import sysconfig
 import textwrap
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -87,11 +88,8 @@ def real_text(roots: list[Path], rng: random.Random) -> dict[str, list[str]]:
 
 def synthetic_tasks(count: int, rng: random.Random) -> tuple[dict[str, list[str]], list[dict[str, str]]]:
     """`count` distinct dialogues, every family equally often; and the held-out ones as records."""
-    import tasks_collections
-    import tasks_programs
-    import tasks_text_and_numbers
-
-    families = [f for m in (tasks_collections, tasks_programs, tasks_text_and_numbers) for f in m.FAMILIES.values()]
+    modules = [import_module(path.stem) for path in sorted(Path(__file__).parent.glob("tasks_*.py"))]
+    families = [family for module in modules for family in module.FAMILIES.values()]
     seen: set[str] = set()
     checked: set[str] = set()
     parts: dict[str, list[str]] = {"tasks.train": [], "tasks.heldout": []}

@@ -1,0 +1,122 @@
+"""How good a drafter is on held-out sequences: loss, accuracy by slot, and tau.
+
+tau is measured on the chain as decoding runs it, round after round, not at random anchors: a
+chain stops at the hard places more often, so random anchors would flatter it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.target import DenseTarget
+from mlx_ddtree.training.data import Example, make_batch
+from mlx_ddtree.training.loss import (
+    Batch,
+    Blocks,
+    KeysValues,
+    context_keys_values,
+    draft_hidden,
+    embed_blocks,
+    make_blocks,
+    sample_anchors,
+    slot_logits,
+    target_features,
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """loss: weighted as in training.  accuracy: share of right tokens by slot 1..L.
+    tau: mean tokens emitted per round of a chain draft."""
+
+    loss: float
+    accuracy: tuple[float, ...]
+    tau: float
+
+
+def evaluate(
+    drafter: DFlashDrafter,
+    target: DenseTarget,
+    examples: Sequence[Example],
+    *,
+    anchors: int,
+    gamma: float,
+    batch_size: int = 8,
+) -> Evaluation:
+    """Always the same anchors, so that evaluations can be compared.
+
+    tau counts greedy responses only, where there are any: a draft is greedy, and so is its measure.
+    """
+    losses, hits, slots = (np.zeros(drafter.config.block_size - 1, np.float32) for _ in range(3))
+    emitted = rounds = 0
+    any_greedy = any(e.greedy for e in examples)
+    rng = np.random.default_rng(0)
+    for start in range(0, len(examples), batch_size):
+        part = examples[start : start + batch_size]
+        batch = make_batch(part)
+        context = context_keys_values(drafter, target_features(target, mx.array(batch.token_ids)))
+        mx.eval(context)
+        picked = sample_anchors(batch, anchors, rng)
+        config = drafter.config
+        blocks = make_blocks(batch, picked, config.block_size, config.mask_token_id, gamma)
+        loss, right, inside = _slot_scores(drafter, target, context, blocks)
+        losses, hits, slots = losses + loss, hits + right, slots + inside
+        chain = np.array([e.greedy or not any_greedy for e in part])
+        new_tokens, new_rounds = chain_rounds(drafter, target, batch, context, chain)
+        emitted, rounds = emitted + new_tokens, rounds + new_rounds
+    weights = np.exp(-np.arange(drafter.config.block_size - 1) / gamma)
+    accuracy = tuple(float(a) for a in hits / np.maximum(slots, 1))
+    return Evaluation(float((losses * weights).sum() / (slots * weights).sum()), accuracy, emitted / max(rounds, 1))
+
+
+def _slot_scores(
+    drafter: DFlashDrafter, target: DenseTarget, context: Sequence[KeysValues], blocks: Blocks
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """By slot (L,): summed cross-entropy, right tokens, and tokens counted."""
+    hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), context, blocks.anchors)[:, :, 1:]
+    losses, right = [], []
+    for row, labels in zip(hidden, blocks.labels, strict=True):  # a sequence at a time: logits are large
+        logits = slot_logits(target, drafter, row)
+        chosen = mx.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+        losses.append(mx.logsumexp(logits, axis=-1) - chosen)
+        right.append(logits.argmax(axis=-1) == labels)
+        mx.eval(losses[-1], right[-1])
+    inside = blocks.weights > 0
+    sums = [(mx.stack(x) * inside).sum(axis=(0, 1)) for x in (losses, right)]
+    return np.array(sums[0]), np.array(sums[1]).astype(np.float32), np.array(inside.sum(axis=(0, 1)), np.float32)
+
+
+def chain_rounds(
+    drafter: DFlashDrafter,
+    target: DenseTarget,
+    batch: Batch,
+    context: Sequence[KeysValues],
+    which: NDArray[np.bool_],
+) -> tuple[int, int]:
+    """(tokens emitted, rounds) of real rounds through the stored responses of the sequences `which`.
+
+    A round drafts greedily at the root, accepts the tokens that agree with the response, and goes
+    on behind the bonus token, all sequences side by side.
+    """
+    size, mask = drafter.config.block_size, drafter.config.mask_token_id
+    roots, last, rounds = batch.starts.copy(), batch.lengths - 1, 0
+    emitted = int((last - roots)[which].sum())
+    while (running := which & (roots < last)).any():
+        rows = mx.array(np.flatnonzero(running))
+        anchors = roots[running][:, None]
+        part = Batch(batch.token_ids[running], batch.lengths[running], batch.starts[running])
+        blocks = make_blocks(part, anchors, size, mask, gamma=1.0)
+        kept = [(keys[rows], values[rows]) for keys, values in context]
+        hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), kept, blocks.anchors)[:, 0, 1:]
+        drafted = slot_logits(target, drafter, hidden).argmax(axis=-1)
+        agrees = (drafted == blocks.labels[:, 0]) & (blocks.weights[:, 0] > 0)
+        accepted = np.array(mx.cumprod(agrees.astype(mx.int32), axis=-1).sum(axis=-1))
+        roots[running] += accepted + 1
+        rounds += int(running.sum())
+    return emitted, rounds
