@@ -1,8 +1,11 @@
 """Small random models: real architectures of mlx-lm, real tokenizer, a fraction of a second each."""
 
+import json
+from pathlib import Path
+
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models import llama, qwen3, qwen3_moe
 
 from mlx_ddtree.drafter.config import DrafterConfig
@@ -10,7 +13,7 @@ from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import DenseTarget, make_target
 
-from .training.tiny import MASK, make_tokenizer
+from .training.tiny import EOS, MASK, make_tokenizer
 
 SHARPNESS = 4.0
 """Random weights are scaled up, so that argmax and samples depend on the context."""
@@ -82,3 +85,68 @@ def small_pair(family="qwen3", *, seed=0, drafter=True, **options) -> Pair:
 
 def sharpen(model: nn.Module) -> None:
     model.update(tree_map(lambda p: p * SHARPNESS if p.ndim > 1 else p, model.parameters()))
+
+
+def save_target(folder: Path, target: DenseTarget, *, dtype=mx.bfloat16) -> Path:
+    """A target's folder as it lies on the Hub: config.json, weights, tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {key: value for key, value in vars(target.args).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": EOS}))
+    save_weights(folder / "model.safetensors", dict(tree_flatten(target.model.parameters())), dtype)
+    make_tokenizer()._tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_drafter(
+    folder: Path, drafter: DFlashDrafter, *, dtype=mx.bfloat16, prefix="", shards=1, **config: object
+) -> Path:
+    """A drafter's folder in the layout of the public ones; config replaces keys of config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(public_config(drafter) | config))
+    weights = {prefix + name: value for name, value in tree_flatten(drafter.parameters())}
+    names = sorted(weights)
+    for i in range(shards):
+        file = "model.safetensors" if shards == 1 else f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+        save_weights(folder / file, {name: weights[name] for name in names[i::shards]}, dtype)
+    return folder
+
+
+def save_weights(file: Path, weights: dict[str, mx.array], dtype=mx.bfloat16) -> None:
+    """Floating-point tensors in `dtype`, packed integers as they are."""
+    stored = {k: v.astype(dtype) if mx.issubdtype(v.dtype, mx.floating) else v for k, v in weights.items()}
+    mx.save_safetensors(str(file), stored, metadata={"format": "pt"})
+
+
+def public_config(drafter: DFlashDrafter) -> dict[str, object]:
+    """config.json as z-lab's drafters have it."""
+    config = drafter.config
+    return {
+        "architectures": ["DFlashDraftModel"],
+        "attention_bias": config.attention_bias,
+        "attention_dropout": 0.0,
+        "auto_map": {"AutoModel": "dflash.DFlashDraftModel"},
+        "block_size": config.block_size,
+        "dflash_config": {"mask_token_id": config.mask_token_id, "target_layer_ids": config.target_layer_ids},
+        "dtype": "bfloat16",
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": config.hidden_size,
+        "initializer_range": 0.02,
+        "intermediate_size": config.intermediate_size,
+        "layer_types": ["full_attention"] * config.num_hidden_layers,
+        "max_position_embeddings": config.max_position_embeddings,
+        "max_window_layers": config.num_hidden_layers,
+        "model_type": "qwen3",
+        "num_attention_heads": config.num_attention_heads,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_key_value_heads": config.num_key_value_heads,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_scaling": None,
+        "rope_theta": config.rope_theta,
+        "sliding_window": None,
+        "tie_word_embeddings": False,
+        "transformers_version": "4.57.1",
+        "use_cache": True,
+        "use_sliding_window": False,
+        "vocab_size": config.vocab_size,
+    }

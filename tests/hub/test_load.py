@@ -1,0 +1,179 @@
+"""load() from folders in the public layout and from a server that speaks the Hub's protocol."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import mlx.core as mx
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_ddtree import MlxDdtreeError, load, stream_generate
+from mlx_ddtree.errors import ConfigError, PairError, WeightsError
+
+from ..drafter.test_load import save as save_drafter
+from ..helpers import small_drafter, small_target
+from ..training.tiny import EOS, make_tokenizer
+
+
+def save_target(folder, target, dtype=mx.bfloat16):
+    folder.mkdir(parents=True)
+    names = (
+        "model_type hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads rms_norm_eps "
+        "vocab_size head_dim max_position_embeddings rope_theta tie_word_embeddings"
+    )
+    config = {name: getattr(target.args, name) for name in names.split()} | {"eos_token_id": EOS}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {k: v.astype(dtype) for k, v in tree_flatten(target.model.parameters())}
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
+    make_tokenizer()._tokenizer.save_pretrained(str(folder))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    target = small_target()
+    save_target(root / "Qwen3-8B-4bit", target)
+    save_drafter(root / "drafter", small_drafter(target))
+    return root
+
+
+def answer(pair):
+    return [t for r in stream_generate(pair, [5, 9, 23], 12) for t in r.tokens]
+
+
+def test_folders(folders):
+    pair = load(str(folders / "Qwen3-8B-4bit"), str(folders / "drafter"))
+    assert pair.target.taps == (0, 1, 2)
+    assert len(answer(pair)) > 0
+    if mx.default_device() == mx.cpu:  # 16-bit products are slow there
+        assert pair.target.embed(mx.array([[0]])).dtype == mx.float32
+    assert pair.drafter.fc.weight.dtype == pair.target.embed(mx.array([[0]])).dtype
+
+
+def test_without_drafter(folders):
+    assert load(str(folders / "Qwen3-8B-4bit"), draft=False).drafter is None
+
+
+def test_no_drafter_known(folders):
+    with pytest.raises(PairError, match=r"draft=\.\.\. / --draft-model"):
+        load(str(folders / "drafter"))
+
+
+@pytest.mark.parametrize("name", ["./not/there", "/not/there", "nothing", "a/b/c"])
+def test_missing_folders(name):
+    with pytest.raises(ConfigError, match="no such folder"):
+        load(name, draft=False)
+
+
+def test_broken_target(folders, tmp_path):
+    shutil.copytree(folders / "Qwen3-8B-4bit", tmp_path / "t")
+    weights = mx.load(str(tmp_path / "t" / "model.safetensors"))
+    weights.pop("model.norm.weight")
+    mx.save_safetensors(str(tmp_path / "t" / "model.safetensors"), weights)
+    with pytest.raises(WeightsError, match=r"norm\.weight"):
+        load(str(tmp_path / "t"), draft=False)
+    (tmp_path / "t" / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        load(str(tmp_path / "t"), draft=False)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The part of the Hub's protocol that downloads use, over local folders; repositories by name."""
+
+    repositories: dict = {}
+    commit = "0123456789abcdef0123456789abcdef01234567"
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        path = self.path.split("?")[0].lstrip("/")
+        api = path.startswith("api/models/")
+        owner, name, *rest = path.removeprefix("api/models/").split("/")
+        folder = self.repositories.get(f"{owner}/{name}")
+        if folder is None or (rest[1:2] and rest[1] not in ("main", "v1", self.commit)):
+            self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound" if folder is None else "RevisionNotFound"}, body)
+        elif api:
+            files = [{"rfilename": p.name, "size": p.stat().st_size} for p in sorted(folder.iterdir())]
+            tree = [{"type": "file", "path": f["rfilename"], "size": f["size"], "oid": "0" * 40} for f in files]
+            info = {"id": f"{owner}/{name}", "modelId": f"{owner}/{name}", "sha": self.commit, "siblings": files}
+            content = json.dumps(tree if rest[:1] == ["tree"] else info).encode()
+            self.reply(200, content, {"Content-Type": "application/json"}, body)
+        elif (folder / rest[-1]).is_file():
+            content = (folder / rest[-1]).read_bytes()
+            etag = hashlib.sha1(content).hexdigest()
+            self.reply(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit}, body)
+        else:
+            self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
+
+    def reply(self, status, content, headers, body):
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+
+@pytest.fixture
+def hub(folders):
+    Hub.repositories = {"mlx-community/Qwen3-8B-4bit": folders / "Qwen3-8B-4bit", "z-lab/Qwen3-8B-DFlash-b16": folders / "drafter"}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def run(code, home, **environment):
+    """A fresh interpreter, since huggingface_hub reads its endpoint once."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    env |= {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+
+
+LOAD = """
+from mlx_ddtree import load, MlxDdtreeError
+try:
+    pair = load("{name}", revision={revision!r})
+    print(pair.notes["drafter"], pair.notes["target_folder"])
+except MlxDdtreeError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_repositories_by_name_offline_and_missing(hub, tmp_path):
+    """A quantisation's name finds its drafter; afterwards the cache serves it without a network."""
+    code = LOAD.format(name="mlx-community/Qwen3-8B-4bit", revision=None)
+    first = run(code, tmp_path, HF_ENDPOINT=hub)
+    assert "z-lab/Qwen3-8B-DFlash-b16" in first.stdout, first.stdout + first.stderr
+    assert Hub.commit in first.stdout
+    offline = run(code, tmp_path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert offline.stdout == first.stdout, offline.stderr
+    empty = run(code, tmp_path / "empty", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert "could not be downloaded" in empty.stdout, empty.stderr
+
+
+def test_revisions_and_missing_repositories(hub, tmp_path):
+    pinned = run(LOAD.format(name="mlx-community/Qwen3-8B-4bit", revision="v1"), tmp_path, HF_ENDPOINT=hub)
+    assert Hub.commit in pinned.stdout, pinned.stderr
+    wrong = run(LOAD.format(name="mlx-community/Qwen3-8B-4bit", revision="v2"), tmp_path, HF_ENDPOINT=hub)
+    assert "v2" in wrong.stdout and "Error" in wrong.stdout, wrong.stderr
+    missing = run(LOAD.format(name="someone/Qwen3-8B", revision=None), tmp_path, HF_ENDPOINT=hub)
+    assert "no such repository" in missing.stdout, missing.stderr
+
+
+def test_errors_share_one_base():
+    assert issubclass(ConfigError, MlxDdtreeError)

@@ -1,0 +1,53 @@
+"""A drafter that was not made for the target is refused with the reason."""
+
+import pytest
+from mlx_lm.models import qwen2
+
+from mlx_ddtree.errors import PairError, UnsupportedModelError
+from mlx_ddtree.pair import Pair, make_prompt_cache
+from mlx_ddtree.target import PlainTarget, make_target
+
+from .helpers import small_drafter, small_pair, small_target
+from .training.tiny import make_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("drafter", "reason"),
+    [
+        (lambda t: small_drafter(small_target(hidden=64)), "hidden size 64, but the target's is 32"),
+        (lambda t: small_drafter(small_target(vocab=70)), "vocabulary of 70 tokens"),
+        (lambda t: small_drafter(t, taps=(0, 5)), r"taps layers \(0, 5\), but the target has layers 0..2"),
+        (lambda t: small_drafter(t, taps=(0, -1)), "taps layers"),
+        (lambda t: small_drafter(t, dflash_config={"target_layer_ids": [0, 1, 2], "mask_token_id": 64}), "mask token 64"),
+    ],
+)
+def test_mismatches(drafter, reason):
+    target = small_target()
+    with pytest.raises(PairError, match=reason):
+        Pair(target, drafter(target), make_tokenizer())
+
+
+def plain_target():
+    args = qwen2.ModelArgs(
+        model_type="qwen2", hidden_size=32, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
+        rms_norm_eps=1e-6, vocab_size=64, num_key_value_heads=2,
+    )  # fmt: skip
+    return make_target(qwen2.Model(args))
+
+
+def test_unknown_architectures_decode_plainly_and_say_so():
+    from .decoding.test_lossless import PROMPT, our_tokens, stock_tokens, without_end
+
+    target = plain_target()
+    assert isinstance(target, PlainTarget)
+    with pytest.raises(UnsupportedModelError, match=r"'qwen2'.*draft=False"):
+        Pair(target, small_drafter(small_target()), make_tokenizer())
+    pair = without_end(Pair(target, None, make_tokenizer()))
+    assert our_tokens(pair, PROMPT, 24, method="ar") == stock_tokens(pair, PROMPT, 24)
+    with pytest.raises(PairError, match="needs a drafter"):
+        our_tokens(pair, PROMPT, 24)
+
+
+def test_prompt_cache_holds_target_then_drafter_layers():
+    assert len(make_prompt_cache(small_pair())) == 3 + 2
+    assert len(make_prompt_cache(small_pair(drafter=False))) == 3
