@@ -18,7 +18,10 @@ from .training.tiny import make_tokenizer
         (lambda t: small_drafter(small_target(vocab=70)), "vocabulary of 70 tokens"),
         (lambda t: small_drafter(t, taps=(0, 5)), r"taps layers \(0, 5\), but the target has layers 0..2"),
         (lambda t: small_drafter(t, taps=(0, -1)), "taps layers"),
-        (lambda t: small_drafter(t, dflash_config={"target_layer_ids": [0, 1, 2], "mask_token_id": 64}), "mask token 64"),
+        (
+            lambda t: small_drafter(t, dflash_config={"target_layer_ids": [0, 1, 2], "mask_token_id": 64}),
+            "mask token 64",
+        ),
     ],
 )
 def test_mismatches(drafter, reason):

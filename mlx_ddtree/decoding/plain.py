@@ -31,7 +31,7 @@ def plain_rounds(
     while True:
         with clock("verify"), state.all_or_nothing():
             ahead = _step(state, plan, chosen)
-            token = int(chosen.item())
+            token = int(chosen.tolist()[0])  # type: ignore[index,arg-type]
             state.length += 1
             state.token_ids.append(token)
         keep([token])

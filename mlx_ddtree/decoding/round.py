@@ -72,9 +72,7 @@ def decode_round(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]]
     return Round(tokens, logits, len(path) - 1, len(tree) - 1, int(tree.depths.max()))
 
 
-def rounds(
-    state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock
-) -> Iterator[Round]:
+def rounds(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock) -> Iterator[Round]:
     """Rounds without end; the caller stops when the text does."""
     while True:
         yield decode_round(state, plan, keep, clock)

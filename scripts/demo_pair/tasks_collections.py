@@ -286,8 +286,6 @@ def transforms(rng: Random) -> Row:
     return {**row, "key": f"{row['op']}/{ns}", "ns": ns, "x": ns[:-1]}
 
 
-
-
 def shifts(rng: Random) -> Row:
     op, ns, n = rng.choice("+-*"), rng.choice(NUMBER_NOUNS), rng.randint(2, 30)
     name, verb = {

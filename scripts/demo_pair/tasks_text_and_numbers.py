@@ -172,7 +172,12 @@ AGGREGATES: dict[str, tuple[str, str, str, Callable[[list[int]], object]]] = {
         "matching = [C]\nreturn sum(matching) / len(matching) if matching else 0.0",
         lambda values: round(sum(values) / len(values), 9) if values else 0.0,
     ),
-    "largest": ("find the largest of the N", "int | None", "matching = [C]\nreturn max(matching, default=None)", lambda v: max(v, default=None)),
+    "largest": (
+        "find the largest of the N",
+        "int | None",
+        "matching = [C]\nreturn max(matching, default=None)",
+        lambda v: max(v, default=None),
+    ),
     "smallest": (
         "find the smallest of the N",
         "int | None",
@@ -195,7 +200,9 @@ def numbers_where(source: str) -> Callable[[Random], tuple[str, Spec]]:
         "up_to": (" from 1 to n", "n: int", "range(1, n + 1)", "_up_to"),
         "between": (" between start and end, inclusive", "start: int, end: int", "range(start, end + 1)", "_between"),
     }[source]
-    args, domain = {"list": (lit(SAMPLE), SAMPLE), "up_to": ("30", range(1, 31)), "between": ("2, 20", range(2, 21))}[source]
+    args, domain = {"list": (lit(SAMPLE), SAMPLE), "up_to": ("30", range(1, 31)), "between": ("2, 20", range(2, 21))}[
+        source
+    ]
 
     def build(rng: Random) -> tuple[str, Spec]:
         op, slug = rng.choice(list(AGGREGATES)), rng.choice(list(NUMBERS))
@@ -245,7 +252,9 @@ def filter_numbers(rng: Random) -> tuple[str, Spec]:
          ([x for x in SAMPLE[:6] if holds(condition, x)], [x for x in SAMPLE[:6] if not holds(condition, x)])),
     ))  # fmt: skip
     before = PRIME_HELPER if slug == "prime" else ""
-    return f"{op}/{slug}", Spec(name, "numbers: list[int]", returns, phrase, body, ((lit(SAMPLE[:6]), lit(result)),), before)
+    return f"{op}/{slug}", Spec(
+        name, "numbers: list[int]", returns, phrase, body, ((lit(SAMPLE[:6]), lit(result)),), before
+    )
 
 
 # Characters of a kind: slug -> (noun, condition on char, its import).
@@ -440,7 +449,14 @@ SHAPES: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("volume", "cube", "side", "side**3", "3", "27"),
     ("surface area", "cube", "side", "6 * side**2", "2", "24"),
     ("volume", "box", "width height depth", "width * height * depth", "2, 3, 4", "24"),
-    ("surface area", "box", "width height depth", "2 * (width * height + height * depth + width * depth)", "1, 2, 3", "22"),
+    (
+        "surface area",
+        "box",
+        "width height depth",
+        "2 * (width * height + height * depth + width * depth)",
+        "1, 2, 3",
+        "22",
+    ),
     ("volume", "sphere", "radius", "4 / 3 * math.pi * radius**3", "1", "4.18879020"),
     ("surface area", "sphere", "radius", "4 * math.pi * radius**2", "1", "12.566370614"),
     ("volume", "cylinder", "radius height", "math.pi * radius**2 * height", "1, 2", "6.283185307"),
@@ -560,7 +576,9 @@ def text_pipeline(rng: Random) -> tuple[str, Spec]:
     expression = f"({expression}){TEXT_STEPS[b][1]}" if a == "repeat" else expression + TEXT_STEPS[b][1]
     result = TEXT_STEPS[b][2](TEXT_STEPS[a][2](" My Dog "))
     phrase = f"take a string, {TEXT_STEPS[a][0]} and then {TEXT_STEPS[b][0]}"
-    return f"{a}/{b}", Spec(f"{a}_and_{b}", "text: str", "str", phrase, f"return {expression}", (('" My Dog "', lit(result)),))
+    return f"{a}/{b}", Spec(
+        f"{a}_and_{b}", "text: str", "str", phrase, f"return {expression}", (('" My Dog "', lit(result)),)
+    )
 
 
 JOINED = {"commas": ", ", "spaces": " ", "hyphens": "-", "underscores": "_", "slashes": "/", "dots": ".", "semicolons": ";",
@@ -576,15 +594,33 @@ def separators(rng: Random) -> tuple[str, Spec]:
         op = "replace"
     slug, other = a.replace(" ", "_"), b.replace(" ", "_")
     if op == "join":
-        return f"join/{a}", Spec(f"join_with_{slug}", "words: list[str]", "str", f"join a list of words with {a}",
-                                 f'return "{JOINED[a]}".join(words)', (('["a", "b", "c"]', lit(JOINED[a].join("abc"))),))
+        return f"join/{a}", Spec(
+            f"join_with_{slug}",
+            "words: list[str]",
+            "str",
+            f"join a list of words with {a}",
+            f'return "{JOINED[a]}".join(words)',
+            (('["a", "b", "c"]', lit(JOINED[a].join("abc"))),),
+        )
     if op == "split":
         body = f'return [part.strip() for part in text.split("{x}")]'
-        return f"split/{a}", Spec(f"split_at_{slug}", "text: str", "list[str]", f"split a string at {a} and trim^ the parts",
-                                  body, ((lit(f"red{x}green"), '["red", "green"]'),))
+        return f"split/{a}", Spec(
+            f"split_at_{slug}",
+            "text: str",
+            "list[str]",
+            f"split a string at {a} and trim^ the parts",
+            body,
+            ((lit(f"red{x}green"), '["red", "green"]'),),
+        )
     if op == "count":
-        return f"count/{a}", Spec(f"count_{slug}", "text: str", "int", f"count the {a} in a string",
-                                  f'return text.count("{x}")', ((lit(f"a{x}b{x}c"), "2"),))
+        return f"count/{a}", Spec(
+            f"count_{slug}",
+            "text: str",
+            "int",
+            f"count the {a} in a string",
+            f'return text.count("{x}")',
+            ((lit(f"a{x}b{x}c"), "2"),),
+        )
     return f"replace/{a}/{b}", Spec(f"{slug}_to_{other}", "text: str", "str", f"replace {a} with {b} in a string",
                                     f'return text.replace("{x}", "{y}")', ((lit(f"a{x}b"), lit(f"a{y}b")),))  # fmt: skip
 
@@ -685,14 +721,22 @@ def percent(rng: Random) -> tuple[str, Spec]:
         ("tax", "add_tax", f"add {k} percent tax to a price", f"value * (100 + {k}) / 100", 200.0 + 2 * k),
         ("tip", "tip", f"compute a tip of {k} percent", f"value * {k} / 100", 2.0 * k),
     ))  # fmt: skip
-    return f"{op}/{k}", Spec(f"{name}_{k}", "value: float", "float", phrase, f"return {expression}", (("200", lit(result)),))
+    return f"{op}/{k}", Spec(
+        f"{name}_{k}", "value: float", "float", phrase, f"return {expression}", (("200", lit(result)),)
+    )
 
 
 def between_limits(rng: Random) -> tuple[str, Spec]:
     low, high = rng.choice((0, 1, 5, 10, 18)), rng.choice((20, 50, 65, 99, 100, 255))
     if rng.random() < 0.5:
-        return f"clamp/{low}/{high}", Spec(f"clamp_{low}_{high}", "value: int", "int", f"clamp a number between {low} and {high}",
-                                           f"return max({low}, min(value, {high}))", (("300", str(high)), ("-1", str(low))))
+        return f"clamp/{low}/{high}", Spec(
+            f"clamp_{low}_{high}",
+            "value: int",
+            "int",
+            f"clamp a number between {low} and {high}",
+            f"return max({low}, min(value, {high}))",
+            (("300", str(high)), ("-1", str(low))),
+        )
     return f"check/{low}/{high}", Spec(f"is_between_{low}_and_{high}", "value: int", "bool",
                                        f"check whether a number is between {low} and {high}", f"return {low} <= value <= {high}",
                                        (("19", "True"), ("300", "False"), (str(low), "True")))  # fmt: skip
@@ -701,9 +745,14 @@ def between_limits(rng: Random) -> tuple[str, Spec]:
 def rounding(rng: Random) -> tuple[str, Spec]:
     if rng.random() < 0.4:
         k = rng.randint(1, 6)
-        return f"places/{k}", Spec(f"round_to_{k}_places", "value: float", "float",
-                                   f"round a number to {plural(k, 'decimal place')}", f"return round(value, {k})",
-                                   (("3.14159265", lit(round(3.14159265, k))),))
+        return f"places/{k}", Spec(
+            f"round_to_{k}_places",
+            "value: float",
+            "float",
+            f"round a number to {plural(k, 'decimal place')}",
+            f"return round(value, {k})",
+            (("3.14159265", lit(round(3.14159265, k))),),
+        )
     k = rng.choice((5, 10, 20, 25, 50, 100, 1000))
     op, phrase, expression, result = rng.choice((
         ("round_down", f"round an integer down to a multiple of {k}", f"value // {k} * {k}", 1234 - 1234 % k),
@@ -759,7 +808,7 @@ PARAMETRIC: dict[str, Callable[[Random], tuple[str, Spec]]] = {
 }  # fmt: skip
 
 # Classics. One block each: signature, phrase, examples (`args => result`), optional note and imports, then the body.
-CLASSICS = r'''
+CLASSICS = r"""
 count_words(text: str) -> int
 count the words in a string
 "one two three" => 3
@@ -1361,7 +1410,7 @@ if 10 <= n % 100 <= 20:
     return f"{n}th"
 suffix = {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
 return f"{n}{suffix}"
-'''
+"""
 
 
 def parse_classic(block: str) -> Spec:

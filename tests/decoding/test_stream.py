@@ -163,7 +163,11 @@ def test_prompt_forms_agree():
 
 def test_progress_is_reported_to_the_end():
     calls = []
-    list(stream_generate(small_pair(), PROMPT * 4, 3, prefill_step_size=8, prompt_progress_callback=lambda *c: calls.append(c)))
+    list(
+        stream_generate(
+            small_pair(), PROMPT * 4, 3, prefill_step_size=8, prompt_progress_callback=lambda *c: calls.append(c)
+        )
+    )
     assert calls == [(0, 24), (8, 24), (16, 24), (23, 24), (24, 24)]
 
 

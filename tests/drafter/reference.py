@@ -1,66 +1,84 @@
-"""The DFlash drafter in plain numpy (float64), from its description: DESIGN terms, no caches, no MLX.
+"""DFlash's forward pass straight from its definition: numpy, float64, no cache, one head at a time.
 
-Everything is recomputed from the features of all committed tokens every time.
+Everything is written by positions: the context's token t stands at position t, the block's slot i at
+position m + i, where m is the number of context tokens.  A key is visible to a query by its position
+alone.  Nothing here is shared with mlx_ddtree.drafter.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 
 
-def rms_norm(x, weight, eps):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight
+@dataclass
+class Reference:
+    """weights: the checkpoint's names -> float64 arrays; windows and causal: one entry a layer."""
 
+    weights: dict[str, np.ndarray]
+    heads: int
+    kv_heads: int
+    windows: list[int | None]
+    causal: list[bool]
+    theta: float
+    eps: float
+    interleaved: bool = False
+    embed_scale: float = 1.0
 
-def rotate(x, positions, theta):
-    """x (n, heads, d): rotates the pairs (i, i + d/2) by position * theta^(-2i/d)."""
-    half = x.shape[-1] // 2
-    angle = positions[:, None, None] * theta ** (-np.arange(half) / half)
-    a, b = x[..., :half], x[..., half:]
-    return np.concatenate([a * np.cos(angle) - b * np.sin(angle), a * np.sin(angle) + b * np.cos(angle)], -1)
+    def __call__(self, block: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """block (B, D), all features so far (m, taps * D) -> (B, D)."""
+        context = self.norm("hidden_norm", features @ self.weights["fc.weight"].T)
+        x = block * self.embed_scale
+        for layer in range(len(self.windows)):
+            name = f"layers.{layer}"
+            x = x + self.attention(layer, self.norm(f"{name}.input_layernorm", x), context)
+            y = self.norm(f"{name}.post_attention_layernorm", x)
+            gate, up = self.linear(f"{name}.mlp.gate_proj", y), self.linear(f"{name}.mlp.up_proj", y)
+            x = x + self.linear(f"{name}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up)
+        return self.norm("norm", x)
 
+    def attention(self, layer: int, block: np.ndarray, context: np.ndarray) -> np.ndarray:
+        name = f"layers.{layer}.self_attn"
+        seen = np.concatenate([context, block])
+        query_at, key_at = np.arange(len(context), len(seen)), np.arange(len(seen))
+        visible = self.visible(layer, query_at[:, None], key_at[None])
+        out = []
+        for head in range(self.heads):
+            kv_head = head * self.kv_heads // self.heads
+            q = self.head(f"{name}.q_proj", block, head, self.heads)
+            k = self.head(f"{name}.k_proj", seen, kv_head, self.kv_heads)
+            v = self.head(f"{name}.v_proj", seen, kv_head, self.kv_heads)
+            q = self.rope(self.norm(f"{name}.q_norm", q), query_at)
+            k = self.rope(self.norm(f"{name}.k_norm", k), key_at)
+            scores = np.where(visible, q @ k.T / np.sqrt(q.shape[-1]), -np.inf)
+            p = np.exp(scores - scores.max(-1, keepdims=True))
+            out.append(p / p.sum(-1, keepdims=True) @ v)
+        return self.linear(f"{name}.o_proj", np.concatenate(out, axis=-1))
 
-def attention(w, prefix, config, layer, block, context):
-    """block (B, D) and context (P, D) rows, normalised; the block stands at positions P..P+B-1."""
-    heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    total = len(context) + len(block)
-    positions = np.arange(total)
+    def visible(self, layer: int, query_at: np.ndarray, key_at: np.ndarray) -> np.ndarray:
+        """A window of w holds the query's own position and the w - 1 before it, and what follows it
+        in the block unless the layer is causal."""
+        window, seen = self.windows[layer], np.broadcast_to(True, np.broadcast_shapes(query_at.shape, key_at.shape))
+        if window is not None:
+            seen = seen & (query_at - key_at < window)
+        if self.causal[layer]:
+            seen = seen & (key_at <= query_at)
+        return seen
 
-    def project(name, rows, count):
-        out = rows @ w[f"{prefix}.{name}.weight"].T + w.get(f"{prefix}.{name}.bias", 0.0)
-        return out.reshape(len(rows), count, dim)
+    def head(self, name: str, x: np.ndarray, head: int, heads: int) -> np.ndarray:
+        return np.split(self.linear(name, x), heads, axis=-1)[head]
 
-    rows = np.concatenate([context, block])
-    queries = rms_norm(project("q_proj", block, heads), w[f"{prefix}.q_norm.weight"], config.rms_norm_eps)
-    keys = rms_norm(project("k_proj", rows, kv_heads), w[f"{prefix}.k_norm.weight"], config.rms_norm_eps)
-    values = project("v_proj", rows, kv_heads)
-    queries = rotate(queries, positions[len(context) :], config.rope_theta)
-    keys = rotate(keys, positions, config.rope_theta)
-    out = np.zeros_like(queries)
-    for i in range(len(block)):
-        query = len(context) + i
-        visible = np.ones(total, bool)
-        if config.causal[layer]:
-            visible &= positions <= query
-        if config.windows[layer] is not None:
-            visible &= positions > query - config.windows[layer]
-        for head in range(heads):
-            group = head * kv_heads // heads
-            scores = keys[visible, group] @ queries[i, head] / np.sqrt(dim)
-            weights = np.exp(scores - scores.max())
-            out[i, head] = weights / weights.sum() @ values[visible, group]
-    flat = out.reshape(len(block), -1)
-    return flat @ w[f"{prefix}.o_proj.weight"].T + w.get(f"{prefix}.o_proj.bias", 0.0)
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        return x @ self.weights[f"{name}.weight"].T + self.weights.get(f"{name}.bias", 0.0)
 
+    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.eps) * self.weights[f"{name}.weight"]
 
-def draft_hidden(w, config, embeddings, features):
-    """embeddings (B, D) of [bonus, MASK, ...]; features (P, taps * D) of all committed tokens before."""
-    context = rms_norm(features @ w["fc.weight"].T, w["hidden_norm.weight"], config.rms_norm_eps)
-    hidden = embeddings * config.embed_scale
-    for layer in range(config.num_hidden_layers):
-        name = f"layers.{layer}"
-        normed = rms_norm(hidden, w[f"{name}.input_layernorm.weight"], config.rms_norm_eps)
-        hidden = hidden + attention(w, f"{name}.self_attn", config, layer, normed, context)
-        normed = rms_norm(hidden, w[f"{name}.post_attention_layernorm.weight"], config.rms_norm_eps)
-        gate = normed @ w[f"{name}.mlp.gate_proj.weight"].T
-        up = normed @ w[f"{name}.mlp.up_proj.weight"].T
-        hidden = hidden + (gate / (1 + np.exp(-gate)) * up) @ w[f"{name}.mlp.down_proj.weight"].T
-    return rms_norm(hidden, w["norm.weight"], config.rms_norm_eps)
+    def rope(self, x: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Pairs of numbers as points in the plane, turned by position * theta^(-2j / head_dim)."""
+        half = x.shape[-1] // 2
+        turn = np.exp(1j * positions[:, None] * self.theta ** (-np.arange(half) / half))
+        if self.interleaved:
+            turned = (x[:, 0::2] + 1j * x[:, 1::2]) * turn
+            return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+        turned = (x[:, :half] + 1j * x[:, half:]) * turn
+        return np.concatenate([turned.real, turned.imag], axis=-1)

@@ -95,7 +95,10 @@ def test_variants(changes, field, value):
 
 
 REFUSALS = [
-    *(({"architectures": [name]}, name) for name in ("DFlash2DraftModel", "MuseGlimmerAssistantModel", "DominoDraftModel")),
+    *(
+        ({"architectures": [name]}, name)
+        for name in ("DFlash2DraftModel", "MuseGlimmerAssistantModel", "DominoDraftModel")
+    ),
     ({"selector_rank": 64}, "selector_rank"),
     ({"dflash_config": {**INNER, "conv_kernel_size": 2}}, "conv_kernel_size"),
     ({"projector_type": "dspark"}, "projector_type"),

@@ -1,75 +1,150 @@
-"""The drafter computes what its description says, round after round."""
+"""The MLX drafter computes DFlash as defined (reference.py), round after round."""
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx.utils import tree_flatten, tree_map
 
 from ..helpers import small_drafter, small_target
-from .reference import draft_hidden
+from .reference import Reference
 
+SLIDING, FULL = "sliding_attention", "full_attention"
 VARIANTS = {
     "full": {},
+    "sliding, causal by default": {"layer_types": [SLIDING, FULL], "sliding_window": 11},
+    "sliding, bidirectional": {"layer_types": [SLIDING, SLIDING], "sliding_window": 9, "causal": False},
+    "window of the block": {"sliding_windows": [8, 0], "causal": False},
+    "window shorter than the block": {"sliding_windows": [3, 5], "causal": False},
+    "window shorter than the block, causal": {"sliding_windows": [3, 5]},
+    "causal everywhere": {"is_causal": True},
     "one kv head": {"num_key_value_heads": 1},
-    "no GQA": {"num_key_value_heads": 4},
-    "attention bias": {"attention_bias": True},
-    "embedding scale": {"embed_scale": 5.5},
-    "causal": {"causal": True},
-    "sliding, causal by default": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9},
-    "sliding, bidirectional": {"sliding_windows": [6, 11], "is_causal": False},
-    "window shorter than the block": {"sliding_windows": [3, None], "is_causal": False},
+    "no sharing of heads": {"num_key_value_heads": 4},
+    "biases": {"attention_bias": True},
+    "scaled embeddings": {"embed_scale": 5.65},
+    "interleaved rope": {"interleaved": True},
+    "other head size, theta and eps": {"head_dim": 6, "rope_theta": 1e6, "rms_norm_eps": 1e-2},
 }
+TARGET = small_target(layers=3)
+TAPS, BLOCK = 3, 8
 
 
-def weights_of(drafter):
-    return {name: np.array(value, np.float64) for name, value in tree_flatten(drafter.parameters())}
+def make(**config):
+    """A drafter with no weight at its neutral value, and the reference with the same weights."""
+    drafter = small_drafter(TARGET, block_size=BLOCK, **config)
+    mx.random.seed(5)
+    drafter.update(tree_map(lambda p: p if p.ndim > 1 else p + 0.5 * mx.random.normal(p.shape), drafter.parameters()))
+    mx.eval(drafter.parameters())
+    return drafter, reference(drafter)
+
+
+def reference(drafter):
+    c = drafter.config
+    return Reference(
+        {name: np.array(p.astype(mx.float32), np.float64) for name, p in tree_flatten(drafter.parameters())},
+        c.num_attention_heads, c.num_key_value_heads, c.windows, c.causal,
+        c.rope_theta, c.rms_norm_eps, c.rope_traditional, c.embed_scale,
+    )  # fmt: skip
+
+
+def rows(rng, count, width=TARGET.hidden_size):
+    return rng.normal(size=(count, width)).astype(np.float32)
+
+
+def run(drafter, block, features, cache, dtype=mx.float32):
+    out = drafter(mx.array(block)[None].astype(dtype), mx.array(features)[None].astype(dtype), cache)
+    return np.array(out[0].astype(mx.float32))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_equals_the_reference_over_growing_rounds(variant):
-    target = small_target()
-    drafter = small_drafter(target, **VARIANTS[variant])
-    cache, weights = drafter.make_cache(), weights_of(drafter)
-    rng = np.random.default_rng(0)
-    seen = np.zeros((0, 3 * target.hidden_size))
-    for new, size in ((5, 8), (1, 8), (0, 8), (9, 4), (3, 2), (12, 8)):
-        features = rng.normal(size=(new, seen.shape[1])).astype(np.float32)
-        embeddings = rng.normal(size=(size, target.hidden_size)).astype(np.float32)
+def test_rounds_equal_the_reference(variant):
+    """Each round appends 0 to 9 features to the cache; the reference sees them all at once."""
+    drafter, expected = make(**VARIANTS[variant])
+    rng, cache, seen = np.random.default_rng(0), drafter.make_cache(), np.zeros((0, TAPS * 32), np.float32)
+    for new in (5, 1, 9, 0, 3, 2, 7, 0, 4, 8, 6):
+        features, block = rows(rng, new, TAPS * 32), rows(rng, BLOCK)
         seen = np.concatenate([seen, features])
-        got = drafter(mx.array(embeddings)[None], mx.array(features)[None], cache)
-        want = draft_hidden(weights, drafter.config, embeddings.astype(np.float64), seen)
-        np.testing.assert_allclose(np.array(got[0]), want, atol=2e-3 * np.abs(want).max())
-        assert [c.offset for c in cache] == [len(seen)] * 2  # the block left nothing behind
+        got = run(drafter, block, features, cache)
+        np.testing.assert_allclose(got, expected(block, seen), atol=2e-4)
+        assert [c.offset for c in cache] == [len(seen)] * len(cache)
+
+
+@settings(max_examples=25)
+@given(
+    window=st.integers(1, 24),
+    causal=st.booleans(),
+    new=st.lists(st.integers(0, 9), min_size=1, max_size=6),
+    size=st.integers(2, BLOCK),
+)
+def test_windows_and_causality_of_any_size(window, causal, new, size):
+    """Shorter blocks than the trained one included."""
+    drafter, expected = make(sliding_windows=[window, 0], causal=causal)
+    rng, cache = np.random.default_rng(1), drafter.make_cache()
+    seen = np.zeros((0, TAPS * 32), np.float32)
+    for count in new:
+        features, block = rows(rng, count, TAPS * 32), rows(rng, size)
+        seen = np.concatenate([seen, features])
+        np.testing.assert_allclose(run(drafter, block, features, cache), expected(block, seen), atol=2e-4)
+
+
+@pytest.mark.parametrize("variant", ["full", "sliding, causal by default", "biases"])
+def test_features_in_one_chunk_or_many(variant):
+    """extend() in any chunks, then a draft, equals one draft that brings all features."""
+    drafter, _ = make(**VARIANTS[variant])
+    rng = np.random.default_rng(2)
+    features, block = rows(rng, 21, TAPS * 32), rows(rng, BLOCK)
+    whole = run(drafter, block, features, drafter.make_cache())
+    for chunks in ([21], [1] * 21, [13, 8], [2, 18, 1]):
+        cache, start = drafter.make_cache(), 0
+        for count in chunks:
+            drafter.extend(mx.array(features[None, start : start + count]), cache)
+            start += count
+        np.testing.assert_allclose(run(drafter, block, features[:0], cache), whole, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_features_may_come_in_any_chunks(variant):
-    target = small_target()
-    drafter = small_drafter(target, **VARIANTS[variant])
-    features = mx.random.normal((1, 20, 3 * target.hidden_size), key=mx.random.key(0))
-    block = mx.random.normal((1, 8, target.hidden_size), key=mx.random.key(1))
-    at_once = drafter(block, features, drafter.make_cache())
-    cache = drafter.make_cache()
-    for start, stop in ((0, 1), (1, 8), (8, 17)):
-        drafter.extend(features[:, start:stop], cache)
-    in_chunks = drafter(block, features[:, 17:], cache)
-    np.testing.assert_allclose(np.array(at_once), np.array(in_chunks), atol=1e-4)
+def test_a_draft_leaves_only_the_context_in_the_cache(variant):
+    drafter, _ = make(**VARIANTS[variant])
+    rng = np.random.default_rng(3)
+    features, block = rows(rng, 10, TAPS * 32), rows(rng, BLOCK)
+    drafted, extended = drafter.make_cache(), drafter.make_cache()
+    run(drafter, block, features, drafted)
+    drafter.extend(mx.array(features[None]), extended)
+    for ours, theirs in zip(drafted, extended, strict=True):
+        for a, b in zip(ours.keys_and_values(), theirs.keys_and_values(), strict=True):
+            np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-5)
 
 
-def test_half_precision_is_close():
-    target = small_target()
-    drafter = small_drafter(target)
-    features = mx.random.normal((1, 20, 3 * target.hidden_size), key=mx.random.key(0))
-    block = mx.random.normal((1, 8, target.hidden_size), key=mx.random.key(1))
-    exact = np.array(drafter(block, features, drafter.make_cache()))
-    drafter.set_dtype(mx.bfloat16)
-    half = drafter(block.astype(mx.bfloat16), features.astype(mx.bfloat16), drafter.make_cache())
-    assert half.dtype == mx.bfloat16
-    error = np.linalg.norm(np.array(half.astype(mx.float32)) - exact) / np.linalg.norm(exact)
-    assert error < 0.2
+def test_the_same_draft_twice_is_the_same():
+    """No state but the cache: a second draft at the same place, without new features, is identical."""
+    drafter, _ = make()
+    rng, cache = np.random.default_rng(4), drafter.make_cache()
+    features, block = rows(rng, 6, TAPS * 32), rows(rng, BLOCK)
+    first = run(drafter, block, features, cache)
+    run(drafter, rows(rng, BLOCK), features[:0], cache)
+    np.testing.assert_allclose(run(drafter, block, features[:0], cache), first, atol=1e-5)
 
 
-def test_logit_scaling():
-    drafter = small_drafter(small_target(), final_logit_softcapping=2.0, output_multiplier=3.0)
-    logits = mx.array([[0.5, -10.0]])
-    np.testing.assert_allclose(np.array(drafter.scale_logits(logits)), 2 * np.tanh(3 * np.array(logits) / 2), rtol=1e-5)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(mx.float16, 0.02), (mx.bfloat16, 0.15)], ids=str)
+def test_half_precision_stays_close(dtype, tolerance):
+    """Relative to the size of the hidden states, over a growing cache."""
+    drafter, _ = make(layer_types=[SLIDING, FULL], sliding_window=11)
+    drafter.set_dtype(dtype)
+    expected = reference(drafter)
+    rng, cache, seen = np.random.default_rng(6), drafter.make_cache(), np.zeros((0, TAPS * 32), np.float32)
+    for new in (7, 3, 9):
+        features, block = rows(rng, new, TAPS * 32), rows(rng, BLOCK)
+        seen = np.concatenate([seen, features])
+        want = expected(block, seen)
+        error = run(drafter, block, features, cache, dtype) - want
+        assert np.sqrt((error**2).mean() / (want**2).mean()) < tolerance
+
+
+def test_logits_scale_and_softcap():
+    """output_multiplier, then the soft cap, as in Gemma."""
+    logits = np.linspace(-90, 90, 7, dtype=np.float32)
+    drafter = small_drafter(TARGET, output_multiplier=0.5, final_logit_softcapping=30.0)
+    got = np.array(drafter.scale_logits(mx.array(logits)))
+    np.testing.assert_allclose(got, 30 * np.tanh(logits * 0.5 / 30), rtol=1e-5)
+    np.testing.assert_array_equal(np.array(small_drafter(TARGET).scale_logits(mx.array(logits))), logits)

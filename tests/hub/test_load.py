@@ -129,7 +129,10 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(folders):
-    Hub.repositories = {"mlx-community/Qwen3-8B-4bit": folders / "Qwen3-8B-4bit", "z-lab/Qwen3-8B-DFlash-b16": folders / "drafter"}
+    Hub.repositories = {
+        "mlx-community/Qwen3-8B-4bit": folders / "Qwen3-8B-4bit",
+        "z-lab/Qwen3-8B-DFlash-b16": folders / "drafter",
+    }
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"

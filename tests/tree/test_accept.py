@@ -1,5 +1,7 @@
 """The accept walk keeps the longest path that agrees with the target, and nothing else."""
 
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def verified_trees(draw):
 def agrees(tree, target, node):
     """The target chose every token of the node's path."""
     path = tree.path_to(node)
-    return all(target[parent] == tree.token_ids[child] for parent, child in zip(path, path[1:], strict=False))
+    return all(target[parent] == tree.token_ids[child] for parent, child in itertools.pairwise(path))
 
 
 @given(verified_trees())

@@ -147,6 +147,5 @@ def test_one_candidate_per_position_is_a_chain():
 
 def same_tree(a: DraftTree, b: DraftTree) -> bool:
     return all(
-        np.array_equal(x, y)
-        for x, y in [(a.token_ids, b.token_ids), (a.parents, b.parents), (a.depths, b.depths)]
+        np.array_equal(x, y) for x, y in [(a.token_ids, b.token_ids), (a.parents, b.parents), (a.depths, b.depths)]
     ) and np.allclose(a.log_weights, b.log_weights)
