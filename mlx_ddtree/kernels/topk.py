@@ -4,14 +4,24 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+TopK = tuple[NDArray[np.int32], NDArray[np.float32]]
 
-def top_k_log_probs(logits: mx.array, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+
+def top_k_log_probs(logits: mx.array, k: int) -> TopK:
     """The k largest entries of every row, best first, ties by token id.
 
     logits: (L, V), any float type; 1 <= k <= V.
     Returns token_ids (L, k) int32 and log_probs (L, k) float32, normalised over all V.
     """
     logits = logits.astype(mx.float32)
+    # MLX's CPU backend computes exp and partition one element at a time; numpy reads the same
+    # memory and is about ten times faster.
+    token_ids, log_probs = (_by_numpy if mx.default_device() == mx.cpu else _by_mlx)(logits, k)
+    order = np.lexsort((token_ids, -log_probs), axis=-1)
+    return np.take_along_axis(token_ids, order, -1), np.take_along_axis(log_probs, order, -1)
+
+
+def _by_mlx(logits: mx.array, k: int) -> TopK:
     if k == 1:
         token_ids = mx.argmax(logits, axis=-1, keepdims=True)
     else:
@@ -19,6 +29,15 @@ def top_k_log_probs(logits: mx.array, k: int) -> tuple[NDArray[np.int32], NDArra
     top = mx.take_along_axis(logits, token_ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
     # One array, one wait; in unified memory numpy sees it without a copy.
     packed = np.asarray(mx.concatenate([token_ids.astype(mx.int32), top.view(mx.int32)], axis=-1))
-    token_ids_, log_probs = packed[:, :k], packed[:, k:].view(np.float32)
-    order = np.lexsort((token_ids_, -log_probs), axis=-1)
-    return np.take_along_axis(token_ids_, order, -1), np.take_along_axis(log_probs, order, -1)
+    return packed[:, :k], packed[:, k:].view(np.float32)
+
+
+def _by_numpy(logits: mx.array, k: int) -> TopK:
+    rows = np.asarray(logits)
+    best = rows.max(axis=-1, keepdims=True)
+    log_sum = best + np.log(np.exp(rows - best).sum(axis=-1, keepdims=True))
+    if k == 1:
+        token_ids = rows.argmax(axis=-1, keepdims=True)
+    else:
+        token_ids = np.argpartition(rows, -k, axis=-1)[:, -k:]
+    return token_ids.astype(np.int32), np.take_along_axis(rows, token_ids, -1) - log_sum
