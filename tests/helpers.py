@@ -87,34 +87,31 @@ def sharpen(model: nn.Module) -> None:
     model.update(tree_map(lambda p: p * SHARPNESS if p.ndim > 1 else p, model.parameters()))
 
 
-def save_target(folder: Path, target: DenseTarget, *, dtype=mx.bfloat16) -> Path:
-    """A target's folder as it lies on the Hub: config.json, weights, tokenizer."""
+def save_target(folder: Path, target: DenseTarget, **config: object) -> None:
+    """A target's folder as it lies on the Hub: config.json, bf16 weights, tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {key: value for key, value in vars(target.args).items() if value is not None}
-    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": EOS}))
-    save_weights(folder / "model.safetensors", dict(tree_flatten(target.model.parameters())), dtype)
+    values = {key: value for key, value in vars(target.args).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(values | {"eos_token_id": EOS} | config))
+    weights = dict(tree_flatten(target.model.parameters()))
+    stored = {k: v.astype(mx.bfloat16) if mx.issubdtype(v.dtype, mx.floating) else v for k, v in weights.items()}
+    mx.save_safetensors(str(folder / "model.safetensors"), stored, metadata={"format": "pt"})
     make_tokenizer()._tokenizer.save_pretrained(folder)
-    return folder
 
 
 def save_drafter(
-    folder: Path, drafter: DFlashDrafter, *, dtype=mx.bfloat16, prefix="", shards=1, **config: object
-) -> Path:
-    """A drafter's folder in the layout of the public ones; config replaces keys of config.json."""
+    folder: Path, drafter: DFlashDrafter, weights: dict[str, mx.array] | None = None, *, shards=1, **config: object
+) -> dict[str, mx.array]:
+    """A drafter's folder in the layout of the public ones; config replaces keys of config.json.
+
+    Returns the tensors that were saved: the drafter's own unless others are given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(public_config(drafter) | config))
-    weights = {prefix + name: value for name, value in tree_flatten(drafter.parameters())}
-    names = sorted(weights)
+    weights = dict(tree_flatten(drafter.parameters())) if weights is None else weights
     for i in range(shards):
         file = "model.safetensors" if shards == 1 else f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
-        save_weights(folder / file, {name: weights[name] for name in names[i::shards]}, dtype)
-    return folder
-
-
-def save_weights(file: Path, weights: dict[str, mx.array], dtype=mx.bfloat16) -> None:
-    """Floating-point tensors in `dtype`, packed integers as they are."""
-    stored = {k: v.astype(dtype) if mx.issubdtype(v.dtype, mx.floating) else v for k, v in weights.items()}
-    mx.save_safetensors(str(file), stored, metadata={"format": "pt"})
+        mx.save_safetensors(str(folder / file), dict(list(weights.items())[i::shards]), metadata={"format": "pt"})
+    return weights
 
 
 def public_config(drafter: DFlashDrafter) -> dict[str, object]:

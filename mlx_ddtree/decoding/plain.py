@@ -41,10 +41,10 @@ def plain_rounds(
 
 def _step(state: DecodeState, plan: RoundPlan, token: mx.array) -> tuple[mx.array, mx.array]:
     """Put `token` (1,) into the caches; what the target says after it: (1,) ids, (1, V) logits."""
-    target, drafter = state.pair.target, state.pair.drafter
+    target = state.pair.target
     hidden, features = target.forward(token[None], state.target_cache)
     chosen, logits = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.length + 1, [], plan.sampler)
-    if state.drafter_cache and drafter is not None and features is not None:
-        drafter.extend(features, state.drafter_cache)
+    state.append_features(features)
+    state.extend_drafter()
     mx.async_eval(chosen, logits, [c.state for c in state.drafter_cache])
     return chosen, logits

@@ -21,14 +21,13 @@ def prefill(state: DecodeState, prompt: Sequence[int], step_size: int, progress:
     progress: called with (tokens processed, tokens in all) before, between and after chunks.
     """
     report = progress or (lambda done, total: None)
-    target, drafter = state.pair.target, state.pair.drafter
+    target = state.pair.target
     report(0, len(prompt))
     for start in range(0, len(prompt) - 1, step_size):
         chunk = prompt[start : min(start + step_size, len(prompt) - 1)]
         _, features = target.forward(mx.array(list(chunk))[None], state.target_cache)
-        if state.drafter_cache and drafter is not None and features is not None:
-            drafter.extend(features, state.drafter_cache)
-            state.features = features[:, :0]
+        state.append_features(features)
+        state.extend_drafter()
         mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
         state.length += len(chunk)
         report(start + len(chunk), len(prompt))

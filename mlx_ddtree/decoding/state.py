@@ -65,9 +65,14 @@ class DecodeState:
             _, features = target.forward(mx.array([[self.root]]), self.target_cache)
             self.append_features(features)
             self.root, self.length = None, self.length + 1
-        if self.drafter_cache and self.pair.drafter is not None and self.features is not None:
-            self.pair.drafter.extend(self.take_features(), self.drafter_cache)
+        self.extend_drafter()
         mx.eval([c.state for c in (*self.target_cache, *self.drafter_cache)])
+
+    def extend_drafter(self) -> None:
+        """Give the drafter's cache what it has not seen, without drafting."""
+        drafter, pending = self.pair.drafter, self.features
+        if drafter is not None and self.drafter_cache and pending is not None and pending.shape[1]:
+            drafter.extend(self.take_features(), self.drafter_cache)
 
     def append_features(self, features: mx.array | None) -> None:
         """Queue committed tokens' features for the drafter."""

@@ -37,6 +37,8 @@ _HARMLESS = frozenset(
     """.split()
 )
 _ARCHITECTURES = ("DFlashDraftModel", "DFlashModel")
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
+_KINDS: dict[str, tuple[type, ...]] = {"number": (int, float), "list": (list, tuple), "object": (Mapping,)}
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,9 @@ class _Reader:
     """Looks every key up at the top level first, then inside `dflash_config`."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self.inner = config.get("dflash_config") or {}
+        self.inner: Mapping[str, Any] = {}
         self.config = {k: v for k, v in config.items() if v is not None}
+        self.inner = self.typed("object", "dflash_config", default={})
 
     def get(self, *keys: str, default: Any = None) -> Any:
         for source in (self.config, self.inner):
@@ -108,30 +111,47 @@ class _Reader:
                     return source[key]
         return default
 
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, least: int = 0) -> int:
         value = self.get(key, default=default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            problem = "is missing" if value is None else f"is {value!r}, not a whole number"
+        if not _is_integer(value) or value < least:
+            problem = "is missing" if value is None else f"is {value!r}, not a whole number from {least}"
             raise ConfigError(f"drafter config.json: {key!r} {problem}")
         return value
 
+    def size(self, key: str, default: int | None = None) -> int:
+        return self.integer(key, default, least=1)
+
+    def typed(self, kind: str, *keys: str, default: Any = None) -> Any:
+        """The value if it is a JSON `kind`, or the default."""
+        value = self.get(*keys, default=default)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, _KINDS[kind])):
+            raise ConfigError(f"drafter config.json: {keys[0]!r} is {value!r}, but must be of type {kind}")
+        return value
+
+    def integers(self, key: str) -> list[int | None] | None:
+        """A list of whole numbers, null and negative ones too, or None."""
+        values = self.typed("list", key)
+        if not all(value is None or _is_integer(value) for value in values or ()):
+            raise ConfigError(f"drafter config.json: {key!r} is {values!r}, not a list of whole numbers")
+        return values
+
     def read(self) -> DrafterConfig:
         self.refuse_unknown()
-        layers = self.integer("num_hidden_layers")
-        heads = self.integer("num_attention_heads")
-        hidden = self.integer("hidden_size")
+        layers = self.size("num_hidden_layers")
+        heads, kv_heads = self.heads()
+        hidden = self.size("hidden_size")
         theta, scaling = self.rope()
         windows = self.windows(layers)
-        ids = self.get("target_layer_ids")
+        ids = self.integers("target_layer_ids")
         return DrafterConfig(
             hidden_size=hidden,
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            num_key_value_heads=self.integer("num_key_value_heads", heads),
-            head_dim=self.integer("head_dim", hidden // max(heads, 1)),
-            intermediate_size=self.integer("intermediate_size"),
-            vocab_size=self.integer("vocab_size"),
-            rms_norm_eps=float(self.get("rms_norm_eps", default=1e-6)),
+            num_key_value_heads=kv_heads,
+            head_dim=self.size("head_dim", hidden // heads),
+            intermediate_size=self.size("intermediate_size"),
+            vocab_size=self.size("vocab_size"),
+            rms_norm_eps=float(self.typed("number", "rms_norm_eps", default=1e-6)),
             max_position_embeddings=self.integer("max_position_embeddings", 40960),
             rope_theta=theta,
             rope_scaling=scaling,
@@ -140,18 +160,18 @@ class _Reader:
             attention_bias=bool(self.get("attention_bias", default=False)),
             block_size=self.block_size(),
             mask_token_id=self.mask_token(),
-            target_layer_ids=None if ids is None else tuple(int(i) for i in ids),
-            num_target_layers=self.get("num_target_layers"),
+            target_layer_ids=tuple(i for i in ids if i is not None) if ids else None,
+            num_target_layers=self.typed("number", "num_target_layers"),
             windows=windows,
             causal=self.causality(windows),
-            logit_softcap=self.get("final_logit_softcapping"),
-            logit_scale=float(self.get("output_multiplier", default=1.0)),
-            embed_scale=float(self.get("input_embedding_scale", "embed_scale", default=1.0)),
-            quantization=self.get("quantization", "quantization_config"),
+            logit_softcap=self.typed("number", "final_logit_softcapping"),
+            logit_scale=float(self.typed("number", "output_multiplier", default=1.0)),
+            embed_scale=float(self.typed("number", "input_embedding_scale", "embed_scale", default=1.0)),
+            quantization=self.typed("object", "quantization", "quantization_config"),
         )
 
     def refuse_unknown(self) -> None:
-        architectures = self.config.get("architectures") or ["DFlashDraftModel"]
+        architectures = self.typed("list", "architectures") or ["DFlashDraftModel"]
         if architectures[0] not in _ARCHITECTURES:
             raise ConfigError(
                 f"drafter architecture {architectures[0]!r} is not supported; known: {', '.join(_ARCHITECTURES)}"
@@ -169,12 +189,19 @@ class _Reader:
             raise ConfigError(
                 f"drafter config.json: 'attention_mode' = {self.get('attention_mode')!r} is not supported"
             )
-        if self.get("hidden_act", "hidden_activation", default="silu") != "silu":
-            raise ConfigError(
-                f"drafter config.json: 'hidden_act' = {self.get('hidden_act')!r} is not supported (silu is)"
-            )
+        activation = self.get("hidden_act", "hidden_activation", default="silu")
+        if activation != "silu":
+            raise ConfigError(f"drafter config.json: 'hidden_act' = {activation!r} is not supported (silu is)")
         if self.get("draft_vocab_size", default=self.get("vocab_size")) != self.get("vocab_size"):
             raise ConfigError("drafter config.json: 'draft_vocab_size' differs from 'vocab_size': not supported")
+
+    def heads(self) -> tuple[int, int]:
+        """(query heads, key and value heads)."""
+        heads = self.size("num_attention_heads")
+        kv_heads = self.size("num_key_value_heads", heads)
+        if heads % kv_heads:
+            raise ConfigError(f"drafter config.json: 'num_key_value_heads' {kv_heads} does not divide {heads} heads")
+        return heads, kv_heads
 
     def block_size(self) -> int:
         size = self.integer("block_size", 16)
@@ -188,25 +215,36 @@ class _Reader:
 
     def rope(self) -> tuple[float, dict[str, Any] | None]:
         """(theta, scaling): at the top level, inside rope_parameters, or inside rope_scaling."""
-        parameters = self.get("rope_parameters", default={})
-        scaling = self.get("rope_scaling") or (
+        parameters = self.typed("object", "rope_parameters", default={})
+        scaling = self.typed("object", "rope_scaling") or (
             parameters if parameters.get("rope_type", "default") != "default" else None
         )
         theta = self.get("rope_theta") or parameters.get("rope_theta") or (scaling or {}).get("rope_theta")
         if theta is None:
             raise ConfigError("drafter config.json: 'rope_theta' is missing (also in rope_parameters and rope_scaling)")
-        return float(theta), dict(scaling) if scaling else None
+        if isinstance(theta, bool) or not isinstance(theta, int | float):
+            raise ConfigError(f"drafter config.json: 'rope_theta' is {theta!r}, not a number")
+        return float(theta), self.check_scaling(scaling) if scaling else None
+
+    def check_scaling(self, scaling: Mapping[str, Any]) -> dict[str, Any]:
+        kind = scaling.get("type") or scaling.get("rope_type") or ("default" if "factor" not in scaling else None)
+        if kind not in _ROPE_TYPES:
+            raise ConfigError(f"drafter config.json: 'rope_type' {kind!r} is not supported: {', '.join(_ROPE_TYPES)}")
+        if kind in ("linear", "llama3", "yarn") and not isinstance(scaling.get("factor"), int | float):
+            raise ConfigError(f"drafter config.json: {kind} RoPE needs a number as 'factor'")
+        return dict(scaling)
 
     def windows(self, layers: int) -> tuple[int | None, ...]:
-        per_layer = self.get("sliding_windows")
+        per_layer = self.integers("sliding_windows")
         if per_layer is not None:
-            result = tuple(int(w) if w and w > 0 else None for w in per_layer)
-        elif (types := self.get("layer_types")) is not None:
+            result = tuple(w if w and w > 0 else None for w in per_layer)
+        elif (types := self.typed("list", "layer_types")) is not None:
             result = tuple(self.window_of_type(t) for t in types)
         elif (window := self.window_of_all()) is None:
             result = (None,) * layers
-        elif (pattern := self.get("sliding_window_pattern")) is not None:
-            result = tuple(None if (i + 1) % int(pattern) == 0 else window for i in range(layers))
+        elif self.get("sliding_window_pattern") is not None:
+            pattern = self.size("sliding_window_pattern")
+            result = tuple(None if (i + 1) % pattern == 0 else window for i in range(layers))
         else:
             result = (window,) * layers
         if len(result) != layers:
@@ -218,19 +256,23 @@ class _Reader:
             return None
         if layer_type != "sliding_attention":
             raise ConfigError(f"drafter config.json: layer type {layer_type!r} is not supported")
-        return self.integer("swa_window_size" if self.get("sliding_window") is None else "sliding_window")
+        return self.size("swa_window_size" if self.get("sliding_window") is None else "sliding_window")
 
     def window_of_all(self) -> int | None:
         """A window for every layer: only where the file switches it on, since Qwen3's configs carry
         `sliding_window` beside `use_sliding_window: false`."""
         if self.get("use_swa"):
-            return self.integer("swa_window_size")
+            return self.size("swa_window_size")
         if self.get("draft_window_size"):
-            return self.integer("draft_window_size")
-        switched_on = self.get("use_sliding_window", default="sliding_window_pattern" in self.config)
-        return self.integer("sliding_window") if switched_on and self.get("sliding_window") else None
+            return self.size("draft_window_size")
+        switched_on = self.get("use_sliding_window", default=self.get("sliding_window_pattern") is not None)
+        return self.size("sliding_window") if switched_on and self.get("sliding_window") else None
 
     def causality(self, windows: tuple[int | None, ...]) -> tuple[bool, ...]:
         """Said outright, or else causal in sliding layers and bidirectional in full ones."""
         said = self.get("dflash_query_causal", "causal", "is_causal")
         return tuple(window is not None if said is None else bool(said) for window in windows)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

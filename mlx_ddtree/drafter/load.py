@@ -66,19 +66,34 @@ def count_taps(config: DrafterConfig, weights: dict[str, mx.array]) -> int:
     if "fc.weight" not in weights:
         raise WeightsError("the drafter's tensor fc.weight is missing")
     if "fc.scales" in weights and config.quantization:
-        return weights["fc.scales"].shape[1] * int(config.quantization["group_size"]) // config.hidden_size
-    return weights["fc.weight"].shape[1] // config.hidden_size
+        group_size, _ = quantization_settings(config.quantization)
+        width = weights["fc.scales"].shape[-1] * group_size
+    else:
+        width = weights["fc.weight"].shape[-1]
+    if width == 0 or width % config.hidden_size:
+        raise WeightsError(f"the drafter's fc.weight has {width} columns, no multiple of {config.hidden_size}")
+    return width // config.hidden_size
 
 
 def quantize(drafter: DFlashDrafter, settings: dict[str, Any], weights: dict[str, mx.array]) -> None:
     """Make those layers quantised that are stored so (mlx-lm's convention)."""
+    group_size, bits = quantization_settings(settings)
     try:
-        group_size, bits = int(settings["group_size"]), int(settings["bits"])
+        nn.quantize(drafter, group_size, bits, class_predicate=lambda path, _: f"{path}.scales" in weights)
+    except ValueError as error:
+        raise ConfigError(
+            f"drafter config.json: 'quantization' {settings!r} does not fit the layers: {error}"
+        ) from None
+
+
+def quantization_settings(settings: dict[str, Any]) -> tuple[int, int]:
+    """(group size, bits)."""
+    try:
+        return int(settings["group_size"]), int(settings["bits"])
     except (KeyError, TypeError, ValueError):
         raise ConfigError(
             f"drafter config.json: 'quantization' needs 'group_size' and 'bits' (MLX's affine format); got {settings!r}"
         ) from None
-    nn.quantize(drafter, group_size, bits, class_predicate=lambda path, _: f"{path}.scales" in weights)
 
 
 def check_weights(drafter: DFlashDrafter, weights: dict[str, mx.array], folder: Path) -> None:

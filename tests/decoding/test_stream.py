@@ -106,6 +106,18 @@ def test_a_prompt_cache_is_continued_as_in_mlx_lm(method, first):
     )
 
 
+@pytest.mark.parametrize("method", ["ar", "dflash"])
+def test_every_method_leaves_the_same_caches(method):
+    """Target's and drafter's keys and values are those of the text, whoever produced it."""
+    pair = without_end(small_pair())
+    ours, tree = make_prompt_cache(pair), make_prompt_cache(pair)
+    our_tokens(pair, PROMPT, 20, method=method, prompt_cache=ours)
+    our_tokens(pair, PROMPT, 20, method="ddtree", prompt_cache=tree)
+    for a, b in zip(ours, tree, strict=True):
+        for x, y in zip(a.keys_and_values(), b.keys_and_values(), strict=True):
+            np.testing.assert_allclose(np.array(x), np.array(y), atol=2e-3)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_mlx_lms_own_cache_is_continued(method):
     """A cache of the target alone works too: the drafter just does not know what came before."""

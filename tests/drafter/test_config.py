@@ -1,6 +1,8 @@
 """Every published layout of config.json is read the same; what is not understood is refused by name."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_ddtree.drafter.config import DrafterConfig, default_target_layer_ids
 from mlx_ddtree.errors import ConfigError
@@ -41,6 +43,7 @@ def test_the_plain_layout():
     assert "taps (1, 9, 17, 25, 33)" in config.describe()
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 INNER = {"target_layer_ids": [5, 19], "mask_token_id": 7, "block_size": 8, "num_target_layers": 64}
 READINGS = [
     ({"without": ["block_size", "num_target_layers"], "dflash_config": INNER}, "block_size", 8),
@@ -49,7 +52,9 @@ READINGS = [
     ({"without": ["dflash_config"], "target_layer_ids": [1, 2], "mask_token_id": 3}, "target_layer_ids", (1, 2)),
     ({"without": ["dflash_config"], "target_layer_ids": [1, 2], "mask_token_id": 3}, "mask_token_id", 3),
     ({"dflash_config": {"mask_token_id": 1}}, "target_layer_ids", None),
+    ({"dflash_config": {"target_layer_ids": []}, "mask_token_id": 3}, "target_layer_ids", None),
     ({"dflash_config": {}, "model_type": "gemma4"}, "mask_token_id", 4),
+    ({"dflash_config": {"mask_token_id": 9}, "model_type": "gemma4_text"}, "mask_token_id", 9),
     ({"without": ["num_target_layers"]}, "num_target_layers", None),
     ({"without": ["rope_theta"], "rope_parameters": {"rope_theta": 1e7, "rope_type": "default"}}, "rope_theta", 1e7),
     ({"rope_parameters": {"rope_theta": 1e7, "rope_type": "default"}}, "rope_scaling", None),
@@ -58,6 +63,11 @@ READINGS = [
         "rope_theta",
         5e6,
     ),
+    ({"rope_scaling": YARN}, "rope_theta", 1e6),
+    ({"rope_scaling": YARN}, "rope_scaling", YARN),
+    ({"without": ["rope_theta"], "rope_parameters": YARN | {"rope_theta": 1e7}}, "rope_theta", 1e7),
+    ({"rope_parameters": YARN | {"rope_theta": 1e7}}, "rope_scaling", YARN | {"rope_theta": 1e7}),
+    ({"rope_scaling": None, "rope_parameters": {"rope_theta": 1e6}}, "rope_scaling", None),
     ({"rope_is_neox_style": False}, "rope_traditional", True),
     ({"rope_is_neox_style": True}, "rope_traditional", False),
     ({"interleaved": True}, "rope_traditional", True),
@@ -72,12 +82,28 @@ READINGS = [
     ({"sliding_window": 4096, "use_sliding_window": False, "max_window_layers": 5}, "windows", (None,) * 5),
     ({"sliding_window": 4096}, "windows", (None,) * 5),
     ({"dflash_config": {**INNER, "use_swa": True, "swa_window_size": 2048}}, "windows", (2048,) * 5),
+    ({"dflash_config": {**INNER, "use_swa": False, "swa_window_size": 2048}}, "windows", (None,) * 5),
+    (
+        {"layer_types": ["sliding_attention"] * 4 + ["full_attention"], "dflash_config": {**INNER, "swa_window_size": 9}},
+        "windows",
+        (9, 9, 9, 9, None),
+    ),
+    ({"layer_types": ["sliding_attention"] * 5, "sliding_window": 2048}, "windows", (2048,) * 5),
+    ({"sliding_window": 4096, "use_sliding_window": True}, "windows", (4096,) * 5),
+    (
+        {"dflash_config": {**INNER, "sliding_window": 512, "sliding_window_pattern": 2}},
+        "windows",
+        (512, None, 512, None, 512),
+    ),
+    ({"sliding_windows": [512, 0, -1, None, 4]}, "windows", (512, None, None, None, 4)),
     ({"draft_window_size": 1024}, "windows", (1024,) * 5),
     ({"sliding_windows": SLIDING}, "causal", (True, True, True, True, False)),
     ({"sliding_windows": SLIDING, "is_causal": False}, "causal", (False,) * 5),
     ({"sliding_windows": SLIDING, "is_causal": None}, "causal", (True, True, True, True, False)),
     ({"dflash_config": {**INNER, "causal": True}}, "causal", (True,) * 5),
+    ({"dflash_config": {**INNER, "causal": None}, "sliding_windows": SLIDING}, "causal", (True,) * 4 + (False,)),
     ({"dflash_query_causal": True}, "causal", (True,) * 5),
+    ({"draft_window_size": 1024, "causal": False}, "causal", (False,) * 5),
     ({"final_logit_softcapping": 30.0}, "logit_softcap", 30.0),
     ({"output_multiplier": 0.5}, "logit_scale", 0.5),
     ({"embed_scale": 62.5}, "embed_scale", 62.5),
@@ -97,7 +123,15 @@ def test_variants(changes, field, value):
 REFUSALS = [
     *(
         ({"architectures": [name]}, name)
-        for name in ("DFlash2DraftModel", "MuseGlimmerAssistantModel", "DominoDraftModel")
+        for name in (
+            "DFlash2DraftModel",
+            "MuseGlimmerAssistantModel",
+            "DFlashLagunaForCausalLM",
+            "DSparkDraftModel",
+            "Lfm2DSparkDraftModel",
+            "DominoDraftModel",
+            "Qwen3ForCausalLM",
+        )
     ),
     ({"selector_rank": 64}, "selector_rank"),
     ({"dflash_config": {**INNER, "conv_kernel_size": 2}}, "conv_kernel_size"),
@@ -106,11 +140,18 @@ REFUSALS = [
     ({"attention_sink_bias": True}, "attention_sink_bias"),
     ({"attention_mode": "mla"}, "attention_mode"),
     ({"hidden_act": "gelu"}, "hidden_act"),
+    ({"hidden_activation": "gelu_pytorch_tanh"}, "'hidden_act' = 'gelu_pytorch_tanh'"),
     ({"draft_vocab_size": 32000}, "draft_vocab_size"),
     ({"dflash_config": {"target_layer_ids": [1]}}, "mask_token_id"),
     ({"without": ["rope_theta"]}, "rope_theta"),
     ({"without": ["hidden_size"]}, "hidden_size"),
     ({"num_hidden_layers": "five"}, "num_hidden_layers"),
+    ({"without": ["vocab_size"]}, "vocab_size"),
+    ({"without": ["intermediate_size"]}, "intermediate_size"),
+    ({"num_key_value_heads": 5}, "num_key_value_heads"),
+    ({"rope_scaling": {"rope_type": "magic", "factor": 2.0}}, "rope_type.*magic"),
+    ({"rope_scaling": {"factor": 2.0}}, "rope_type"),
+    ({"rope_scaling": {"type": "yarn"}}, "factor"),
     ({"block_size": 1}, "block_size"),
     ({"block_size": True}, "block_size"),
     ({"layer_types": ["full_attention"] * 4}, "4 layer types"),
@@ -123,6 +164,48 @@ REFUSALS = [
 def test_refusals_name_the_key(changes, name):
     with pytest.raises(ConfigError, match=name):
         read(**changes)
+
+
+WRONG_TYPES = {
+    "architectures": ["DFlashDraftModel", 3],
+    "dflash_config": [[1], "x", 3],
+    "target_layer_ids": [5, ["a"], [1.5], "1,2", {}],
+    "mask_token_id": ["x", 1.5, -1, True],
+    "num_target_layers": ["x", [3]],
+    "hidden_size": ["32", 0, -1, 2.0, True],
+    "num_hidden_layers": [0, "5"],
+    "num_attention_heads": [0, [4]],
+    "num_key_value_heads": [0, "8"],
+    "head_dim": [0, "8"],
+    "rms_norm_eps": ["x", True],
+    "rope_theta": ["x", [1]],
+    "rope_parameters": [[1], "default"],
+    "rope_scaling": ["yarn", 4.0],
+    "sliding_windows": [4, ["a"] * 5, [True] * 5],
+    "layer_types": [3, "full_attention"],
+    "draft_window_size": ["x", -1],
+    "final_logit_softcapping": ["x", True],
+    "output_multiplier": ["x"],
+    "quantization": [4, "4bit"],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key in WRONG_TYPES for value in WRONG_TYPES[key]])
+def test_wrong_types_name_the_key(key, value):
+    inner = {k: v for k, v in BASE["dflash_config"].items() if k != key}
+    with pytest.raises(ConfigError, match=key):
+        read(**{"dflash_config": inner, key: value})
+
+
+@pytest.mark.parametrize("key", sorted(set(BASE) - {"auto_map", "dflash_config"}))
+@settings(max_examples=30)
+@given(value=st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=3), st.lists, max_leaves=3))
+def test_no_value_of_any_key_breaks_the_parser(key, value):
+    """Whatever JSON a key holds, the file is read or refused; no other exception comes out."""
+    try:
+        read(**{key: value})
+    except ConfigError as error:
+        assert "config.json" in str(error) or "architecture" in str(error)
 
 
 @pytest.mark.parametrize(

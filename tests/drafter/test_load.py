@@ -1,7 +1,5 @@
 """Loading is strict: whatever is wrong with a folder is named."""
 
-import json
-
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -11,26 +9,7 @@ from mlx.utils import tree_flatten
 from mlx_ddtree.drafter.load import load_drafter
 from mlx_ddtree.errors import ConfigError, WeightsError
 
-from ..helpers import small_drafter, small_target
-
-
-def config_of(drafter, **changes):
-    config = drafter.config
-    names = (
-        "hidden_size num_hidden_layers num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size "
-        "rms_norm_eps rope_theta block_size"
-    )
-    values = {name: getattr(config, name) for name in names.split()}
-    inner = {"target_layer_ids": list(config.target_layer_ids), "mask_token_id": config.mask_token_id}
-    return {"architectures": ["DFlashDraftModel"], **values, "dflash_config": inner} | changes
-
-
-def save(folder, drafter, weights=None, **changes):
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config_of(drafter, **changes)))
-    weights = dict(tree_flatten(drafter.parameters())) if weights is None else weights
-    mx.save_safetensors(str(folder / "model.safetensors"), weights)
-    return weights
+from ..helpers import save_drafter, small_drafter, small_target
 
 
 @pytest.fixture
@@ -44,22 +23,22 @@ def same(a, b):
 
 
 def test_round_trip(tmp_path, drafter):
-    save(tmp_path / "d", drafter)
+    save_drafter(tmp_path / "d", drafter)
     assert same(load_drafter(tmp_path / "d"), drafter)
 
 
-def test_sharded_files_and_a_common_prefix(tmp_path, drafter):
-    weights = {f"model.{k}": v for k, v in save(tmp_path / "d", drafter).items()}
-    (tmp_path / "d" / "model.safetensors").unlink()
-    for i in range(2):
-        part = dict(list(weights.items())[i::2])
-        mx.save_safetensors(str(tmp_path / "d" / f"model-0000{i + 1}-of-00002.safetensors"), part)
+@pytest.mark.parametrize("shards", [1, 2, 5])
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_sharded_files_and_a_common_prefix(tmp_path, drafter, prefix, shards):
+    weights = {prefix + name: value for name, value in tree_flatten(drafter.parameters())}
+    save_drafter(tmp_path / "d", drafter, weights, shards=shards)
+    assert len(list((tmp_path / "d").glob("*.safetensors"))) == shards
     assert same(load_drafter(tmp_path / "d"), drafter)
 
 
 def test_bf16_weights_keep_their_type(tmp_path, drafter):
     drafter.set_dtype(mx.bfloat16)
-    save(tmp_path / "d", drafter)
+    save_drafter(tmp_path / "d", drafter)
     assert load_drafter(tmp_path / "d").fc.weight.dtype == mx.bfloat16
 
 
@@ -67,7 +46,7 @@ def test_bf16_weights_keep_their_type(tmp_path, drafter):
 def test_quantised_weights(tmp_path, drafter, ids):
     nn.quantize(drafter, group_size=32, bits=4)
     inner = {"mask_token_id": 1} | ({} if ids is None else {"target_layer_ids": ids})
-    save(tmp_path / "d", drafter, quantization={"group_size": 32, "bits": 4}, dflash_config=inner)
+    save_drafter(tmp_path / "d", drafter, quantization={"group_size": 32, "bits": 4}, dflash_config=inner)
     loaded = load_drafter(tmp_path / "d")
     assert same(loaded, drafter)
     assert loaded.num_taps == 3
@@ -77,7 +56,7 @@ def test_quantised_weights(tmp_path, drafter, ids):
 
 
 def test_taps_are_counted_from_fc_when_the_config_is_silent(tmp_path, drafter):
-    save(tmp_path / "d", drafter, dflash_config={"mask_token_id": 1})
+    save_drafter(tmp_path / "d", drafter, dflash_config={"mask_token_id": 1})
     assert load_drafter(tmp_path / "d").num_taps == 3
 
 
@@ -91,18 +70,29 @@ def test_taps_are_counted_from_fc_when_the_config_is_silent(tmp_path, drafter):
     ],
 )
 def test_wrong_tensors_are_named(tmp_path, drafter, damage, message):
-    weights = save(tmp_path / "d", drafter)
+    weights = save_drafter(tmp_path / "d", drafter)
     damage(weights)
-    save(tmp_path / "d", drafter, weights)
+    save_drafter(tmp_path / "d", drafter, weights)
     with pytest.raises(WeightsError, match=message):
         load_drafter(tmp_path / "d")
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage" * 10, None])
-def test_corrupt_files_are_named(tmp_path, drafter, content):
-    save(tmp_path / "d", drafter)
-    file = tmp_path / "d" / "model.safetensors"
-    file.write_bytes(file.read_bytes()[: 3 * file.stat().st_size // 4] if content is None else content)
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("kept", [0, 4, 8, 20, 0.5, 0.75, -1])
+def test_truncated_files_are_named(tmp_path, drafter, kept, shards):
+    """Cut off in the length, in the header, in the tensors, by one byte; the other file is whole."""
+    save_drafter(tmp_path / "d", drafter, shards=shards)
+    file = sorted((tmp_path / "d").glob("*.safetensors"))[-1]
+    data = file.read_bytes()
+    file.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with pytest.raises(WeightsError, match=file.name):
+        load_drafter(tmp_path / "d")
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 10, b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]", b"<html>404</html>"])
+def test_files_that_are_no_safetensors_are_named(tmp_path, drafter, content):
+    save_drafter(tmp_path / "d", drafter)
+    (tmp_path / "d" / "model.safetensors").write_bytes(content)
     with pytest.raises(WeightsError, match=r"model\.safetensors"):
         load_drafter(tmp_path / "d")
 
@@ -110,7 +100,7 @@ def test_corrupt_files_are_named(tmp_path, drafter, content):
 def test_missing_files(tmp_path, drafter):
     with pytest.raises(ConfigError, match=r"config\.json does not exist"):
         load_drafter(tmp_path)
-    save(tmp_path / "d", drafter)
+    save_drafter(tmp_path / "d", drafter)
     (tmp_path / "d" / "model.safetensors").unlink()
     with pytest.raises(WeightsError, match=r"no \*\.safetensors"):
         load_drafter(tmp_path / "d")
@@ -123,7 +113,40 @@ def test_invalid_json(tmp_path, text):
         load_drafter(tmp_path)
 
 
-def test_other_quantisation_formats_are_refused(tmp_path, drafter):
-    save(tmp_path / "d", drafter, quantization_config={"quant_method": "fp8"})
+FOREIGN = [{"quant_method": "fp8"}, {"quant_method": "compressed-tensors"}, {"bits": "four", "group_size": 32}]
+SILENT = {"mask_token_id": 1}  # without layer ids: the taps are counted from fc
+
+
+@pytest.mark.parametrize("settings", FOREIGN)
+@pytest.mark.parametrize("changes", [{}, {"dflash_config": SILENT}])
+def test_other_quantisation_formats_are_refused(tmp_path, drafter, settings, changes):
+    nn.quantize(drafter, group_size=32, bits=4)
+    save_drafter(tmp_path / "d", drafter, quantization_config=settings, **changes)
     with pytest.raises(ConfigError, match="'group_size' and 'bits'"):
         load_drafter(tmp_path / "d")
+
+
+@pytest.mark.parametrize("changes", [{}, {"dflash_config": SILENT}])
+@pytest.mark.parametrize("settings", [{"group_size": 64, "bits": 4}, {"group_size": 32, "bits": 8}])
+def test_wrong_quantisation_settings_are_refused(tmp_path, drafter, settings, changes):
+    """The tensors were packed in groups of 32 with 4 bits."""
+    nn.quantize(drafter, group_size=32, bits=4)
+    save_drafter(tmp_path / "d", drafter, quantization=settings, **changes)
+    with pytest.raises((ConfigError, WeightsError), match=r"quantization|fc\.weight"):
+        load_drafter(tmp_path / "d")
+
+
+def test_gptq_tensors_are_refused(tmp_path, drafter):
+    """Its config has bits and group_size too; its tensors have other names."""
+    weights = {k.replace(".weight", ".qweight") if "mlp" in k else k: v for k, v in save_drafter(tmp_path, drafter).items()}
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    save_drafter(tmp_path, drafter, weights, quantization_config=settings)
+    with pytest.raises(WeightsError, match=r"down_proj\.weight is missing"):
+        load_drafter(tmp_path)
+
+
+def test_taps_that_do_not_divide_fc_are_refused(tmp_path, drafter):
+    weights = save_drafter(tmp_path, drafter)
+    save_drafter(tmp_path, drafter, weights | {"fc.weight": mx.zeros((32, 100))}, dflash_config=SILENT)
+    with pytest.raises(WeightsError, match=r"fc\.weight has 100 columns"):
+        load_drafter(tmp_path)

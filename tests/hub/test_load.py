@@ -11,27 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
 
 from mlx_ddtree import MlxDdtreeError, load, stream_generate
 from mlx_ddtree.errors import ConfigError, PairError, WeightsError
 
-from ..drafter.test_load import save as save_drafter
-from ..helpers import small_drafter, small_target
-from ..training.tiny import EOS, make_tokenizer
-
-
-def save_target(folder, target, dtype=mx.bfloat16):
-    folder.mkdir(parents=True)
-    names = (
-        "model_type hidden_size num_hidden_layers intermediate_size num_attention_heads num_key_value_heads rms_norm_eps "
-        "vocab_size head_dim max_position_embeddings rope_theta tie_word_embeddings"
-    )
-    config = {name: getattr(target.args, name) for name in names.split()} | {"eos_token_id": EOS}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = {k: v.astype(dtype) for k, v in tree_flatten(target.model.parameters())}
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
-    make_tokenizer()._tokenizer.save_pretrained(str(folder))
+from ..helpers import save_drafter, save_target, small_drafter, small_target
 
 
 @pytest.fixture(scope="module")
