@@ -17,6 +17,7 @@ from .training.tiny import make_tokenizer
         (lambda t: small_drafter(small_target(hidden=64)), "hidden size 64, but the target's is 32"),
         (lambda t: small_drafter(small_target(vocab=70)), "vocabulary of 70 tokens"),
         (lambda t: small_drafter(t, taps=(0, 5)), r"taps layers \(0, 5\), but the target has layers 0..2"),
+        (lambda t: small_drafter(t, taps=(0, 3)), "taps layers"),
         (lambda t: small_drafter(t, taps=(0, -1)), "taps layers"),
         (
             lambda t: small_drafter(t, dflash_config={"target_layer_ids": [0, 1, 2], "mask_token_id": 64}),
@@ -28,6 +29,19 @@ def test_mismatches(drafter, reason):
     target = small_target()
     with pytest.raises(PairError, match=reason):
         Pair(target, drafter(target), make_tokenizer())
+
+
+def test_layer_ids_that_the_drafter_leaves_out_are_derived():
+    target = small_target(layers=9)
+    Pair(target, small_drafter(target, dflash_config={"mask_token_id": 1}), make_tokenizer())
+    assert target.taps == (1, 4, 6)
+
+
+def test_a_refused_drafter_leaves_the_target_as_it_was():
+    target = small_target()
+    with pytest.raises(PairError):
+        Pair(target, small_drafter(target, taps=(0, 5)), make_tokenizer())
+    assert target.taps == ()
 
 
 def plain_target():

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_adapters, load_model, load_tokenizer
 
@@ -109,7 +109,7 @@ def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
         raise ConfigError(f"{name}: no such folder here, and no such repository on the Hub") from None
     except HFValidationError as error:
         raise ConfigError(f"{name} is not a valid repository name: {error}") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the HTTP client's own errors too, whose module changes with huggingface_hub
         raise MlxDdtreeError(
             f"{name} could not be downloaded ({type(error).__name__}: {error}); check the connection and "
             "HF_ENDPOINT / HF_HUB_OFFLINE, or give a local folder"

@@ -93,24 +93,44 @@ def chi_square(counts: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
     return float(((observed - wanted)[keep] ** 2 / wanted[keep]).sum()), int(keep.sum()) - 1
 
 
-@pytest.mark.parametrize("sampler", ["ours", "mlx-lm's"])
+VOCAB = 8
+PREFIX = [5, 2, 1]
+
+
+def joint_distribution(pair, temperature: float) -> np.ndarray:
+    """(VOCAB ** 3,) probabilities of the three tokens after PREFIX."""
+    result = np.zeros((VOCAB, VOCAB, VOCAB))
+    for a in range(VOCAB):
+        for b in range(VOCAB):
+            logits = pair.target.model(mx.array([[*PREFIX, a, b]]))[0, len(PREFIX) - 1 :]
+            p = np.array(mx.softmax(logits / temperature, axis=-1), np.float64)
+            result[a, b] = p[0, a] * p[1, b] * p[2]
+    return result.ravel() / result.sum()
+
+
+def fits(counts: np.ndarray, probabilities: np.ndarray) -> bool:
+    """Chi-square within four standard deviations: about one false alarm in 30,000."""
+    statistic, freedom = chi_square(counts, probabilities * counts.sum())
+    return statistic < freedom + 4 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "runs"),
+    [
+        ("ours", 1500),
+        pytest.param("ours", 12000, marks=pytest.mark.slow),
+        pytest.param("mlx-lm's", 6000, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("method", ["dflash", "ddtree"])
-def test_distribution_at_temperature_one(method, sampler):
-    """Over many seeds, the joint distribution of the three tokens after the first is the target's."""
-    vocab, runs, first = 8, 1500, 3
-    pair = without_end(small_pair(vocab=vocab))
-    expected = np.zeros(vocab**3)
-    prefix = [5, 2, 1]
-    for a in range(vocab):
-        for b in range(vocab):
-            logits = pair.target.model(mx.array([[*prefix, a, b]]))[0, len(prefix) - 1 :]
-            p = np.array(mx.softmax(logits, axis=-1), np.float64)
-            expected[(a * vocab + b) * vocab : (a * vocab + b + 1) * vocab] = p[0, a] * p[1, b] * p[2]
-    counts = np.zeros(vocab**3)
+def test_distribution_at_temperature_one(method, sampler, runs):
+    """Over many seeds, the joint distribution of the first three tokens is the target's."""
+    pair = without_end(small_pair(vocab=VOCAB))
+    counts = np.zeros(VOCAB**3)
     for seed in range(runs):
         mx.random.seed(seed + 1000)
         draw = make_sampler(1.0, seed=seed) if sampler == "ours" else mlx_lm_sampler(temp=1.0)
-        a, b, c = our_tokens(pair, prefix, first, method=method, block_size=4, sampler=draw)
-        counts[(a * vocab + b) * vocab + c] += 1
-    statistic, freedom = chi_square(counts, expected / expected.sum() * runs)
-    assert statistic < freedom + 4 * np.sqrt(2 * freedom)  # about one false alarm in 30,000
+        a, b, c = our_tokens(pair, PREFIX, 3, method=method, block_size=4, sampler=draw)
+        counts[(a * VOCAB + b) * VOCAB + c] += 1
+    assert fits(counts, joint_distribution(pair, 1.0))
+    assert not fits(counts, joint_distribution(pair, 0.8))  # the test can tell a wrong distribution

@@ -84,7 +84,10 @@ READINGS = [
     ({"dflash_config": {**INNER, "use_swa": True, "swa_window_size": 2048}}, "windows", (2048,) * 5),
     ({"dflash_config": {**INNER, "use_swa": False, "swa_window_size": 2048}}, "windows", (None,) * 5),
     (
-        {"layer_types": ["sliding_attention"] * 4 + ["full_attention"], "dflash_config": {**INNER, "swa_window_size": 9}},
+        {
+            "layer_types": ["sliding_attention"] * 4 + ["full_attention"],
+            "dflash_config": {**INNER, "swa_window_size": 9},
+        },
         "windows",
         (9, 9, 9, 9, None),
     ),

@@ -138,7 +138,9 @@ def test_wrong_quantisation_settings_are_refused(tmp_path, drafter, settings, ch
 
 def test_gptq_tensors_are_refused(tmp_path, drafter):
     """Its config has bits and group_size too; its tensors have other names."""
-    weights = {k.replace(".weight", ".qweight") if "mlp" in k else k: v for k, v in save_drafter(tmp_path, drafter).items()}
+    weights = {
+        k.replace(".weight", ".qweight") if "mlp" in k else k: v for k, v in save_drafter(tmp_path, drafter).items()
+    }
     settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
     save_drafter(tmp_path, drafter, weights, quantization_config=settings)
     with pytest.raises(WeightsError, match=r"down_proj\.weight is missing"):

@@ -10,6 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from mlx_ddtree import MlxDdtreeError, load, stream_generate
@@ -38,6 +39,41 @@ def test_folders(folders):
     if mx.default_device() == mx.cpu:  # 16-bit products are slow there
         assert pair.target.embed(mx.array([[0]])).dtype == mx.float32
     assert pair.drafter.fc.weight.dtype == pair.target.embed(mx.array([[0]])).dtype
+
+
+@pytest.mark.skipif(mx.default_device() != mx.cpu, reason="the rule is the CPU backend's")
+def test_types_on_the_cpu(tmp_path):
+    """16-bit weights compute in fp32 with the values they were stored with; quantised ones stay as they are."""
+    target = small_target()
+    save_target(tmp_path / "bf16", target)
+    stored = mx.load(str(tmp_path / "bf16" / "model.safetensors"))["model.layers.0.mlp.up_proj.weight"]
+    loaded = load(str(tmp_path / "bf16"), draft=False).target.model.layers[0].mlp.up_proj.weight
+    assert (stored.dtype, loaded.dtype) == (mx.bfloat16, mx.float32)
+    assert mx.array_equal(stored.astype(mx.float32), loaded)
+
+    quantised = small_target(bits=4)
+    save_target(tmp_path / "4bit", quantised, quantization={"group_size": 32, "bits": 4})
+    save_drafter(tmp_path / "drafter", small_drafter(quantised))
+    pair = load(str(tmp_path / "4bit"), str(tmp_path / "drafter"))
+    layer = pair.target.model.layers[0].mlp.up_proj
+    assert (layer.weight.dtype, layer.scales.dtype) == (mx.uint32, mx.bfloat16)
+    assert pair.drafter.fc.weight.dtype == mx.bfloat16  # the drafter follows the target's activations
+    assert len(answer(pair)) > 0
+
+
+def test_a_quantised_drafter_beside_any_target(folders, tmp_path):
+    drafter = small_drafter(small_target())
+    nn.quantize(drafter, group_size=32, bits=4)
+    save_drafter(tmp_path / "4bit", drafter, quantization={"group_size": 32, "bits": 4})
+    pair = load(str(folders / "Qwen3-8B-4bit"), str(tmp_path / "4bit"))
+    assert pair.drafter.fc.weight.dtype == mx.uint32
+    assert answer(pair) == answer(load(str(folders / "Qwen3-8B-4bit"), str(folders / "drafter")))
+
+
+def test_a_drafter_of_another_target(folders, tmp_path):
+    save_drafter(tmp_path / "other", small_drafter(small_target(vocab=70)))
+    with pytest.raises(PairError, match="vocabulary of 70 tokens"):
+        load(str(folders / "Qwen3-8B-4bit"), str(tmp_path / "other"))
 
 
 def test_without_drafter(folders):
@@ -97,14 +133,17 @@ class Hub(BaseHTTPRequestHandler):
             self.reply(200, content, {"Content-Type": "application/json"}, body)
         elif (folder / rest[-1]).is_file():
             content = (folder / rest[-1]).read_bytes()
-            etag = hashlib.sha1(content).hexdigest()
-            self.reply(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit}, body)
+            etag, length = hashlib.sha1(content).hexdigest(), str(len(content))
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": self.commit, "Content-Length": length}
+            if body and (owner, rest[-1]) == ("broken", "model.safetensors"):
+                content, self.close_connection = content[: len(content) // 2], True
+            self.reply(200, content, headers, body)
         else:
             self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
 
     def reply(self, status, content, headers, body):
         self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+        for key, value in ({"Content-Length": str(len(content))} | headers).items():
             self.send_header(key, value)
         self.end_headers()
         if body:
@@ -116,6 +155,7 @@ def hub(folders):
     Hub.repositories = {
         "mlx-community/Qwen3-8B-4bit": folders / "Qwen3-8B-4bit",
         "z-lab/Qwen3-8B-DFlash-b16": folders / "drafter",
+        "broken/Qwen3-8B": folders / "Qwen3-8B-4bit",
     }
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -160,6 +200,13 @@ def test_revisions_and_missing_repositories(hub, tmp_path):
     assert "v2" in wrong.stdout and "Error" in wrong.stdout, wrong.stderr
     missing = run(LOAD.format(name="someone/Qwen3-8B", revision=None), tmp_path, HF_ENDPOINT=hub)
     assert "no such repository" in missing.stdout, missing.stderr
+
+
+def test_connections_that_break_off(hub, tmp_path):
+    """The server hangs up in the middle of a file, again and again: the error says which repository and what to do."""
+    broken = run(LOAD.format(name="broken/Qwen3-8B", revision=None), tmp_path, HF_ENDPOINT=hub)
+    assert "broken/Qwen3-8B could not be downloaded" in broken.stdout, broken.stderr
+    assert "check the connection" in broken.stdout
 
 
 def test_errors_share_one_base():

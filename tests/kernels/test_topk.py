@@ -3,6 +3,8 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mlx_ddtree.kernels import topk
 
@@ -35,3 +37,28 @@ def test_ties_and_zero_probabilities():
     token_ids, log_probs = topk.top_k_log_probs(logits, 5)
     assert token_ids[0].tolist() == [0, 2, 4, 3, 1]
     assert log_probs[0, -1] == -np.inf
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 4), st.integers(1, 12), st.data())
+def test_any_ties_and_impossible_tokens(rows, vocab, data):
+    """With few distinct values and -inf: still the k largest, every id once and with its own value."""
+    value = st.sampled_from([-np.inf, -2.0, 0.0, 1.5])
+    logits = np.array([data.draw(st.lists(value, min_size=vocab, max_size=vocab)) for _ in range(rows)], np.float32)
+    logits[:, data.draw(st.integers(0, vocab - 1))] = 0.0  # a distribution has at least one possible token
+    k = data.draw(st.integers(1, vocab))
+    for way in (topk._by_mlx, topk._by_numpy):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(topk, "_by_numpy" if mx.default_device() == mx.cpu else "_by_mlx", way)
+            token_ids, log_probs = topk.top_k_log_probs(mx.array(logits), k)
+        assert (token_ids.dtype, log_probs.dtype) == (np.int32, np.float32)
+        np.testing.assert_array_equal(np.take_along_axis(logits, token_ids, -1), -np.sort(-logits, axis=-1)[:, :k])
+        for ids, row in zip(token_ids, log_probs, strict=True):
+            assert len(set(ids.tolist())) == k
+            assert list(zip(-row, ids, strict=True)) == sorted(zip(-row, ids, strict=True))
+
+
+def test_probabilities_are_of_the_whole_vocabulary():
+    """The k best of a uniform row have probability 1 / V each, not 1 / k."""
+    _, log_probs = topk.top_k_log_probs(mx.zeros((2, 50)), 5)
+    np.testing.assert_allclose(np.exp(log_probs), 1 / 50, rtol=1e-5)
