@@ -16,6 +16,7 @@ from mlx_ddtree import cli
 from mlx_ddtree.hub.load import load_target
 from mlx_ddtree.training.data import Answering, read_examples, regenerate, usable
 from mlx_ddtree.training.loop import Settings, Trainer
+from mlx_ddtree.training.optimizer import OPTIMIZERS
 from mlx_ddtree.training.setup import default_config, mask_token, new_drafter, require_dense, start_from
 
 EXAMPLES = """\
@@ -64,6 +65,7 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--anchors", type=int, default=64, help="blocks a sequence and step (default: %(default)s)")
     group.add_argument("--gamma", type=float, help="decay of the slots' weights (default: 4 / 5 / 7 for 8 / 10 / 16)")
     group.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw", help="default: %(default)s, as published")
     group.add_argument("--evaluate-every", type=int, default=200, metavar="STEPS", help="default: %(default)s")
     group.add_argument("--save-every", type=int, default=200, metavar="STEPS", help="default: %(default)s")
 
@@ -106,7 +108,7 @@ def train(args: argparse.Namespace) -> int:
 
 def make_settings(args: argparse.Namespace) -> Settings:
     epochs = DEFAULT_EPOCHS if args.steps is None and args.minutes is None and args.epochs is None else args.epochs
-    names = "steps minutes batch_size anchors gamma lr seed evaluate_every save_every".split()
+    names = "steps minutes batch_size anchors gamma lr optimizer seed evaluate_every save_every".split()
     return Settings(epochs=epochs, **{name: getattr(args, name) for name in names})
 
 

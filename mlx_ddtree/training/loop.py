@@ -33,6 +33,7 @@ from mlx_ddtree.training.loss import (
     sample_anchors,
     shard_streams,
 )
+from mlx_ddtree.training.optimizer import OPTIMIZERS, make_optimizer
 from mlx_ddtree.training.setup import save_drafter
 
 
@@ -54,6 +55,7 @@ class Settings:
     weight_decay: float = 0.01
     warmup: float = 0.04
     clip: float = 1.0
+    optimizer: str = "adamw"
     seed: int = 0
     held_out: float = 0.05
     evaluate_every: int = 200
@@ -65,6 +67,8 @@ class Settings:
             raise OptionError("give one of --steps, --epochs and --minutes, above 0")
         if min(self.batch_size, self.anchors, self.evaluate_every, self.save_every) < 1 or self.lr <= 0:
             raise OptionError("batch size, anchors, intervals and learning rate must be above 0")
+        if self.optimizer not in OPTIMIZERS:
+            raise OptionError(f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
 
     def total_steps(self, sequences: int) -> int | None:
         """None when the clock decides."""
@@ -105,7 +109,7 @@ class Trainer:
         target.model.freeze()
         self.examples, self.held_out = split_held_out(examples, settings.held_out, 64, settings.seed)
         self.run = describe_run(drafter, asdict(settings), examples)
-        self.optimizer = optim.AdamW(settings.lr, weight_decay=settings.weight_decay, bias_correction=True)
+        self.optimizer = make_optimizer(settings.optimizer, settings.lr, settings.weight_decay)
         self.total_steps = settings.total_steps(len(self.examples))
         self.batches = batch_order([len(e.token_ids) for e in self.examples], settings.batch_size, settings.seed)
         self.gamma = settings.gamma or default_gamma(drafter.config.block_size)

@@ -65,14 +65,15 @@ def test_a_repetitive_text_is_learnt(tmp_path):
     assert rows[-1]["event"] == "end"
 
 
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path):
-    whole = make_trainer(tmp_path / "whole", steps=12)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, optimizer):
+    whole = make_trainer(tmp_path / "whole", steps=12, optimizer=optimizer)
     whole.train(progress_bar=False)
-    first = make_trainer(tmp_path / "parts", steps=12)
+    first = make_trainer(tmp_path / "parts", steps=12, optimizer=optimizer)
     for _ in range(5):
         first.step()
     first.save()
-    second = make_trainer(tmp_path / "parts", steps=12)
+    second = make_trainer(tmp_path / "parts", steps=12, optimizer=optimizer)
     second.resume()
     assert second.progress.step == 5
     second.train(progress_bar=False)
@@ -183,6 +184,8 @@ def test_options_that_make_no_sense():
         Settings(steps=3, minutes=1.0)
     with pytest.raises(OptionError, match="above 0"):
         Settings(steps=3, anchors=0)
+    with pytest.raises(OptionError, match="adamw, muon"):
+        Settings(steps=3, optimizer="sgd")
     assert Settings(epochs=2.0, batch_size=8).total_steps(24) == 6
     tokenizer = make_tokenizer()
     assert mask_token(tokenizer, 64) == MASK
