@@ -34,11 +34,11 @@ def device_defaults(pair: Pair) -> Defaults:
     """By device and weight type, from published Macs and our own CPU measurements.
 
     On Apple GPUs rows of 4-bit weights cost almost nothing up to about 5 and a lot from there to
-    32, while 16-bit weights are flat to far more rows (docs in DESIGN of the cost curves).  On
-    a CPU every row costs, so small trees win.
+    32, while 16-bit weights are flat to far more rows.  On a CPU every row costs, so small trees
+    win: 4 nodes and blocks of 4 were fastest in scripts/heldout_report.py.
     """
     if mx.default_device() == mx.cpu:
-        return Defaults(block_size=6, tree_budget=8)
+        return Defaults(block_size=4, tree_budget=4)
     quantised = "quantization" in getattr(pair, "notes", {}).get("target_config", {})
     return Defaults(block_size=5, tree_budget=4) if quantised else Defaults(block_size=8, tree_budget=24)
 
