@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 
 from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.round import Round, RoundPlan, decode_round
+from mlx_ddtree.decoding.round import Round, RoundPlan, rounds
 from mlx_ddtree.decoding.sampling import choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree
@@ -23,8 +23,8 @@ def plain_rounds(
     state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock
 ) -> Iterator[Round]:
     """Rounds of one token each, without end; the caller stops when the text does."""
-    while plan.processors:  # they read the tokens' values, so nothing can run ahead
-        yield decode_round(state, plan, keep, clock)
+    if plan.processors:  # they read the tokens' values, so nothing can run ahead
+        yield from rounds(state, plan, keep, clock)
     with state.all_or_nothing():
         chosen, logits = _step(state, plan, mx.array([state.root]))
         state.length, state.root = state.length + 1, None
