@@ -6,7 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -46,8 +46,21 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
 def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("decoding")
     group.add_argument("--method", choices=("ddtree", "dflash", "ar"), default="ddtree", help="default: %(default)s")
-    group.add_argument("--tree-budget", type=int, metavar="N", help="nodes of the draft tree, 0..1024")
+    group.add_argument(
+        "--tree-budget",
+        type=tree_budget,
+        default="auto",
+        metavar="N",
+        help="nodes of the draft tree, 0..1024; default: auto, chosen every round from measured costs",
+    )
     group.add_argument("--block-size", type=int, metavar="B", help="tokens of a draft block, the bonus token included")
+    group.add_argument(
+        "--parity",
+        choices=("exact", "rows", "off"),
+        default="exact",
+        help="near ties at temperature 0: decide them as plain decoding does, by a row of their own but without "
+        "making the cache anew, or trust every row (default: %(default)s)",
+    )
     group.add_argument("--prefill-step-size", type=int, default=2048, help="prompt tokens at a time")
 
 
@@ -83,6 +96,10 @@ def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> 
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing more to say
         return 141
+
+
+def tree_budget(value: str) -> int | Literal["auto"]:
+    return "auto" if value == "auto" else int(value)
 
 
 def positive(value: str) -> int:

@@ -114,6 +114,7 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "max_tokens": args.max_tokens,
         "tree_budget": args.tree_budget,
         "block_size": args.block_size,
+        "parity": args.parity,
         "sampler": sampler,
         "logits_processors": processors,
         "stop": args.stop,
@@ -139,6 +140,7 @@ def report(text: str, tokens: list[int], last: GenerationResponse, args: argpars
         "finish_reason": last.finish_reason,
         "peak_memory_gb": last.peak_memory,
         "seconds": last.seconds,
+        "statistics": last.statistics.as_dict(),
     }
 
 

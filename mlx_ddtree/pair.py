@@ -11,6 +11,7 @@ from mlx_ddtree.drafter.config import default_target_layer_ids
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
 from mlx_ddtree.target import PlainTarget, Target
+from mlx_ddtree.tree.profile import Profile
 
 
 @dataclass
@@ -19,12 +20,14 @@ class Pair:
 
     drafter: None decodes plainly (method 'ar').
     notes: how the pair was loaded (names, revisions, dtypes), for --verbose.
+    profile: what was measured of it on this machine, once a round needed it.
     """
 
     target: Target
     drafter: DFlashDrafter | None
     tokenizer: TokenizerWrapper
     notes: dict[str, Any] = field(default_factory=dict)
+    profile: Profile | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:

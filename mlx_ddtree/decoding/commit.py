@@ -21,6 +21,8 @@ def commit(state: DecodeState, path: Sequence[int], verification: Verification, 
     kept = path[: len(token_ids) + 1]
     whole = len(token_ids) == len(path)
     state.pair.target.commit(state.target_cache, state.length, kept)
+    if len(verification.chosen) == 1 and state.exact == state.length:
+        state.exact += 1
     state.length += len(kept)
     if state.drafter_cache and verification.features is not None:
         state.append_features(mx.take(verification.features, mx.array(list(kept)), axis=1))

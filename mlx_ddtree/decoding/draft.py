@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.kernels.topk import top_k_log_probs
+from mlx_ddtree.tree.planner import Candidates
 
 
-class Candidates(NamedTuple):
-    """token_ids (L, K) int32 and log_probs (L, K) float32 over the whole vocabulary, descending."""
-
-    token_ids: NDArray[np.int32]
-    log_probs: NDArray[np.float32]
-
-
-def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
+def draft(state: DecodeState, block_size: int, top_k: int, sampler: Sampler | MlxLmSampler | None = None) -> Candidates:
     """The `top_k` best tokens of each of the L = block_size - 1 positions after the root.
 
-    Drafting is greedy at every temperature: the candidates are a fixed function of the context.
+    Drafting is greedy at every temperature: the candidates are a fixed function of the context.  With a
+    `sampler`, their probabilities are those after its filters and temperature, as the target's will be.
     """
     target, drafter = state.pair.target, state.pair.drafter
     if drafter is None:
@@ -30,4 +24,31 @@ def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
     block = mx.array([[state.root] + [drafter.config.mask_token_id] * (block_size - 1)])
     hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache)
     logits = drafter.scale_logits(target.unembed(hidden[0, 1:]))
-    return Candidates(*top_k_log_probs(logits, min(top_k, logits.shape[-1])))
+    token_ids, log_probs = top_k_log_probs(logits, min(top_k, logits.shape[-1]))
+    if isinstance(sampler, Sampler) and not is_greedy(sampler):
+        log_probs = temper(log_probs, sampler)
+    return Candidates(token_ids, log_probs)
+
+
+def temper(log_probs: NDArray[np.float32], sampler: Sampler) -> NDArray[np.float32]:
+    """(L, K) best log-probabilities -> those of the filtered, tempered distribution.
+
+    The filters come before the temperature, as in mlx-lm.  What lies behind the K best is known by its
+    sum alone; its share after the temperature is estimated as if it were spread over tokens as
+    probable as the K-th.
+    """
+    kept, tail = np.exp(log_probs), np.maximum(1 - np.exp(log_probs).sum(axis=-1, keepdims=True), 0.0)
+    before = np.cumsum(kept, axis=-1) - kept
+    drop = np.zeros(kept.shape, np.bool_)
+    if 0 < sampler.top_p < 1:
+        drop |= before >= sampler.top_p
+    if sampler.min_p > 0:
+        drop |= kept < sampler.min_p * kept[:, :1]
+    if sampler.top_k > 0:
+        drop[:, sampler.top_k :] = True
+    drop[:, : sampler.min_tokens_to_keep] = False
+    scaled = np.where(drop, -np.inf, log_probs / sampler.temp)
+    spread = np.where(drop.any(axis=-1, keepdims=True), 0.0, tail) * kept[:, -1:] ** (1 / sampler.temp - 1)
+    shift = scaled[:, :1]
+    total = np.exp(scaled - shift).sum(axis=-1, keepdims=True) + spread * np.exp(-shift)
+    return (scaled - shift - np.log(total)).astype(np.float32)

@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.sample_utils import LogitsProcessor
 
-from mlx_ddtree.decoding.round import RoundPlan
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+from mlx_ddtree.decoding.measure import profile_of
+from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
+from mlx_ddtree.decoding.round import Auto, RoundPlan
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
 from mlx_ddtree.errors import OptionError, PairError, PromptError, UnsupportedModelError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree.build import MAX_BUDGET
+from mlx_ddtree.tree.profile import TRUSTING, ParityBounds
 
 METHODS = ("ddtree", "dflash", "ar")
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | mx.array
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """Good sizes where nobody has measured the pair at hand.
-
-    block_size: of a linear block.  tree_budget: nodes of a tree.
-    """
-
-    block_size: int
-    tree_budget: int
-
-
-def device_defaults(pair: Pair) -> Defaults:
-    """By device and weight type, from published Macs and our own CPU measurements.
-
-    On Apple GPUs rows of 4-bit weights cost almost nothing up to about 5 and a lot from there to
-    32, while 16-bit weights are flat to far more rows.  On a CPU every row costs, so small trees
-    win: 4 nodes and blocks of 4 were fastest in scripts/heldout_report.py.
-    """
-    if mx.default_device() == mx.cpu:
-        return Defaults(block_size=4, tree_budget=4)
-    quantised = "quantization" in getattr(pair, "notes", {}).get("target_config", {})
-    return Defaults(block_size=5, tree_budget=4) if quantised else Defaults(block_size=8, tree_budget=24)
-
-
 def make_plan(
     pair: Pair,
     method: str,
-    tree_budget: int | None,
+    tree_budget: int | Auto,
     block_size: int | None,
     sampler: Sampler | MlxLmSampler | None,
     processors: Sequence[LogitsProcessor],
+    parity: ParityMode = "exact",
 ) -> RoundPlan:
-    """Check the options against the pair and fill in defaults."""
+    """Check the options against the pair and fill in what was measured of it."""
     if method not in METHODS:
         raise OptionError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
     sampler = sampler if sampler is not None else Sampler()
@@ -62,14 +41,26 @@ def make_plan(
     trained = pair.drafter.config.block_size
     if block_size is not None and not 2 <= block_size <= trained:
         raise OptionError(f"block size {block_size} is out of range: this drafter takes 2 to {trained}")
-    if tree_budget is not None and not 0 <= tree_budget <= MAX_BUDGET:
-        raise OptionError(f"tree budget {tree_budget} is out of range: use 0 (no draft) to {MAX_BUDGET} nodes")
-    defaults = device_defaults(pair)
+    if tree_budget != "auto" and not (isinstance(tree_budget, int) and 0 <= tree_budget <= MAX_BUDGET):
+        raise OptionError(
+            f"tree budget {tree_budget!r} is out of range: use 'auto', or 0 (no draft) to {MAX_BUDGET} nodes"
+        )
+    bounds = parity_bounds(pair, parity, sampler)
     if method == "dflash":
-        block_size = block_size or min(defaults.block_size, trained)
-        return RoundPlan("dflash", block_size, block_size - 1, sampler, processors)
-    budget = defaults.tree_budget if tree_budget is None else tree_budget
-    return RoundPlan("ddtree", block_size or trained, budget, sampler, processors)
+        tree_budget = "auto" if block_size is None else block_size - 1
+    elif block_size is None and tree_budget != "auto":
+        block_size = trained
+    return RoundPlan(method, block_size, tree_budget, sampler, processors, bounds)
+
+
+def parity_bounds(pair: Pair, parity: ParityMode, sampler: Sampler | MlxLmSampler) -> ParityBounds:
+    """Above temperature 0 there is nothing to guard: the choice is a draw."""
+    if parity not in PARITY_MODES:
+        raise OptionError(f"unknown parity mode {parity!r}; choose one of {', '.join(PARITY_MODES)}")
+    if parity == "off" or not is_greedy(sampler):
+        return TRUSTING
+    bounds = profile_of(pair).parity
+    return bounds if parity == "exact" else ParityBounds(bounds.rows)
 
 
 def prompt_token_ids(pair: Pair, prompt: Prompt) -> list[int]:

@@ -32,5 +32,5 @@ def prefill(state: DecodeState, prompt: Sequence[int], step_size: int, progress:
         state.length += len(chunk)
         report(start + len(chunk), len(prompt))
         mx.clear_cache()
-    state.root = prompt[-1]
+    state.exact, state.root = state.length, prompt[-1]
     state.token_ids = list(prompt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import mlx.core as mx
 from mlx_lm.sample_utils import LogitsProcessor
@@ -11,10 +12,14 @@ from mlx_lm.sample_utils import LogitsProcessor
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.commit import commit
 from mlx_ddtree.decoding.draft import draft
+from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.decoding.verify import verify
+from mlx_ddtree.decoding.verify import Verification, verify
 from mlx_ddtree.tree import DraftTree, accept, build_tree
+from mlx_ddtree.tree.profile import TRUSTING, ParityBounds
+
+Auto = Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -22,14 +27,22 @@ class RoundPlan:
     """How to draft and how to choose; the same for every round of a call.
 
     method: 'ar' drafts nothing, 'dflash' a linear block, 'ddtree' a tree of `tree_budget` nodes.
-    block_size: tokens of a block, root included.
+    block_size: tokens of a block, root included; None lets every round choose.
+    tree_budget: 'auto' lets every round choose.
+    parity: margins between the two best logits below which a choice is decided again (decoding/parity.py);
+        0 trusts it.
     """
 
     method: str
-    block_size: int
-    tree_budget: int
+    block_size: int | None
+    tree_budget: int | Auto
     sampler: Sampler | MlxLmSampler
     processors: Sequence[LogitsProcessor] = ()
+    parity: ParityBounds = TRUSTING
+
+    @property
+    def adaptive(self) -> bool:
+        return self.tree_budget == "auto"
 
     def without_draft(self) -> RoundPlan:
         return replace(self, method="ar", tree_budget=0)
@@ -41,18 +54,45 @@ class Round:
 
     token_ids: the emitted tokens, the text's next ones.
     logits: (len(token_ids), V) that they were chosen from.
-    accepted: draft nodes that agreed with the target; the acceptance length is one more.
-    nodes, depth: size of the draft tree without the root, and its depth.
+    tree: what was verified.
+    path: the accepted nodes, root first; chosen: what the target said after each of them.
+    alone: whether a near tie made a row of its own decide the token (RoundPlan.parity).
+    kind: 'draft', 'lookup', 'plain' or 'tie' (alone).
+    expected: accepted nodes that were predicted, where they were.
     """
 
     token_ids: list[int]
     logits: mx.array
-    accepted: int
-    nodes: int
-    depth: int
+    tree: DraftTree
+    path: list[int]
+    chosen: list[int]
+    alone: bool = False
+    kind: str = "draft"
+    expected: float | None = None
+
+    @classmethod
+    def of_one_token(cls, token: int, logits: mx.array) -> Round:
+        """A step of plain decoding."""
+        return cls([token], logits, DraftTree.root(-1), [0], [token], kind="plain")
+
+    @property
+    def accepted(self) -> int:
+        """Draft nodes that agreed with the target; the acceptance length is one more."""
+        return len(self.path) - 1
+
+    @property
+    def nodes(self) -> int:
+        """Size of the draft tree without the root."""
+        return len(self.tree) - 1
 
 
-def decode_round(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock) -> Round:
+Propose = Callable[[int], DraftTree]
+"""From the root's token to the draft tree."""
+
+
+def decode_round(
+    state: DecodeState, plan: RoundPlan, propose: Propose, keep: Callable[[list[int]], int], clock: Clock
+) -> Round:
     """Emit the next tokens of the sequence: one, or as many as the target agrees with.
 
     keep: told the tokens the round would emit, says how many of them belong to the text (an end
@@ -60,30 +100,46 @@ def decode_round(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]]
     """
     assert state.root is not None
     with state.all_or_nothing():
-        tree = make_draft_tree(state, plan, clock)
+        alone = state.near_tie
+        tree = DraftTree.root(state.root) if alone else propose(state.root)
         with clock("verify"):
-            verification = verify(state, tree, plan.tree_budget, plan.sampler, plan.processors)
-        with clock("commit"):
+            verification = verify(state, tree, plan)
             path = accept(tree, verification.chosen)
-            tokens = [*tree.token_ids[path[1:]].tolist(), verification.chosen[path[-1]]]
-            tokens = tokens[: keep(tokens)]
-            commit(state, path, verification, tokens)
-    logits = verification.logits[mx.array(path[: len(tokens)])]
-    return Round(tokens, logits, len(path) - 1, len(tree) - 1, int(tree.depths.max()))
+            sure = verification.sure(path, plan.parity.rows)
+            if not sure:  # a near tie right after the root
+                alone, tree, path, sure = True, DraftTree.root(state.root), [0], [0]
+                verification = verify_again(state, tree, plan)
+            if plan.parity.cache and len(tree) == 1 and verification.closer(plan.parity.cache):
+                remake_cache(state)
+                verification = verify_again(state, tree, plan)
+        with clock("commit"):
+            state.near_tie = len(sure) < len(path)
+            chosen = [verification.chosen[node] for node in sure]
+            tokens = chosen[: keep(chosen)]
+            commit(state, sure, verification, tokens)
+    logits = verification.logits[mx.array(sure[: len(tokens)])]
+    kind = "tie" if alone else "draft" if len(tree) > 1 else "plain"
+    return Round(tokens, logits, tree, sure, chosen, alone, kind)
+
+
+def verify_again(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification:
+    """Another tree, or the same on another cache, in place of the one whose rows await the commit."""
+    state.pair.target.commit(state.target_cache, state.length, [])
+    return verify(state, tree, plan)
 
 
 def rounds(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock) -> Iterator[Round]:
-    """Rounds without end; the caller stops when the text does."""
+    """Rounds with trees of one size, without end; the caller stops when the text does."""
     while True:
-        yield decode_round(state, plan, keep, clock)
+        yield decode_round(state, plan, lambda root: fixed_tree(state, plan, root, clock), keep, clock)
 
 
-def make_draft_tree(state: DecodeState, plan: RoundPlan, clock: Clock) -> DraftTree:
+def fixed_tree(state: DecodeState, plan: RoundPlan, root: int, clock: Clock) -> DraftTree:
     """Draft as the method says; plain decoding is a tree of the root alone."""
-    root = state.root
-    assert root is not None
+    assert plan.tree_budget != "auto"
     if plan.method == "ar" or plan.tree_budget == 0:
         return DraftTree.root(root)
+    assert plan.block_size is not None
     with clock("draft"):
         token_ids, log_probs = draft(state, plan.block_size, 1 if plan.method == "dflash" else plan.tree_budget)
     with clock("tree"):

@@ -78,6 +78,11 @@ def make_sampler(
     return Sampler(temp, top_p, min_p, top_k, min_tokens_to_keep, **options)
 
 
+def is_greedy(sampler: Sampler | MlxLmSampler) -> bool:
+    """Whether it takes the argmax; not known of other functions than mlx-lm's greedy_sampler."""
+    return sampler is greedy_sampler or (isinstance(sampler, Sampler) and sampler.temp == 0)
+
+
 def choose_tokens(
     logits: mx.array,
     tree: DraftTree,
@@ -94,7 +99,7 @@ def choose_tokens(
     """
     for processor in processors:
         logits = _process(logits, tree, context, processor)
-    if sampler is greedy_sampler or (isinstance(sampler, Sampler) and sampler.temp == 0):
+    if is_greedy(sampler):
         return mx.argmax(_comparable(logits), axis=-1), logits
     log_probs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     if isinstance(sampler, Sampler):

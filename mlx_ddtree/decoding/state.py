@@ -18,8 +18,11 @@ class DecodeState:
 
     length: tokens in the target's cache.
     root: the bonus token: decided, emitted, not in the cache; None once everything emitted is.
-    features: (1, m, taps * D), of the committed tokens that the drafter has not seen; None without
-        a drafter.
+    features: pieces (1, m, taps * D), in order, of the committed tokens that the drafter has not seen;
+        they wait here because extending the drafter's cache by many tokens costs as much as by one.
+    exact: tokens in the target's cache that were computed as plain decoding would: the prompt, and what
+        followed it a row at a time.
+    near_tie: whether what follows the root is to be decided by a row of its own.
     token_ids: prompt and output of this call, root included; what logits processors see.
     """
 
@@ -28,20 +31,24 @@ class DecodeState:
     drafter_cache: list[Any]
     length: int
     root: int | None
-    features: mx.array | None = None
+    features: list[mx.array] = field(default_factory=list)
+    exact: int = 0
+    near_tie: bool = False
     token_ids: list[int] = field(default_factory=list)
 
     def take_features(self) -> mx.array:
-        """The features that the drafter's cache is about to receive."""
-        if self.features is None:
-            raise ValueError("this state has no target features: it was made without a drafter")
-        features, self.features = self.features, self.features[:, :0]
-        return features
+        """The features (1, m, taps * D), m >= 0, that the drafter's cache is about to receive."""
+        pieces, self.features = self.features, []
+        if pieces:
+            return mx.concatenate(pieces, axis=1)
+        drafter = self.pair.drafter
+        assert drafter is not None
+        return mx.zeros((1, 0, drafter.num_taps * drafter.config.hidden_size), drafter.hidden_norm.weight.dtype)
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
         """Undo every change of the block if it raises, Ctrl-C included."""
-        drafted, features, root, tokens = self.drafted_length, self.features, self.root, len(self.token_ids)
+        drafted, features, root, tokens = self.drafted_length, list(self.features), self.root, len(self.token_ids)
         length = self.length
         try:
             yield
@@ -70,12 +77,10 @@ class DecodeState:
 
     def extend_drafter(self) -> None:
         """Give the drafter's cache what it has not seen, without drafting."""
-        drafter, pending = self.pair.drafter, self.features
-        if drafter is not None and self.drafter_cache and pending is not None and pending.shape[1]:
-            drafter.extend(self.take_features(), self.drafter_cache)
+        if self.pair.drafter is not None and self.features:
+            self.pair.drafter.extend(self.take_features(), self.drafter_cache)
 
     def append_features(self, features: mx.array | None) -> None:
         """Queue committed tokens' features for the drafter."""
         if self.drafter_cache and features is not None:
-            known = [] if self.features is None else [self.features]
-            self.features = mx.concatenate([*known, features], axis=1)
+            self.features.append(features)

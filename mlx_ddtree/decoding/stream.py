@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -11,15 +11,19 @@ import mlx.core as mx
 from mlx_lm.generate import wired_limit
 from mlx_lm.sample_utils import LogitsProcessor
 
+from mlx_ddtree.decoding.adaptive import adaptive_rounds
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.options import Prompt, make_plan, max_new_tokens, prompt_token_ids, split_cache
+from mlx_ddtree.decoding.parity import ParityMode
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.prefill import Progress, prefill
-from mlx_ddtree.decoding.round import Round, decode_round, rounds
+from mlx_ddtree.decoding.round import Auto, Round, RoundPlan, decode_round, rounds
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.statistics import RoundStatistics
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.tree import DraftTree
 
 
 @dataclass
@@ -34,6 +38,9 @@ class GenerationResponse:
     acceptance_length: tokens this round emits unless the text ends: accepted nodes + 1.
     nodes, depth: size and depth of this round's draft tree, root excluded.
     rounds: rounds so far; the first token comes from the prompt's own forward and counts as none.
+    kind: of this round: 'draft', 'lookup' (a copied continuation), 'plain', or 'tie' (a near tie that a
+        row of its own decided).
+    statistics: counts over the rounds so far.
     seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
     peak_memory: gigabytes.
     finish_reason: 'length', 'stop' or None.
@@ -53,6 +60,8 @@ class GenerationResponse:
     nodes: int
     depth: int
     rounds: int
+    kind: str
+    statistics: RoundStatistics
     seconds: dict[str, float]
     finish_reason: str | None = None
 
@@ -68,11 +77,12 @@ def stream_generate(
     max_tokens: int = 256,
     *,
     method: str = "ddtree",
-    tree_budget: int | None = None,
+    tree_budget: int | Auto = "auto",
     block_size: int | None = None,
     sampler: Sampler | MlxLmSampler | None = None,
     logits_processors: Sequence[LogitsProcessor] = (),
     stop: Sequence[str] = (),
+    parity: ParityMode = "exact",
     prompt_cache: list[Any] | None = None,
     prefill_step_size: int = 2048,
     prompt_progress_callback: Progress | None = None,
@@ -82,19 +92,22 @@ def stream_generate(
     prompt: raw text, token ids, or chat messages ({"role", "content"}) for the chat template.
     max_tokens: exact limit; -1 stops at the model's context length only.
     method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
-    tree_budget: nodes of the tree without the root, 0..1024; default by device.
-    block_size: tokens of a block, root included; default the checkpoint's (ddtree) or the best
-        one for the device (dflash).
+    tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured once,
+        a few seconds) and how often drafts are right; or nodes without the root, 0..1024.
+    block_size: tokens of a block, root included; default: chosen every round, or with a tree budget the
+        checkpoint's.
     sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's; default greedy.
     logits_processors: mlx-lm's; they see each tree node's own path.
     stop: strings that end the text and are not part of it.
+    parity: at temperature 0, 'exact' decides near ties as plain decoding does; 'rows' saves making the
+        cache anew where its rounding could decide; 'off' trusts every row.  See decoding/parity.py.
     prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then
         the drafter does not see what came before).  Afterwards it holds the prompt and all
         tokens yielded, however the generator ends.
 
     Raises PromptError, OptionError, UnsupportedModelError.
     """
-    plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors)
+    plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, parity)
     ids = prompt_token_ids(pair, prompt)
     target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
     limit = max_new_tokens(pair, max_tokens, length + len(ids))
@@ -105,11 +118,11 @@ def stream_generate(
         try:
             with meter.clock("prefill"):
                 prefill(state, ids, prefill_step_size, prompt_progress_callback)
-                first = decode_round(state, plan.without_draft(), text.keep, Clock())
+                first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if prompt_progress_callback:
                 prompt_progress_callback(len(ids), len(ids))
             yield meter.response(first, text)
-            following = (plain_rounds if plan.method == "ar" else rounds)(state, plan, text.keep, meter.clock)
+            following = rounds_of(plan)(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
                 yield meter.response(next(following), text)
                 if meter.tokens // 256 > cleared:
@@ -118,6 +131,13 @@ def stream_generate(
         finally:
             if prompt_cache is not None:
                 state.settle()
+
+
+def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
+    """The loop that the plan asks for."""
+    if plan.method == "ar":
+        return plain_rounds
+    return adaptive_rounds if plan.adaptive else rounds
 
 
 def generate(pair: Pair, prompt: Prompt, max_tokens: int = 256, *, verbose: bool = False, **options: Any) -> str:
@@ -139,6 +159,7 @@ def summary(response: GenerationResponse) -> str:
         f"Prompt: {response.prompt_tokens} tokens, {response.prompt_tps:.3f} tokens-per-sec\n"
         f"Generation: {response.generation_tokens} tokens, {response.generation_tps:.3f} tokens-per-sec\n"
         f"Rounds: {response.rounds}, acceptance length {response.mean_acceptance_length:.2f}\n"
+        f"{response.statistics.lines()}\n"
         f"Peak memory: {response.peak_memory:.3f} GB"
     )
 
@@ -149,6 +170,7 @@ class _Meter:
     def __init__(self, prompt_tokens: int) -> None:
         self.clock = Clock()
         self.rounds, self.tokens = -1, 0
+        self.statistics = RoundStatistics()
         self._prompt_tokens = prompt_tokens
         self._start = 0.0
 
@@ -157,6 +179,8 @@ class _Meter:
         self.tokens += len(done.token_ids)
         if self.rounds == 0:
             self._start = perf_counter()
+        else:
+            self.statistics.add(done)
         log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
         return GenerationResponse(
             text=text.take(),
@@ -171,8 +195,10 @@ class _Meter:
             peak_memory=mx.get_peak_memory() / 1e9,
             acceptance_length=done.accepted + 1,
             nodes=done.nodes,
-            depth=done.depth,
+            depth=int(done.tree.depths.max()),
             rounds=self.rounds,
+            kind=done.kind,
+            statistics=self.statistics,
             seconds=dict(self.clock.seconds),
             finish_reason=text.finish_reason,
         )

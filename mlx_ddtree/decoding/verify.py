@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.sample_utils import LogitsProcessor
+from numpy.typing import NDArray
 
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, choose_tokens
+from mlx_ddtree.decoding.sampling import choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.kernels.topk import top_margins
 from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tree.cost import ROWS
 
-NODE_BUCKETS = (*range(9), 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+if TYPE_CHECKING:
+    from mlx_ddtree.decoding.round import RoundPlan
+
+ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
 
 
 @dataclass(frozen=True)
@@ -23,28 +28,39 @@ class Verification:
     chosen: N token ids, what the target says after each node.
     logits: (N, V), evaluated.
     features: (1, rows, taps * D), or None without taps.
+    margins: (N,) between the two best logits of each node; None where nobody asked.
     """
 
-    chosen: Sequence[int]
+    chosen: list[int]
     logits: mx.array
     features: mx.array | None
+    margins: NDArray[np.float32] | None = None
+
+    def sure(self, path: list[int], bound: float) -> list[int]:
+        """The nodes of `path` before the first whose two best logits are closer than `bound`.
+
+        There a row of its own might choose the other one: forwards of several rows round differently.
+        """
+        if self.margins is None or len(self.margins) == 1:
+            return path
+        close = self.margins[path] < bound
+        return path[: int(close.argmax())] if close.any() else path
+
+    def closer(self, bound: float) -> bool:
+        """Whether a single row's two best logits are closer than `bound`."""
+        return self.margins is not None and bool(self.margins[0] < bound)
 
 
-def padded_nodes(nodes: int, budget: int) -> int:
-    """How many nodes to verify a tree of `nodes` with, so that shapes recur from round to round.
+def padded_rows(rows: int, budget: int | Literal["auto"]) -> int:
+    """How many rows to verify a tree of `rows` with, root included, so that shapes recur.
 
     A full tree has `budget` nodes and is never padded; smaller ones go up to the next bucket.
     """
-    return min(next(b for b in NODE_BUCKETS if b >= nodes), max(budget, nodes))
+    padded = next(b for b in ROW_BUCKETS if b >= rows)
+    return padded if budget == "auto" else min(padded, max(budget + 1, rows))
 
 
-def verify(
-    state: DecodeState,
-    tree: DraftTree,
-    budget: int,
-    sampler: Sampler | MlxLmSampler,
-    processors: Sequence[LogitsProcessor] = (),
-) -> Verification:
+def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification:
     """Run the target over the tree and let it choose a token after every node.
 
     Only the tree's own rows go through the LM head, padding does not.  Chains, the root alone
@@ -54,11 +70,13 @@ def verify(
     if tree.is_chain:
         hidden, features = target.forward(mx.array(tree.token_ids)[None], state.target_cache)
     else:
-        rows = 1 + padded_nodes(nodes - 1, budget)
-        token_ids = np.full(rows, tree.token_ids[0])
+        token_ids = np.full(padded_rows(nodes, plan.tree_budget), tree.token_ids[0])
         token_ids[:nodes] = tree.token_ids
         hidden, features = target.forward_tree(mx.array(token_ids)[None], tree, state.length, state.target_cache)
     logits = target.unembed(hidden[0, :nodes])
-    chosen, logits = choose_tokens(logits, tree, state.length + 1, state.token_ids, sampler, processors)
-    mx.eval(chosen, logits)  # the round's second and last wait: the walk needs the target's choices
-    return Verification(chosen.tolist(), logits, features)  # type: ignore[arg-type]
+    chosen, logits = choose_tokens(logits, tree, state.length + 1, state.token_ids, plan.sampler, plan.processors)
+    guarded = (plan.parity.rows if nodes > 1 else plan.parity.cache) > 0 and is_greedy(plan.sampler)
+    margins = top_margins(logits, chosen) if guarded else None
+    mx.eval(chosen, logits, margins)  # the round's second and last wait: the walk needs the target's choices
+    answers: list[int] = chosen.tolist()  # type: ignore[assignment]
+    return Verification(answers, logits, features, None if margins is None else np.asarray(margins))

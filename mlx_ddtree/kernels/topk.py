@@ -41,3 +41,13 @@ def _by_numpy(logits: mx.array, k: int) -> TopK:
     else:
         token_ids = np.argpartition(rows, -k, axis=-1)[:, -k:]
     return token_ids.astype(np.int32), np.take_along_axis(rows, token_ids, -1) - log_sum
+
+
+def top_margins(logits: mx.array, best: mx.array) -> mx.array:
+    """(N,) float32, the difference between the two largest entries of every row; lazy.
+
+    logits: (N, V), any float type.  best: (N,) where each row's largest entry is.
+    """
+    others = mx.put_along_axis(logits, best[:, None], mx.array(-mx.inf, logits.dtype), axis=-1)
+    highest = mx.take_along_axis(logits, best[:, None], axis=-1)[:, 0]
+    return highest.astype(mx.float32) - others.max(axis=-1).astype(mx.float32)

@@ -1,0 +1,151 @@
+"""Measure, once for a pair and a machine, what rounds cost and how forwards of several rows round."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from importlib.metadata import version
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from tqdm import tqdm
+
+from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.draft import draft
+from mlx_ddtree.decoding.parity import measure_parity
+from mlx_ddtree.decoding.plain import plain_rounds
+from mlx_ddtree.decoding.prefill import prefill
+from mlx_ddtree.decoding.round import RoundPlan
+from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.verify import verify
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tree.cost import ROWS, CostTable, worthwhile
+from mlx_ddtree.tree.planner import LONGEST_COPY
+from mlx_ddtree.tree.profile import ParityBounds, Profile, cache_folder
+
+CONTEXTS = (64, 1024)
+BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+REPEATS = 3
+PLAIN_STEPS = 6
+
+
+def profile_of(pair: Pair) -> Profile:
+    """The pair's profile: in memory, from disk, or measured now (a few seconds, with a bar on a terminal)."""
+    if pair.profile is None:
+        assert pair.drafter is not None
+        path, block_size = _path(pair), pair.drafter.config.block_size
+        saved = Profile.load(path, block_size) if path else None
+        pair.profile = saved or Profile(measure_costs(pair), measure_parity(pair), block_size, path)
+        pair.profile.save()
+    return pair.profile
+
+
+def _path(pair: Pair) -> Any:
+    """A file named by all that the timings depend on; None for models made in memory."""
+    known = ("target_folder", "target_config", "drafter_folder", "drafter_config")
+    if any(key not in pair.notes for key in known):
+        return None
+    facts = {key: pair.notes[key] for key in known}
+    facts |= {"mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
+    facts |= {"machine": platform.processor() or platform.machine(), "info": _device_info()}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return cache_folder() / f"{digest[:20]}.json"
+
+
+def _device_info() -> dict[str, Any]:
+    info = mx.device_info() if hasattr(mx, "device_info") else {}
+    return {k: v for k, v in info.items() if k in ("device_name", "architecture", "memory_size")}
+
+
+def measure_costs(pair: Pair) -> CostTable:
+    """Time the very functions that a round calls, on random text."""
+    drafter = pair.drafter
+    assert drafter is not None
+    limit = pair.target.max_context or max(CONTEXTS)
+    contexts = [n for n in CONTEXTS if n + max(ROWS) <= limit] or [max(limit // 4, 1)]
+    blocks = sorted({b for b in (*BLOCKS, drafter.config.block_size) if b <= drafter.config.block_size})
+    states = [_filled(pair, n) for n in contexts]
+    with tqdm(total=len(ROWS), desc="measuring this pair, once", leave=False, disable=None) as bar:
+        draft_seconds = {b: _seconds(_draft_once(states[0], b)) for b in blocks}
+        verify_seconds: list[list[float]] = [[] for _ in states]
+        for rows in ROWS:
+            if rows + contexts[-1] > limit or worthwhile(verify_seconds[0], LONGEST_COPY // 2) < len(verify_seconds[0]):
+                break
+            for row, state in zip(verify_seconds, states, strict=True):
+                row.append(_seconds(_verify_once(state, rows)))
+            bar.update()
+    plain = [_plain_step(state) for state in states]
+    return CostTable(list(ROWS[: len(verify_seconds[0])]), contexts, verify_seconds, plain, draft_seconds)
+
+
+def _filled(pair: Pair, length: int) -> DecodeState:
+    """A state after `length` random tokens, with its own caches."""
+    assert pair.drafter is not None
+    state = DecodeState(pair, pair.target.make_cache(), pair.drafter.make_cache(), 0, None)
+    tokens = np.random.default_rng(0).integers(0, pair.target.args.vocab_size, length + 1)
+    prefill(state, tokens.tolist(), 512)
+    return state
+
+
+def _seconds(once: Callable[[], None]) -> float:
+    """The median of a few calls after a first that is not counted (kernels compile, memory is mapped)."""
+    once()
+    times = []
+    for _ in range(REPEATS):
+        start = perf_counter()
+        once()
+        times.append(perf_counter() - start)
+    return median(times)
+
+
+def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
+    """A draft after a round that emitted three tokens."""
+    drafter = state.pair.drafter
+    assert drafter is not None
+    width = drafter.num_taps * drafter.config.hidden_size
+    features = mx.zeros((1, 3, width), drafter.hidden_norm.weight.dtype)
+
+    def once() -> None:
+        length = state.drafted_length
+        state.features = [features]
+        draft(state, block_size, 16)
+        for cache in state.drafter_cache:
+            cache.offset = length
+
+    return once
+
+
+def _verify_once(state: DecodeState, rows: int) -> Callable[[], None]:
+    """A verification of a bushy tree, undone again."""
+    parents = (np.arange(rows) - 1) // 2
+    depths = np.zeros(rows, np.int32)
+    for node in range(1, rows):
+        depths[node] = depths[parents[node]] + 1
+    tree = DraftTree(np.full(rows, state.root, np.int32), parents.astype(np.int32), depths, np.zeros(rows, np.float32))
+    plan = RoundPlan("ddtree", None, "auto", Sampler(), parity=ParityBounds(1e-9))
+
+    def once() -> None:
+        verify(state, tree, plan)
+        state.pair.target.commit(state.target_cache, state.length, [])
+
+    return once
+
+
+def _plain_step(state: DecodeState) -> float:
+    """Seconds of a step in a run of plain decoding, undone again; the run's first step waits and is left out."""
+    length, root, tokens = state.length, state.root, list(state.token_ids)
+    plan, times = RoundPlan("ar", 1, 0, Sampler()), []
+    start = perf_counter()
+    for _ in plain_rounds(state, plan, len, Clock(), PLAIN_STEPS):
+        times.append(perf_counter() - start)
+        start = perf_counter()
+    state.pair.target.commit(state.target_cache, length, [])
+    state.length, state.root, state.token_ids, state.features = length, root, tokens, []
+    return median(times[1:])

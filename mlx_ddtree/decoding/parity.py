@@ -1,0 +1,113 @@
+"""Parity with plain decoding at temperature 0, though forwards of several rows round differently.
+
+Kernels for one row and for many sum in another order, so their logits differ in the last bits: by
+about 1e-5 in fp32, by several hundredths in 16 bits.  Where the two best logits are closer than
+that, one row and many may disagree about the best.
+
+'rows'   decides such a token by a row of its own.  What is left is the cache's own rounding: keys and values
+         of accepted nodes were computed several at a time.
+'exact'  also makes the cache anew, a row at a time, where even that could decide.  Then the tokens are those
+         of plain decoding, because they come from the same computation wherever rounding could matter.
+'off'    trusts every row.
+
+What could matter is a bound that is measured on the loaded pair, twice the largest change seen.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.target import Target
+from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tree.profile import ParityBounds
+
+ParityMode = Literal["exact", "rows", "off"]
+PARITY_MODES = ("exact", "rows", "off")
+
+SAMPLE = (
+    "Write a function that returns the sum of the even numbers in a list.\n"
+    "def sum_even(numbers: list[int]) -> int:\n    return sum(n for n in numbers if n % 2 == 0)\n"
+)
+STEPS = 48
+WIDTHS = (4, 8, 16)
+HIGH = 8
+"""Logits of a row that could become the best."""
+SAFETY = 2.0
+
+
+def measure_parity(pair: Pair) -> ParityBounds:
+    """Margins below which a choice is not trusted: twice the largest change seen in the difference of two
+    high logits, against plain decoding of the same text."""
+    target, prompt = pair.target, sample_prompt(pair)
+    tokens, plain = _plainly(target, prompt)
+    by_rows = [_by_rows(target, prompt, tokens, width) for width in WIDTHS]
+    rows = max(_change(plain, logits) for logits, _ in by_rows)
+    cache = _change(plain, _one_row(target, prompt, tokens, by_rows[1][1]))
+    return ParityBounds(SAFETY * rows, SAFETY * cache)
+
+
+def remake_cache(state: DecodeState) -> None:
+    """Compute the rows behind `state.exact` again, one at a time, as plain decoding would have."""
+    target, cache = state.pair.target, state.target_cache
+    first = len(state.token_ids) - 1 - (state.length - state.exact)  # the root, the last token, is not cached
+    target.commit(cache, state.exact, [])
+    for token in state.token_ids[first:-1]:
+        hidden, _ = target.forward(mx.array([[token]]), cache)
+        mx.async_eval(hidden, [c.state for c in cache])
+    state.exact = state.length
+
+
+def sample_prompt(pair: Pair) -> list[int]:
+    """Some text of the model's own kind; short enough for every context."""
+    tokens = list(pair.tokenizer.encode(SAMPLE))
+    limit = pair.target.max_context or len(tokens) + STEPS
+    known = [t for t in tokens if t < pair.target.args.vocab_size]
+    return known[: max(1, min(len(known), limit - STEPS - max(WIDTHS)))]
+
+
+def _plainly(target: Target, prompt: list[int]) -> tuple[list[int], NDArray[np.float32]]:
+    """STEPS greedy tokens after `prompt`, and the logits (STEPS, V) they were chosen from, a row at a time."""
+    cache, rows = target.make_cache(), []
+    target.forward(mx.array([prompt[:-1]]), cache)
+    tokens = [prompt[-1]]
+    for _ in range(STEPS):
+        hidden, _ = target.forward(mx.array([[tokens[-1]]]), cache)
+        rows.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
+        tokens.append(int(rows[-1].argmax()))
+    return tokens[:-1], np.concatenate(rows)
+
+
+def _by_rows(target: Target, prompt: list[int], tokens: list[int], width: int) -> tuple[NDArray[np.float32], list[Any]]:
+    """The same logits, `width` rows at a time, as trees are verified; and the cache."""
+    cache, rows = target.make_cache(), []
+    target.forward(mx.array([prompt[:-1]]), cache)
+    for start in range(0, len(tokens), width):
+        part = np.array(tokens[start : start + width])
+        length = len(prompt) - 1 + start
+        hidden, _ = target.forward_tree(mx.array(part)[None], DraftTree.chain(part), length, cache)
+        target.commit(cache, length, range(len(part)))
+        rows.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
+    return np.concatenate(rows), cache
+
+
+def _one_row(target: Target, prompt: list[int], tokens: list[int], cache: list[Any]) -> NDArray[np.float32]:
+    """The same logits a row at a time, over a cache that was filled by several rows at a time."""
+    rows = []
+    for place in range(len(tokens) - 1, -1, -1):  # backwards: a row only spoils what lies behind it
+        target.commit(cache, len(prompt) - 1 + place, [])
+        hidden, _ = target.forward(mx.array([[tokens[place]]]), cache)
+        rows.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
+    return np.concatenate(rows[::-1])
+
+
+def _change(plain: NDArray[np.float32], by_rows: NDArray[np.float32]) -> float:
+    """Largest change of a difference between two of a row's HIGH best logits."""
+    best = np.argsort(-plain, axis=-1)[:, :HIGH]
+    moved = np.take_along_axis(by_rows - plain, best, axis=-1)
+    return float((moved.max(axis=-1) - moved.min(axis=-1)).max())

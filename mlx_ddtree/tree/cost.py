@@ -1,0 +1,103 @@
+"""What a round costs on this machine: measured seconds, kept as the staircase they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
+"""Rows of a verification (nodes and root) that are measured and used; the curve jumps between
+4 and 16 on Apple GPUs, and again behind 32 and 64."""
+RATE = 0.05
+"""Weight of one new timing of a size against what was known of it."""
+
+
+@dataclass
+class CostTable:
+    """Seconds of a verification by rows and context length, and of a draft by block size.
+
+    rows: measured numbers of rows, ascending, the first is 1 (plain decoding).
+    contexts: measured context lengths, ascending.
+    verify: seconds, [context][rows].
+    plain: seconds of a step of plain decoding, [context]; it runs ahead of the host, so it can be
+        cheaper than a verification of one row.
+    draft: seconds by block size.
+    round: seconds of a round that are neither (tree, walk, commit, text).
+    scale: what the rounds' own timings say of `verify` by rows, and under 0 of `plain`: factors.
+    """
+
+    rows: list[int]
+    contexts: list[int]
+    verify: list[list[float]]
+    plain: list[float]
+    draft: dict[int, float]
+    round: float = 0.0
+    scale: dict[int, float] = field(default_factory=dict)
+
+    def verification(self, context: int) -> NDArray[np.float64]:
+        """(len(rows),) seconds at this context length."""
+        table = _between(context, self.contexts, np.array(self.verify))
+        return table * [self.scale.get(n, 1.0) for n in self.rows]
+
+    def step(self, context: int) -> float:
+        """Seconds of a token by plain decoding."""
+        return float(_between(context, self.contexts, np.array(self.plain))) * self.scale.get(0, 1.0)
+
+    def drafting(self, block_size: int) -> float:
+        """Seconds of a draft, straight lines between the measured blocks."""
+        sizes = sorted(self.draft)
+        return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
+
+    def saw_verification(self, rows: int, context: int, seconds: float) -> None:
+        """Refine by a round's own timing.  Rare long ones (another program, a page fault) count little."""
+        if rows in self.rows:
+            predicted = float(self.verification(context)[self.rows.index(rows)])
+            self._refine(rows, seconds / predicted)
+
+    def saw_step(self, context: int, seconds: float) -> None:
+        self._refine(0, seconds / self.step(context))
+
+    def saw_draft(self, block_size: int, seconds: float) -> None:
+        if block_size in self.draft:
+            ratio = min(seconds / self.draft[block_size], 2.0)
+            self.draft[block_size] *= 1 + RATE * (ratio - 1)
+
+    def saw_rest(self, seconds: float) -> None:
+        self.round += RATE * (seconds - self.round)
+
+    def _refine(self, key: int, ratio: float) -> None:
+        self.scale[key] = self.scale.get(key, 1.0) * (1 + RATE * (min(ratio, 2.0) - 1))
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:
+        """Raises KeyError, TypeError or ValueError if `saved` is not what `as_dict` gives."""
+        draft, scale = ({int(k): float(v) for k, v in saved[name].items()} for name in ("draft", "scale"))
+        table = cls(saved["rows"], saved["contexts"], saved["verify"], saved["plain"], draft, saved["round"], scale)
+        shape = (len(table.contexts), len(table.rows))
+        if np.array(table.verify, float).shape != shape or len(table.plain) != shape[0] or not draft:
+            raise ValueError("a cost table with missing entries")
+        return table
+
+
+def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """values (len(places), ...) at x, on the straight line through the two places next to it; attention
+    over the context grows linearly, so the last line goes on."""
+    if len(places) == 1:
+        return values[0]
+    right = min(max(int(np.searchsorted(places, x)), 1), len(places) - 1)
+    share = (max(x, places[0]) - places[right - 1]) / (places[right] - places[right - 1])
+    # Timings are noisy: a line that falls with the context is noise.
+    return values[right - 1] + np.maximum(values[right] - values[right - 1], 0.0) * share
+
+
+def worthwhile(seconds: Sequence[float], longest: int) -> int:
+    """How many of the sizes, whose seconds ascend from one row's, can win at all: a round emits at most
+    `longest` tokens, so one that takes longer than plain decoding of as many cannot."""
+    return next((i for i, s in enumerate(seconds) if i and s > longest * seconds[0]), len(seconds))

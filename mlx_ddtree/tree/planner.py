@@ -1,0 +1,162 @@
+"""One sequence's rounds, planned: what to verify next, and what to learn from how it went.
+
+Pure numpy, fed by decoding/adaptive.py while a model runs, and by scripts/simulate_machines.py from recorded
+drafts.  A round of kind 'draft' asks the drafter, 'lookup' only copies a continuation that stands earlier
+in the text, 'plain' is a step of plain decoding.  A copy also enters a drafted round's tree, as one more path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlx_ddtree.tree.build import grow_tree
+from mlx_ddtree.tree.draft_tree import DraftTree
+from mlx_ddtree.tree.lattice import Row, add_chain, block_rows, off_spine_rows
+from mlx_ddtree.tree.lookup import Copy, LookupIndex
+from mlx_ddtree.tree.policy import BudgetPolicy, Choice, expected_of_chain
+from mlx_ddtree.tree.profile import Profile
+
+LONGEST_COPY = 32
+"""Tokens of a copied path; it may be longer than the drafter's block."""
+FAINTEST = 0.02
+"""A copied path ends where it is less probable than this."""
+
+
+class Candidates(NamedTuple):
+    """token_ids (L, K) int32 and log_probs (L, K) float32 over the whole vocabulary, descending."""
+
+    token_ids: NDArray[np.int32]
+    log_probs: NDArray[np.float32]
+
+
+class Outcome(NamedTuple):
+    """chosen: what the target said after each accepted node, root first.
+
+    context: tokens in the cache before the round.  Seconds: of the whole round, of its verification and of
+    its draft.
+    """
+
+    chosen: Sequence[int]
+    context: int
+    seconds: float
+    verify_seconds: float
+    draft_seconds: float
+
+
+@dataclass
+class Proposal:
+    """What a round is about to verify, and why."""
+
+    kind: str
+    tree: DraftTree
+    choice: Choice
+    candidates: Candidates | None = None
+    copy: Copy | None = None
+
+
+class Planner:
+    """greedy: whether the target takes the argmax; its choices are calibrated apart from samples.
+
+    linear: chains only, and no copies (method 'dflash').  block_size: fixes it.
+    """
+
+    def __init__(self, profile: Profile, *, greedy: bool, linear: bool = False, block_size: int | None = None) -> None:
+        self.profile, self.linear = profile, linear
+        self.policy = BudgetPolicy(profile.cost, block_size)
+        self.calibration = profile.draft_calibration(greedy)
+        self.index = LookupIndex()
+        self.top_k = 1 if linear else 16
+
+    def pause(self, context: int) -> int:
+        """Tokens to decode plainly before the next draft; 0 drafts now."""
+        return self.policy.pause(context)
+
+    def copy_after(self, token_ids: Sequence[int]) -> Copy | None:
+        """What followed the text's last tokens the last time they stood there."""
+        if self.linear:
+            return None
+        self.index.extend(token_ids[len(self.index) :])
+        return self.index.continuation(LONGEST_COPY)
+
+    def without_draft(self, root: int, copy: Copy | None, context: int) -> Proposal | None:
+        """A round that copies, where the drafter could add little; else None."""
+        chances = [] if copy is None else self._chances(copy, None)
+        if copy is None or not chances or not self.policy.skips_drafter(chances[0], context):
+            return None
+        choice = self.policy.choose(expected_of_chain(chances), context)
+        tokens = np.array([root, *copy.token_ids[: choice.nodes]])
+        return Proposal("lookup", DraftTree.chain(tokens, np.log(chances[: choice.nodes])), choice, None, copy)
+
+    def next_block_size(self, context: int) -> int:
+        return self.policy.next_block_size(context)
+
+    def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
+        """The tree of the nodes that are worth their rows."""
+        spine, off_spine = self.calibration.apply(candidates.log_probs)
+        first = block_rows(candidates.token_ids, spine, off_spine)
+        if copy is not None:
+            first = self._with_copy(first, candidates, copy)
+        tree = grow_tree(root, first, self.policy.largest(context))
+        choice = self.policy.choose(tree.expected_accepted(), context)
+        return Proposal("draft", tree.prefix(choice.nodes), choice, candidates, copy)
+
+    def learn(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Take note of how a proposed round went."""
+        accepted = len(outcome.chosen) - 1
+        if proposal.candidates is not None:
+            self._learn_draft(proposal.candidates, outcome.chosen)
+            block_size = len(proposal.candidates.token_ids) + 1
+            self.policy.saw_draft(accepted, proposal.choice.expected, block_size, outcome.seconds)
+            self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
+        if proposal.copy is not None:
+            self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
+        self.profile.cost.saw_verification(len(proposal.tree), outcome.context, outcome.verify_seconds)
+        self.profile.cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
+        self.profile.saw_round()
+
+    def _with_copy(self, first: Row, candidates: Candidates, copy: Copy) -> Row:
+        scores = [math.log(chance) for chance in self._chances(copy, candidates)]
+        return add_chain(first, copy.token_ids[: len(scores)], scores, off_spine_rows(first))
+
+    def _chances(self, copy: Copy, candidates: Candidates | None) -> list[float]:
+        """Probability of each copied token given the ones before it, as far as the path is worth it."""
+        chances: list[float] = []
+        path = 1.0
+        for depth in range(1, len(copy.token_ids) + 1):
+            chance = self.profile.lookups.probability(copy.match, depth, _relation(copy, candidates, depth))
+            path *= chance
+            if path < FAINTEST:
+                break
+            chances.append(chance)
+        return chances
+
+    def _learn_draft(self, candidates: Candidates, chosen: Sequence[int]) -> None:
+        """Which candidate was right at each accepted node whose children were drafted."""
+        count = min(len(chosen), len(candidates.token_ids))
+        agrees = candidates.token_ids[:count] == np.array(chosen[:count])[:, None]
+        ranks = np.where(agrees.any(axis=1), agrees.argmax(axis=1), agrees.shape[1])
+        left = np.cumsum(ranks > 0) > 0  # the spine, by this choice or an earlier one
+        off_spine = np.concatenate([[False], left[:-1]])
+        self.calibration.update(candidates.log_probs, range(count), off_spine.tolist(), ranks.tolist())
+
+    def _learn_copy(self, copy: Copy, candidates: Candidates | None, chosen: Sequence[int]) -> None:
+        outcomes = []
+        for depth, (copied, right) in enumerate(zip(copy.token_ids, chosen, strict=False), 1):
+            relation = _relation(copy, candidates, depth)
+            outcomes.append((self.profile.lookups.cell(copy.match, depth, relation), copied == right))
+            if copied != right:
+                break
+        self.profile.lookups.update(outcomes)
+
+
+def _relation(copy: Copy, candidates: Candidates | None, depth: int) -> int:
+    """See LookupCalibration.cell."""
+    if candidates is None or depth > len(candidates.token_ids):
+        return 2
+    return int(candidates.token_ids[depth - 1, 0] != copy.token_ids[depth - 1])

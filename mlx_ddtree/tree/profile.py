@@ -1,0 +1,103 @@
+"""What is known of a pair on this machine: costs, calibrations, rounding; kept on disk between runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, NamedTuple
+
+from mlx_ddtree.tree.calibration import DraftCalibration, LookupCalibration
+from mlx_ddtree.tree.cost import CostTable
+
+VERSION = 1
+SAVE_EVERY = 256
+"""Rounds between two writes."""
+
+
+def cache_folder() -> Path:
+    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder."""
+    given = os.environ.get("MLX_DDTREE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(given or Path(base) / "mlx_ddtree").expanduser()
+
+
+class ParityBounds(NamedTuple):
+    """Margins between the two best logits below which a choice may differ from plain decoding's.
+
+    rows: of a row among several.  cache: of a single row, over a cache filled by several at a time.
+    """
+
+    rows: float = 0.0
+    cache: float = 0.0
+
+
+TRUSTING = ParityBounds()
+"""Every choice counts as it is."""
+
+
+@dataclass
+class Profile:
+    """One per pair and machine, shared by all its sequences.
+
+    drafts: calibrations by how the target chooses: 'greedy' or 'sampled'.
+    path: None keeps it in memory only.
+    """
+
+    cost: CostTable
+    parity: ParityBounds
+    block_size: int
+    path: Path | None = None
+    drafts: dict[str, DraftCalibration] = field(default_factory=dict)
+    lookups: LookupCalibration = field(default_factory=LookupCalibration)
+    _rounds: int = 0
+
+    def draft_calibration(self, greedy: bool) -> DraftCalibration:
+        return self.drafts.setdefault("greedy" if greedy else "sampled", DraftCalibration(self.block_size - 1))
+
+    def saw_round(self) -> None:
+        """Count rounds, and write the profile now and then."""
+        self._rounds += 1
+        if self._rounds >= SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write atomically.  A read-only disk is no reason to stop decoding."""
+        self._rounds = 0
+        if self.path is None:
+            return
+        record = {
+            "version": VERSION,
+            "cost": self.cost.as_dict(),
+            "parity": self.parity,
+            "drafts": {name: c.as_dict() for name, c in self.drafts.items()},
+            "lookups": self.lookups.as_dict(),
+        }
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile("w", dir=self.path.parent, delete=False, encoding="utf-8") as file:
+                json.dump(record, file)
+            Path(file.name).replace(self.path)
+
+    @classmethod
+    def load(cls, path: Path, block_size: int) -> Profile | None:
+        """The profile at `path`, or None where there is none that can be used."""
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if record["version"] != VERSION:
+                return None
+            parity = ParityBounds(*(float(bound) for bound in record["parity"]))
+            profile = cls(CostTable.from_dict(record["cost"]), parity, block_size, path)
+            for name, saved in record["drafts"].items():
+                profile.draft_calibration(name == "greedy").load(saved)
+            profile.lookups.load(record["lookups"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            logging.getLogger(__name__).warning("%s cannot be used (%s); measuring again", path, error)
+            return None
+        return profile

@@ -1,0 +1,93 @@
+"""At temperature 0 rounding decides nothing: the tokens are plain decoding's even where kernels disagree."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from mlx_ddtree import make_prompt_cache, make_sampler, stream_generate
+from mlx_ddtree.decoding.measure import profile_of
+from mlx_ddtree.decoding.parity import measure_parity
+from mlx_ddtree.errors import OptionError
+
+from ..helpers import small_pair
+from .rounding import round_blocks
+from .test_lossless import our_tokens, without_end
+
+PROMPTS = [[5, 9 + 3 * i, 23, 41 - i, 12, 7 + i] for i in range(10)]
+BITS = 6
+
+
+def rounding_pair(bits=BITS):
+    pair = without_end(small_pair())
+    round_blocks(pair.target, bits)
+    return pair
+
+
+def divergences(pair, **options):
+    return sum(our_tokens(pair, prompt, 64, **options) != want for prompt, want in zip(PROMPTS, plain(), strict=True))
+
+
+@cache
+def plain():
+    """Plain decoding's answers; the rounding does not touch single rows, and the prompt's is the same for all."""
+    return [our_tokens(rounding_pair(), prompt, 64, method="ar") for prompt in PROMPTS]
+
+
+def test_this_target_would_drift_without_a_guard():
+    """Or the tests below would show nothing."""
+    assert divergences(rounding_pair(), tree_budget=12, parity="off") > 0
+
+
+@pytest.mark.parametrize("how", [{"tree_budget": 12}, {"tree_budget": 1}, {"method": "dflash", "block_size": 6}, {}])
+def test_exact_parity_gives_plain_decodings_tokens(how):
+    assert divergences(rounding_pair(), **how) == 0
+
+
+def test_rows_parity_drifts_less_than_none():
+    pair = rounding_pair()
+    assert divergences(pair, tree_budget=12, parity="rows") < divergences(pair, tree_budget=12, parity="off")
+
+
+def test_near_ties_are_counted():
+    pair = rounding_pair()
+    ties = 0
+    for prompt in PROMPTS:
+        *_, last = stream_generate(pair, prompt, 64, tree_budget=12)
+        ties += last.statistics.kinds["tie"]
+        assert last.statistics.kinds.total() == last.rounds
+    assert ties > 0
+
+
+def test_an_exact_cache_is_left_behind():
+    """After a remade cache the next call continues from what plain decoding would have cached."""
+    pair = rounding_pair()
+    bounds = profile_of(pair).parity
+    profile_of(pair).parity = bounds._replace(rows=1e9, cache=1e9)  # every token is a near tie
+    ours, plain = make_prompt_cache(pair), make_prompt_cache(pair)
+    tokens = our_tokens(pair, PROMPTS[0], 24, tree_budget=12, prompt_cache=ours)
+    assert tokens == our_tokens(pair, PROMPTS[0], 24, method="ar", prompt_cache=plain)
+    for a, b in zip(ours[: pair.target.num_layers], plain[: pair.target.num_layers], strict=True):
+        for x, y in zip(a.keys_and_values(), b.keys_and_values(), strict=True):
+            np.testing.assert_array_equal(np.array(x), np.array(y))
+
+
+def test_bounds_follow_the_rounding():
+    """Coarser rows need wider margins; and what only the cache rounds is less than what all of it does."""
+    fine, coarse = (measure_parity(rounding_pair(bits)) for bits in (12, BITS))
+    assert 0 < fine.rows < coarse.rows
+    assert 0 < coarse.cache <= coarse.rows
+    exact = measure_parity(without_end(small_pair()))
+    assert exact.rows < fine.rows / 10
+
+
+def test_sampling_needs_no_guard():
+    pair = rounding_pair()
+    profile_of(pair).parity = profile_of(pair).parity._replace(rows=1e9, cache=1e9)
+    *_, last = stream_generate(pair, PROMPTS[0], 40, tree_budget=12, sampler=make_sampler(0.8, seed=1))
+    assert last.statistics.kinds["tie"] == 0
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(OptionError, match="exact, rows, off"):
+        our_tokens(small_pair(), PROMPTS[0], 4, parity="sometimes")
