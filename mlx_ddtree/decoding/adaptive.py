@@ -12,7 +12,6 @@ from time import perf_counter
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.measure import profile_of
-from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.round import Round, RoundPlan, decode_round
 from mlx_ddtree.decoding.sampling import is_greedy
@@ -28,17 +27,13 @@ def adaptive_rounds(
     drafting = _Drafting(state, plan, clock)
     try:
         while True:
-            if pause := drafting.planner.pause(state.length):
-                if plan.parity.cache:  # steps that run ahead are not checked, so they need an exact cache
-                    remake_cache(state)
+            if not state.near_tie and (pause := drafting.planner.pause(state.length)):
                 steps = plain_rounds(state, plan, keep, clock, pause)
                 yield from drafting.timed(steps, pause)
-                if plan.parity.cache:
-                    state.exact = state.length
             else:
                 yield drafting.round(keep)
     finally:
-        drafting.planner.profile.save()
+        drafting.planner.profile.close()
 
 
 class _Drafting:

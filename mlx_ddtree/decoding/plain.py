@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -15,11 +16,20 @@ from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.round import Round, RoundPlan, decode_round
 from mlx_ddtree.decoding.sampling import choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.kernels.topk import top_margins
 from mlx_ddtree.tree import DraftTree
 
 _ONE_ROW = DraftTree.root(0)
 FEATURES_HELD = 256
 """Tokens whose features may wait for the drafter's cache."""
+
+
+class Step(NamedTuple):
+    """What the target says: (1,) ids, (1, V) logits, (1,) margin between the two best if asked for."""
+
+    chosen: mx.array
+    logits: mx.array
+    margin: mx.array | None
 
 
 def plain_rounds(
@@ -31,23 +41,30 @@ def plain_rounds(
 ) -> Iterator[Round]:
     """`number` rounds of one token each, without end by default.
 
-    Afterwards the last token is the root, as after any round.
+    Afterwards the last token is the root, as after any round.  On a cache that was filled by several rows
+    at a time the run ends early at a near tie, which is left to decode_round (RoundPlan.parity).
     """
     if plan.processors:  # they read the tokens' values, so nothing can run ahead
         for _ in count() if number is None else range(number):
             yield decode_round(state, plan, DraftTree.root, keep, clock)
         return
+    bound = 0.0 if state.exact == state.length else plan.parity.cache
     with state.all_or_nothing():
-        ahead: tuple[mx.array, mx.array] | None = _step(state, plan, mx.array([state.root]))
+        ahead: Step | None = _step(state, plan, mx.array([state.root]), bound)
         state.length, state.root = state.length + 1, None
     for done in count(1):
         assert ahead is not None
-        chosen, logits = ahead
+        chosen, logits, margin = ahead
         with clock("verify"), state.all_or_nothing():
             more = done != number
-            ahead = _step(state, plan, chosen) if more else None
+            ahead = _step(state, plan, chosen, bound) if more else None
             token = int(chosen.tolist()[0])  # type: ignore[index,arg-type]
+            if margin is not None and float(margin.item()) < bound:  # type: ignore[arg-type]
+                state.back_to_root(steps=2 if more else 1)
+                return
             state.token_ids.append(token)
+            if not bound:
+                state.exact = state.length
             if more:
                 state.length += 1
             else:
@@ -58,13 +75,14 @@ def plain_rounds(
             return
 
 
-def _step(state: DecodeState, plan: RoundPlan, token: mx.array) -> tuple[mx.array, mx.array]:
-    """Put `token` (1,) into the caches; what the target says after it: (1,) ids, (1, V) logits."""
+def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> Step:
+    """Put `token` (1,) into the caches; what the target says after it."""
     target = state.pair.target
     hidden, features = target.forward(token[None], state.target_cache)
     chosen, logits = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.length + 1, [], plan.sampler)
+    margin = top_margins(logits, chosen) if bound else None
     state.append_features(features)
     if len(state.features) >= FEATURES_HELD:
         state.extend_drafter()
-    mx.async_eval(chosen, logits, [c.state for c in state.drafter_cache if len(state.features) == 0])
-    return chosen, logits
+    mx.async_eval(chosen, logits, margin, [c.state for c in state.drafter_cache if len(state.features) == 0])
+    return Step(chosen, logits, margin)

@@ -60,6 +60,19 @@ class DecodeState:
             del self.token_ids[tokens:]
             raise
 
+    def back_to_root(self, steps: int) -> None:
+        """Take back the last `steps` steps of plain decoding, the first of which decided the token after
+        the last one of `token_ids`: that is to be decided again, by a row alone."""
+        self.length -= 1
+        self.root, self.near_tie = self.token_ids[-1], True
+        self.pair.target.commit(self.target_cache, self.length, [])
+        for _ in range(steps if self.drafter_cache else 0):
+            if self.features:  # a step's features are a piece of one row
+                self.features.pop()
+            else:
+                for layer_cache in self.drafter_cache:
+                    layer_cache.offset -= 1
+
     @property
     def drafted_length(self) -> int:
         """Tokens whose features are in the drafter's cache."""

@@ -15,8 +15,8 @@ from mlx_ddtree.tree.calibration import DraftCalibration, LookupCalibration
 from mlx_ddtree.tree.cost import CostTable
 
 VERSION = 1
-SAVE_EVERY = 256
-"""Rounds between two writes."""
+SAVE_EVERY, WORTH_SAVING = 256, 16
+"""Rounds between two writes, while a text goes on and at its end."""
 
 
 def cache_folder() -> Path:
@@ -63,6 +63,11 @@ class Profile:
         """Count rounds, and write the profile now and then."""
         self._rounds += 1
         if self._rounds >= SAVE_EVERY:
+            self.save()
+
+    def close(self) -> None:
+        """Write what the last rounds taught, if it is worth a file."""
+        if self._rounds >= WORTH_SAVING:
             self.save()
 
     def save(self) -> None:

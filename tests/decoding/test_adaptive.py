@@ -113,6 +113,7 @@ def test_the_profile_is_measured_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("MLX_DDTREE_CACHE", str(tmp_path))
     first = load()
     list(stream_generate(first, PROMPT, 40))
+    profile_of(first).save()
     second = profile_of(load())
     assert second.cost.verify == profile_of(first).cost.verify
     learned = Planner(profile_of(first), greedy=True).calibration

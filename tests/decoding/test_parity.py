@@ -1,5 +1,6 @@
 """At temperature 0 rounding decides nothing: the tokens are plain decoding's even where kernels disagree."""
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -70,6 +71,25 @@ def test_an_exact_cache_is_left_behind():
     for a, b in zip(ours[: pair.target.num_layers], plain[: pair.target.num_layers], strict=True):
         for x, y in zip(a.keys_and_values(), b.keys_and_values(), strict=True):
             np.testing.assert_array_equal(np.array(x), np.array(y))
+
+
+@pytest.mark.parametrize("held", [1, 256])
+def test_a_near_tie_ends_a_run_of_plain_steps(monkeypatch, held):
+    """Steps run ahead of the host; at a near tie on an inexact cache they are taken back, features included."""
+    monkeypatch.setattr("mlx_ddtree.decoding.plain.FEATURES_HELD", held)
+    pair = rounding_pair()
+    cost = profile_of(pair).cost
+    cost.plain = [1e-5 for _ in cost.plain]  # so that nearly all is decoded plainly
+    cost.saw_step = lambda *args: None
+    profile_of(pair).parity = profile_of(pair).parity._replace(cache=0.5)
+    kinds = Counter()
+    for prompt, want in zip(PROMPTS[:4], plain(), strict=False):
+        cache = make_prompt_cache(pair)
+        *_, last = responses = list(stream_generate(pair, prompt, 64, prompt_cache=cache))
+        assert [t for r in responses for t in r.tokens] == want
+        assert {c.offset for c in cache} == {len(prompt) + 64}
+        kinds += last.statistics.kinds
+    assert kinds["plain"] > 20 and kinds["tie"] > 0
 
 
 def test_bounds_follow_the_rounding():
