@@ -85,7 +85,8 @@ class Root:
 
     def __init__(self, text, p, q):
         self.text, self.p, self.q = text, p, q
-        self.ids = np.argsort(-q, axis=-1, kind="stable")[:, :TOP_K]
+        ids = np.argpartition(-q, TOP_K, axis=-1)[:, :TOP_K]
+        self.ids = np.take_along_axis(ids, np.argsort(-np.take_along_axis(q, ids, axis=-1), axis=-1), axis=-1)
         best = np.take_along_axis(q, self.ids, axis=-1)
         tree = build_tree(text[0], self.ids, np.log(np.maximum(best, 1e-30)), max(BUDGETS))
         self.child = {(int(tree.parents[i]), int(tree.token_ids[i])): i for i in range(1, len(tree))}
@@ -135,7 +136,7 @@ class Root:
 
 
 def measure_text(text, p, q, nodes, c, roots):
-    """One text's sums: positions, tau; rounds, tokens; trees with leaves, leaves; passed leaves, their sums."""
+    """One text's sums: positions, their tau; rounds, their tau; trees with leaves, leaves; passed leaves, their sums."""
     sums, starts = np.zeros(10), np.zeros(len(text) + 1)
     starts[0] = 1.0
     for i, root in enumerate(roots):
@@ -144,7 +145,7 @@ def measure_text(text, p, q, nodes, c, roots):
         starts[i + tokens] += starts[i] * (1 - extra)
         if extra:
             starts[i + tokens + 1] += starts[i] * extra
-        sums[:6] += 1, expected, starts[i], starts[i] * (tokens + extra), bool(leaves), len(leaves)
+        sums[:6] += 1, expected, starts[i], starts[i] * expected, bool(leaves), len(leaves)
         sums[6:] += len(met), *np.sum(met or [(0, 0, 0)], axis=0)
     return sums
 

@@ -6,17 +6,18 @@ tree/planner.py plans and learns; this file gives it the state's tokens, drafts 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.draft import draft
+from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
 from mlx_ddtree.decoding.measure import profile_of
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.round import Round, RoundPlan, decode_round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tree.lookup import Copy
 from mlx_ddtree.tree.planner import Outcome, Planner, Proposal
 
 
@@ -25,15 +26,32 @@ def adaptive_rounds(
 ) -> Iterator[Round]:
     """Rounds without end; the caller stops when the text does."""
     drafting = _Drafting(state, plan, clock)
+    done: Round | None = None
     try:
         while True:
-            if not state.near_tie and (pause := drafting.planner.pause(state.length)):
-                steps = plain_rounds(state, plan, keep, clock, pause)
-                yield from drafting.timed(steps, pause)
+            pause, prepared = drafting.prepare()  # the device drafts while the caller handles the last round
+            if done is not None:
+                yield done
+            if pause:
+                yield from drafting.timed(plain_rounds(state, plan, keep, clock, pause), pause)
+                done = None
             else:
-                yield drafting.round(keep)
+                done = drafting.round(prepared, keep)
     finally:
         drafting.planner.profile.close()
+
+
+@dataclass
+class _Prepared:
+    """The next round as far as it can be known before its draft is there.
+
+    proposal: complete where the round only copies.  seconds: that preparing took.
+    """
+
+    copy: Copy | None = None
+    proposal: Proposal | None = None
+    draft: StartedDraft | None = None
+    seconds: float = 0.0
 
 
 class _Drafting:
@@ -47,32 +65,45 @@ class _Drafting:
             linear=plan.method == "dflash",
             block_size=plan.block_size,
         )
-        self.proposal: Proposal | None = None
 
-    def round(self, keep: Callable[[list[int]], int]) -> Round:
-        """A round by proposal, and what there is to learn from it."""
+    def prepare(self) -> tuple[int, _Prepared]:
+        """(tokens to decode plainly, or 0; the next round, its draft sent off)."""
+        state, planner, prepared = self.state, self.planner, _Prepared()
+        if state.root is None or state.near_tie:  # the text has ended; or the next token is decided alone
+            return 0, prepared
+        if pause := planner.pause(state.length):
+            return pause, prepared
+        started = perf_counter()
+        prepared.copy = planner.copy_after(state.token_ids)
+        prepared.proposal = planner.without_draft(state.root, prepared.copy, state.length)
+        if prepared.proposal is None:
+            with state.all_or_nothing(), self.clock("draft"):
+                prepared.draft = start_draft(state, planner.next_block_size(state.length), planner.top_k)
+        prepared.seconds = perf_counter() - started
+        return 0, prepared
+
+    def round(self, prepared: _Prepared, keep: Callable[[list[int]], int]) -> Round:
+        """The round that was prepared, and what there is to learn from it."""
         context, before, started = self.state.length, dict(self.clock.seconds), perf_counter()
-        self.proposal = None
-        done = decode_round(self.state, self.plan, self.propose, keep, self.clock)
-        seconds, spent = perf_counter() - started, self.clock.seconds
-        proposal: Proposal | None = self.proposal
+        done = decode_round(self.state, self.plan, lambda root: self.propose(root, prepared), keep, self.clock)
+        proposal = prepared.proposal
         if proposal is None or done.alone:  # a near tie: nothing was proposed, or nothing of it was used
             return done
-        verify, drafting = (spent[stage] - before[stage] for stage in ("verify", "draft"))
-        self.planner.learn(proposal, Outcome(done.chosen, context, seconds, verify, drafting))
+        seconds = perf_counter() - started + prepared.seconds
+        verify, waited = (self.clock.seconds[stage] - before[stage] for stage in ("verify", "draft"))
+        drafted = waited + prepared.seconds if prepared.draft is not None else 0.0
+        self.planner.learn(proposal, Outcome(done.chosen, context, seconds, verify, drafted))
         return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
 
-    def propose(self, root: int) -> DraftTree:
-        planner, context = self.planner, self.state.length
-        copy = planner.copy_after(self.state.token_ids)
-        self.proposal = planner.without_draft(root, copy, context)
-        if self.proposal is None:
+    def propose(self, root: int, prepared: _Prepared) -> DraftTree:
+        """The tree, once the draft is there."""
+        if prepared.proposal is None:
+            assert prepared.draft is not None
             with self.clock("draft"):
-                block_size = planner.next_block_size(context)
-                candidates = draft(self.state, block_size, planner.top_k, self.plan.sampler)
+                candidates = finish_draft(prepared.draft, self.plan.sampler)
             with self.clock("tree"):
-                self.proposal = planner.with_draft(root, candidates, copy, context)
-        return self.proposal.tree
+                prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, self.state.length)
+        return prepared.proposal.tree
 
     def timed(self, steps: Iterator[Round], count: int) -> Iterator[Round]:
         """Pass `count` steps of plain decoding on, and take their time.

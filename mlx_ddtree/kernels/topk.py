@@ -13,27 +13,40 @@ def top_k_log_probs(logits: mx.array, k: int) -> TopK:
     logits: (L, V), any float type; 1 <= k <= V.
     Returns token_ids (L, k) int32 and log_probs (L, k) float32, normalised over all V.
     """
+    return finish_top_k(start_top_k(logits, k), k)
+
+
+def start_top_k(logits: mx.array, k: int) -> mx.array:
+    """The device's part, lazy; for `finish_top_k`.
+
+    MLX's CPU backend computes exp and partition one element at a time; numpy reads the same memory and
+    is about ten times faster, so there the device's part is nothing.
+    """
     logits = logits.astype(mx.float32)
-    # MLX's CPU backend computes exp and partition one element at a time; numpy reads the same
-    # memory and is about ten times faster.
-    token_ids, log_probs = (_by_numpy if mx.default_device() == mx.cpu else _by_mlx)(logits, k)
-    order = np.lexsort((token_ids, -log_probs), axis=-1)
-    return np.take_along_axis(token_ids, order, -1), np.take_along_axis(log_probs, order, -1)
+    return logits if mx.default_device() == mx.cpu else _by_mlx(logits, k)
 
 
-def _by_mlx(logits: mx.array, k: int) -> TopK:
+def _by_mlx(logits: mx.array, k: int) -> mx.array:
+    """(L, 2 k) int32: token ids, and the log-probabilities' bits."""
     if k == 1:
         token_ids = mx.argmax(logits, axis=-1, keepdims=True)
     else:
         token_ids = mx.argpartition(-logits, kth=k - 1, axis=-1)[:, :k]
     top = mx.take_along_axis(logits, token_ids, axis=-1) - mx.logsumexp(logits, axis=-1, keepdims=True)
     # One array, one wait; in unified memory numpy sees it without a copy.
-    packed = np.asarray(mx.concatenate([token_ids.astype(mx.int32), top.view(mx.int32)], axis=-1))
-    return packed[:, :k], packed[:, k:].view(np.float32)
+    return mx.concatenate([token_ids.astype(mx.int32), top.view(mx.int32)], axis=-1)
 
 
-def _by_numpy(logits: mx.array, k: int) -> TopK:
-    rows = np.asarray(logits)
+def finish_top_k(started: mx.array, k: int) -> TopK:
+    """The host's part: waits for the device."""
+    rows = np.asarray(started)
+    packed = rows.dtype == np.int32
+    token_ids, log_probs = (rows[:, :k], rows[:, k:].view(np.float32)) if packed else _by_numpy(rows, k)
+    order = np.lexsort((token_ids, -log_probs), axis=-1)
+    return np.take_along_axis(token_ids, order, -1), np.take_along_axis(log_probs, order, -1)
+
+
+def _by_numpy(rows: NDArray[np.float32], k: int) -> TopK:
     best = rows.max(axis=-1, keepdims=True)
     log_sum = best + np.log(np.exp(rows - best).sum(axis=-1, keepdims=True))
     if k == 1:

@@ -53,10 +53,11 @@ class CostTable:
         return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
 
     def saw_verification(self, rows: int, context: int, seconds: float) -> None:
-        """Refine by a round's own timing.  Rare long ones (another program, a page fault) count little."""
-        if rows in self.rows:
-            predicted = float(self.verification(context)[self.rows.index(rows)])
-            self._refine(rows, seconds / predicted)
+        """Refine by a round's own timing, padded to the next measured size.  Rare long ones (another
+        program, a page fault) count little."""
+        place = int(np.searchsorted(self.rows, rows))
+        if place < len(self.rows):
+            self._refine(self.rows[place], seconds / float(self.verification(context)[place]))
 
     def saw_step(self, context: int, seconds: float) -> None:
         self._refine(0, seconds / self.step(context))
@@ -67,7 +68,7 @@ class CostTable:
             self.draft[block_size] *= 1 + RATE * (ratio - 1)
 
     def saw_rest(self, seconds: float) -> None:
-        self.round += RATE * (seconds - self.round)
+        self.round += RATE * (min(seconds, 2 * self.round or seconds) - self.round)
 
     def _refine(self, key: int, ratio: float) -> None:
         self.scale[key] = self.scale.get(key, 1.0) * (1 + RATE * (min(ratio, 2.0) - 1))
@@ -78,12 +79,18 @@ class CostTable:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:
         """Raises KeyError, TypeError or ValueError if `saved` is not what `as_dict` gives."""
-        draft, scale = ({int(k): float(v) for k, v in saved[name].items()} for name in ("draft", "scale"))
-        table = cls(saved["rows"], saved["contexts"], saved["verify"], saved["plain"], draft, saved["round"], scale)
-        shape = (len(table.contexts), len(table.rows))
-        if np.array(table.verify, float).shape != shape or len(table.plain) != shape[0] or not draft:
+        try:
+            draft, scale = ({int(k): float(v) for k, v in saved[name].items()} for name in ("draft", "scale"))
+            rows, contexts = ([int(n) for n in saved[name]] for name in ("rows", "contexts"))
+        except AttributeError as error:
+            raise TypeError("a cost table with a list in place of a table") from error
+        verify = np.array(saved["verify"], float)
+        plain = np.array(saved["plain"], float)
+        if verify.shape != (len(contexts), len(rows)) or plain.shape != (len(contexts),) or not draft:
             raise ValueError("a cost table with missing entries")
-        return table
+        if not (np.isfinite(verify).all() and np.isfinite(plain).all()):
+            raise ValueError("a cost table with entries that are no numbers")
+        return cls(rows, contexts, verify.tolist(), plain.tolist(), draft, float(saved["round"]), scale)
 
 
 def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,8 +100,8 @@ def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> ND
         return values[0]
     right = min(max(int(np.searchsorted(places, x)), 1), len(places) - 1)
     share = (max(x, places[0]) - places[right - 1]) / (places[right] - places[right - 1])
-    # Timings are noisy: a line that falls with the context is noise.
-    return values[right - 1] + np.maximum(values[right] - values[right - 1], 0.0) * share
+    values = np.maximum.accumulate(values, axis=0)  # a line that falls with the context is noise
+    return values[right - 1] + (values[right] - values[right - 1]) * share
 
 
 def worthwhile(seconds: Sequence[float], longest: int) -> int:

@@ -108,7 +108,7 @@ def _with_child(base: Row, token: int, score: float, after: Row | None) -> Row:
     old = next((s for t, s, _ in children if t == token), -math.inf)
     score = max(score, old)
     rest, room = 1.0 - math.exp(min(old, 0.0)), 1.0 - math.exp(min(score, 0.0))
-    shift = math.log(room / rest) if 0.0 < room < rest else 0.0
+    shift = 0.0 if room >= rest else math.log(room / rest) if room > 0.0 else -math.inf
     others = [(t, s + shift, a) for t, s, a in children if t != token]
     place = next((i for i, (_, s, _) in enumerate(others) if s < score), len(others))
     others.insert(place, (token, score, after))

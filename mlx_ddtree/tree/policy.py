@@ -31,6 +31,8 @@ PROBES = 2
 """Drafted rounds before a pause may begin (again)."""
 FULL_BLOCK_EVERY = 48
 """Drafted rounds, of which one uses the whole block, so that its deeper slots stay known."""
+MOST_COPIES = 24
+"""Rounds in a row without the drafter because a copy seemed to do."""
 SMALLEST_CAP = 8
 
 
@@ -75,6 +77,7 @@ class BudgetPolicy:
         self._survival = np.full(self.block_sizes[-1] - 1, 0.8)  # P(accepted >= d | accepted >= d - 1), d = 1..
         self._pause, self._probes_left = FIRST_PAUSE, PROBES
         self._largest = 0.0
+        self._drafts = self._copied = 0
 
     def rate(self, context: int) -> float:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
@@ -98,13 +101,17 @@ class BudgetPolicy:
         The drafter could add what it is worth on average in the rounds where the copy fails at
         once, and costs its time in all of them.
         """
-        average = max(self.drafted.tokens - 1, 0.0)
+        if self.drafted.rounds == 0 or self._copied >= MOST_COPIES:
+            return False  # what the drafter adds has to be seen, now and then anew
+        average = max(self.drafted.tokens - 1, 1.0)
         draft = self.cost.drafting(self.block_sizes[-1])
-        return self.rate(context) * draft > (1 - expected_first) * average
+        skips = self.rate(context) * draft > (1 - expected_first) * average
+        self._copied += skips
+        return skips
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
-        if len(self.block_sizes) == 1 or self.drafted.rounds % FULL_BLOCK_EVERY == 0:
+        if len(self.block_sizes) == 1 or self._drafts % FULL_BLOCK_EVERY == 0:
             return self.block_sizes[-1]
         reached = np.cumsum(np.cumprod(self._survival))
         rate = self.rate(context)
@@ -134,6 +141,7 @@ class BudgetPolicy:
         """A drafted round's outcome.  The rate takes the mean of what was expected and what came: half the
         noise, and a calibration that is off is noticed."""
         self.drafted.add(1 + (accepted + expected) / 2, seconds)
+        self._drafts, self._copied = self._drafts + 1, 0
         self._probes_left = max(0, self._probes_left - 1)
         tried = min(accepted + 1, block_size - 1)
         hits = np.arange(tried) < accepted

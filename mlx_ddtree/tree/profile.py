@@ -85,8 +85,13 @@ class Profile:
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with NamedTemporaryFile("w", dir=self.path.parent, delete=False, encoding="utf-8") as file:
-                json.dump(record, file)
-            Path(file.name).replace(self.path)
+                written = Path(file.name)
+                try:
+                    json.dump(record, file)
+                    file.close()
+                    written.replace(self.path)
+                finally:
+                    written.unlink(missing_ok=True)  # still there only if that failed
 
     @classmethod
     def load(cls, path: Path, block_size: int) -> Profile | None:
@@ -95,8 +100,8 @@ class Profile:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if record["version"] != VERSION:
                 return None
-            parity = ParityBounds(*(float(bound) for bound in record["parity"]))
-            profile = cls(CostTable.from_dict(record["cost"]), parity, block_size, path)
+            rows, cache = (float(bound) for bound in record["parity"])
+            profile = cls(CostTable.from_dict(record["cost"]), ParityBounds(rows, cache), block_size, path)
             for name, saved in record["drafts"].items():
                 profile.draft_calibration(name == "greedy").load(saved)
             profile.lookups.load(record["lookups"])

@@ -24,12 +24,9 @@ def test_equals_a_full_sort(rows, vocab, k, dtype):
 @pytest.mark.parametrize("k", [1, 4, 50])
 def test_both_ways_agree(k):
     logits = mx.random.normal((7, 300), key=mx.random.key(0)) * 3
-    results = []
-    for way in (topk._by_mlx, topk._by_numpy):
-        token_ids, log_probs = way(logits, k)
-        results.append(sorted(zip(token_ids.ravel().tolist(), log_probs.ravel().tolist(), strict=True)))
-    assert [i for i, _ in results[0]] == [i for i, _ in results[1]]
-    np.testing.assert_allclose([p for _, p in results[0]], [p for _, p in results[1]], atol=1e-5)
+    by_mlx, by_numpy = topk.finish_top_k(topk._by_mlx(logits, k), k), topk.finish_top_k(logits, k)
+    np.testing.assert_array_equal(by_mlx[0], by_numpy[0])
+    np.testing.assert_allclose(by_mlx[1], by_numpy[1], atol=1e-5)
 
 
 def test_ties_and_zero_probabilities():
@@ -47,10 +44,8 @@ def test_any_ties_and_impossible_tokens(rows, vocab, data):
     logits = np.array([data.draw(st.lists(value, min_size=vocab, max_size=vocab)) for _ in range(rows)], np.float32)
     logits[:, data.draw(st.integers(0, vocab - 1))] = 0.0  # a distribution has at least one possible token
     k = data.draw(st.integers(1, vocab))
-    for way in (topk._by_mlx, topk._by_numpy):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(topk, "_by_numpy" if mx.default_device() == mx.cpu else "_by_mlx", way)
-            token_ids, log_probs = topk.top_k_log_probs(mx.array(logits), k)
+    for started in (topk._by_mlx(mx.array(logits), k), mx.array(logits)):
+        token_ids, log_probs = topk.finish_top_k(started, k)
         assert (token_ids.dtype, log_probs.dtype) == (np.int32, np.float32)
         np.testing.assert_array_equal(np.take_along_axis(logits, token_ids, -1), -np.sort(-logits, axis=-1)[:, :k])
         for ids, row in zip(token_ids, log_probs, strict=True):
@@ -62,3 +57,13 @@ def test_probabilities_are_of_the_whole_vocabulary():
     """The k best of a uniform row have probability 1 / V each, not 1 / k."""
     _, log_probs = topk.top_k_log_probs(mx.zeros((2, 50)), 5)
     np.testing.assert_allclose(np.exp(log_probs), 1 / 50, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+def test_margins_are_the_distance_of_the_two_best(dtype):
+    logits = (mx.random.normal((6, 70), key=mx.random.key(3)) * 3).astype(dtype)
+    logits[2, 11] = logits[2].max()  # a tie
+    values = np.sort(np.array(logits.astype(mx.float32)), axis=-1)
+    margins = np.array(topk.top_margins(logits, mx.argmax(logits, axis=-1)))
+    np.testing.assert_allclose(margins, values[:, -1] - values[:, -2], atol=1e-6)
+    assert margins[2] == 0

@@ -10,18 +10,7 @@ from hypothesis import strategies as st
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.tree import DraftTree, build_tree
 
-ROOT = 999
-# Few distinct values make ties common; sums of sixteenths are exact in float32 and float64.
-SCORES = st.one_of(st.integers(-64, 0).map(lambda n: n / 16), st.just(-np.inf))
-
-
-@st.composite
-def marginals(draw, max_length=4, max_k=4):
-    """token_ids (L, K), distinct in a row, and log_probs (L, K), each row descending."""
-    length, k = draw(st.integers(0, max_length)), draw(st.integers(1, max_k))
-    rows = [sorted(draw(st.lists(SCORES, min_size=k, max_size=k)), reverse=True) for _ in range(length)]
-    tokens = [draw(st.permutations(range(k + 2)))[:k] for _ in range(length)]
-    return np.array(tokens, np.int32).reshape(length, k), np.array(rows, np.float32).reshape(length, k)
+from .trees import ROOT, SCORES, marginals, prefixes_of
 
 
 @st.composite
@@ -48,13 +37,6 @@ def all_prefixes(token_ids, log_probs):
             if weight > -np.inf:
                 weights[tuple(int(token_ids[d, r]) for d, r in enumerate(ranks))] = weight
     return weights
-
-
-def prefixes_of(tree: DraftTree):
-    """{prefix of tokens: log weight} of the tree's nodes, in pop order."""
-    return {
-        tuple(tree.token_ids[tree.path_to(i)[1:]].tolist()): float(tree.log_weights[i]) for i in range(1, len(tree))
-    }
 
 
 def check_against_enumeration(token_ids, log_probs, budget):

@@ -1,0 +1,142 @@
+"""Rows unfold to the prefixes that were meant, and a chain is added without breaking what a row promises."""
+
+import math
+from itertools import product
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_ddtree.tree.build import grow_tree
+from mlx_ddtree.tree.lattice import END, Row, add_chain, block_rows, off_spine_rows, pairwise_rows
+
+from .trees import ROOT, SCORES, marginals, prefixes_of
+
+CHANCES = st.integers(1, 199).map(lambda n: n / 200)
+
+
+@st.composite
+def two_faced(draw):
+    """token_ids (L, K), scores on and off the spine (L, K)."""
+    token_ids, spine = draw(marginals())
+    count = spine.size
+    off_spine = np.array(draw(st.lists(SCORES, min_size=count, max_size=count)), np.float32).reshape(spine.shape)
+    return token_ids, spine, -np.sort(-off_spine, axis=1)
+
+
+@st.composite
+def promises(draw, max_length=3, max_k=4):
+    """The same, every row the logs of probabilities that sum to at most 1; tokens below 8."""
+    length, k = draw(st.integers(0, max_length)), draw(st.integers(1, max_k))
+    rows = st.lists(st.integers(1, 20), min_size=k + 1, max_size=k + 1)  # the last is what no candidate gets
+    tokens = np.array([draw(st.permutations(range(8)))[:k] for _ in range(length)]).reshape(length, k)
+    shares = np.array([[draw(rows) for _ in range(length)] for _ in range(2)], float).reshape(2, length, k + 1)
+    probabilities = -np.sort(-shares[..., :-1] / shares.sum(-1, keepdims=True), axis=-1)
+    return tokens, *np.log(probabilities)
+
+
+CHAINS = st.lists(st.tuples(st.integers(0, 9), CHANCES.map(math.log)), max_size=6)
+
+
+@given(two_faced(), st.integers(0, 90))
+def test_other_scores_count_once_a_path_has_left_the_spine(candidates, budget):
+    """Equal to brute force over all rank sequences, the spine being rank 0 all the way."""
+    token_ids, *scores = candidates
+    everything = {}
+    for depth in range(1, len(token_ids) + 1):
+        for ranks in product(range(token_ids.shape[1]), repeat=depth):
+            weight = sum(float(scores[any(ranks[:d])][d, r]) for d, r in enumerate(ranks))
+            everything[tuple(token_ids[range(depth), ranks].tolist())] = weight
+    tree = grow_tree(ROOT, block_rows(*candidates), budget)
+    nodes = prefixes_of(tree)
+    assert len(nodes) == len(tree) - 1
+    assert list(nodes.values()) == sorted((w for w in everything.values() if w > -math.inf), reverse=True)[:budget]
+    assert all(everything[prefix] == weight for prefix, weight in nodes.items())
+
+
+@given(two_faced(), st.data())
+def test_nan_is_as_good_as_impossible(candidates, data):
+    """For every kind of row: no node, and nothing under it."""
+    token_ids, spine, off_spine = candidates
+    holes = np.array(data.draw(st.lists(st.booleans(), min_size=spine.size, max_size=spine.size)), bool)
+    holes = holes.reshape(spine.shape)
+
+    def trees(hole):
+        broken = [np.where(holes, hole, scores).astype(np.float32) for scores in (spine, off_spine)]
+        pairs = np.repeat(broken[0][:, None], spine.shape[1], axis=1)
+        rows = block_rows(token_ids, *broken), pairwise_rows(token_ids, pairs)
+        return [prefixes_of(grow_tree(ROOT, first, 50)) for first in rows]
+
+    assert trees(np.nan) == trees(-np.inf)
+
+
+@given(promises(), CHAINS)
+def test_rows_with_a_chain_still_hold_their_promises(candidates, chain):
+    """Distinct tokens, best first, and no more than one token in all: grow_tree and Phi rely on it."""
+    first = block_rows(*candidates)
+    todo, seen = [add_chain(first, *split(chain), off_spine_rows(first))], set()
+    while todo:
+        row = todo.pop()
+        if row is None or id(row) in seen:
+            continue
+        seen.add(id(row))
+        todo += row.after
+        assert len(set(row.token_ids)) == len(row.token_ids) == len(row.scores) == len(row.after)
+        assert row.scores == sorted(row.scores, reverse=True)
+        assert sum(map(math.exp, row.scores)) <= 1 + 1e-9
+
+
+@given(promises(), CHAINS)
+def test_the_chain_is_a_path_with_its_own_scores(candidates, chain):
+    """Also where the drafter lacks the token or the block has ended; a larger score of the drafter stays."""
+    old = block_rows(*candidates)
+    row = add_chain(old, *split(chain))
+    for token, score in chain:
+        known = old.token_ids.index(token) if token in old.token_ids else None
+        place = row.token_ids.index(token)
+        assert row.scores[place] == max(score, -math.inf if known is None else old.scores[known])
+        row, old = row.after[place], END if known is None else old.after[known] or END
+    assert (row or END) == old  # and below it all is as it was
+
+
+@given(promises().filter(lambda c: len(c[0])), st.integers(0, 9), CHANCES)
+def test_siblings_share_what_the_chain_leaves(candidates, token, chance):
+    """What is added to one token is taken from the others in proportion; a lower score takes nothing."""
+    first = block_rows(*candidates)
+    before = dict(zip(first.token_ids, np.exp(first.scores), strict=True))
+    row = add_chain(first, [token], [math.log(chance)])
+    after = dict(zip(row.token_ids, np.exp(row.scores), strict=True))
+    old = before.get(token, 0.0)
+    assert after.keys() == before.keys() | {token}
+    for sibling in before.keys() - {token}:
+        assert math.isclose(after[sibling], before[sibling] * min(1.0, (1 - chance) / (1 - old)), rel_tol=1e-6)
+
+
+def test_an_unknown_token_is_followed_by_the_off_spine_candidates():
+    """The drafter's next position is still a guess after a token that it did not propose."""
+    first = block_rows(np.array([[1, 2], [3, 4]]), np.log([[0.5, 0.2], [0.5, 0.2]]), np.log([[0.3, 0.1], [0.3, 0.1]]))
+    nodes = prefixes_of(
+        grow_tree(ROOT, add_chain(first, [7, 8], np.log([0.9, 0.6]).tolist(), off_spine_rows(first)), 50)
+    )
+    assert {p for p in nodes if p[0] == 7} == {(7,), (7, 8), (7, 3), (7, 4)}
+    np.testing.assert_allclose(np.exp(nodes[7, 3]), 0.9 * 0.3 * 0.4, rtol=1e-6)
+
+
+def test_off_spine_rows_are_by_depth():
+    spine = np.log([[0.5, 0.2], [0.6, 0.2], [0.7, 0.2]])
+    first = block_rows(np.array([[1, 2], [3, 4], [5, 6]]), spine, spine - 1)
+    rows = off_spine_rows(first)
+    assert rows[0] is first
+    assert [row.scores for row in rows[1:]] == (spine - 1)[1:].tolist()
+
+
+def test_a_chain_alone_is_a_lattice():
+    """A copy needs no drafter."""
+    tree = grow_tree(ROOT, add_chain(Row(), [4, 4, 5], [-0.1, -0.2, -0.3]), 50)
+    assert tree.is_chain
+    assert tree.token_ids.tolist() == [ROOT, 4, 4, 5]
+
+
+def split(chain):
+    """token_ids and scores."""
+    return [t for t, _ in chain], [s for _, s in chain]
