@@ -39,6 +39,16 @@ def test_json_is_one_object(capsys):
     assert set(result["seconds"]) == {"prefill", "draft", "tree", "verify", "commit"}
 
 
+def test_json_says_what_auto_chose(capsys):
+    code, out, _ = run(capsys, "--prompt", PROMPT, "-m", "60", "--json")
+    result = json.loads(out)
+    assert (code, result["tree_budget"]) == (0, "auto")
+    statistics = result["statistics"]
+    assert sum(statistics["nodes"].values()) == result["rounds"]
+    assert statistics["kinds"].keys() <= {"draft", "lookup", "plain", "tie"}
+    assert statistics["predicted_accepted"] > 0
+
+
 def test_compare_shows_identical_tokens(capsys):
     code, out, _ = run(capsys, "--prompt", PROMPT, "-m", "40", "--compare")
     assert code == 0
@@ -68,6 +78,7 @@ def test_prompt_from_stdin_and_system_prompt(capsys, monkeypatch):
 def test_verbose_says_how_the_pair_was_read(capsys):
     _, _, err = run(capsys, "--prompt", PROMPT, "-m", "8", "--verbose")
     assert "taps" in err and "blas" in err and "acceptance length" in err
+    assert "Rounds by kind" in err and "Rounds by nodes" in err and "predicted" in err
 
 
 @pytest.mark.parametrize(
@@ -88,6 +99,13 @@ def test_user_errors_are_one_line(capsys, arguments, message):
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("error: ") and message in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["--tree-budget", "many"], ["--parity", "maybe"]])
+def test_options_that_cannot_be_read_name_themselves(capsys, arguments):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert arguments[0] in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys):
