@@ -28,7 +28,7 @@ import mlx.nn as nn  # isort: skip
 from tqdm import tqdm  # isort: skip
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.decoding.rounding import round_blocks  # noqa: E402
+from tests.decoding.rounding import round_blocks
 
 ARITHMETIC = ("fp32", "bf16", "4bit", "rounded")
 
@@ -49,7 +49,8 @@ def load_pair(arithmetic, draft_model):
 def prompts(pair, count):
     texts = [json.loads(line)["prompt"] for line in (DEMO / "heldout_prompts.jsonl").read_text().splitlines()]
     as_messages = [
-        list(pair.tokenizer.apply_chat_template([{"role": "user", "content": t}], add_generation_prompt=True)) for t in texts
+        list(pair.tokenizer.apply_chat_template([{"role": "user", "content": t}], add_generation_prompt=True))
+        for t in texts
     ]
     return [*as_messages, *(list(pair.tokenizer.encode(t)) for t in texts)][:count]
 

@@ -1,6 +1,6 @@
 """What random leaves would add to the acceptance length above temperature 0, at the same number of nodes.
 
-Usage: python scripts/random_leaf_gain.py [PROMPTS.jsonl] [--draft-model DIR] [--count 16] [--json OUT.json]
+Usage: python scripts/random_leaf_gain.py [PROMPTS.jsonl] [--draft-model DIR] [--count 48] [--json OUT.json]
 
 The rule.  Let H be a node's children in the tree, p the target's distribution after it and q' the drafter's
 outside H, renormalised.  The leaf is X ~ q', drawn before p is known, and accepted with probability
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("prompts", type=Path, nargs="?", default=Path(str(DEMO / "heldout_prompts.jsonl")))
     parser.add_argument("--model", help="default: the embedded pair")
     parser.add_argument("--draft-model")
-    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--count", type=int, default=48)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()

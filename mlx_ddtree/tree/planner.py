@@ -68,7 +68,7 @@ class Planner:
 
     def __init__(self, profile: Profile, *, greedy: bool, linear: bool = False, block_size: int | None = None) -> None:
         self.profile, self.linear = profile, linear
-        self.policy = BudgetPolicy(profile.cost, block_size)
+        self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
         self.calibration = profile.draft_calibration(greedy)
         self.index = LookupIndex()
         self.top_k = 1 if linear else 16
@@ -112,7 +112,8 @@ class Planner:
         if proposal.candidates is not None:
             self._learn_draft(proposal.candidates, outcome.chosen)
             block_size = len(proposal.candidates.token_ids) + 1
-            self.policy.saw_draft(accepted, proposal.choice.expected, block_size, outcome.seconds)
+            reached = proposal.tree.expected_by_depth(block_size)
+            self.policy.saw_draft(accepted, reached, block_size, outcome.seconds, outcome.verify_seconds)
             self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
         if proposal.copy is not None:
             self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)

@@ -27,6 +27,8 @@ MEMORY = 1 / 12
 """Weight of the newest round in the running rates."""
 FIRST_PAUSE, LONGEST_PAUSE = 4, 128
 """Tokens of plain decoding before the drafter is tried again."""
+RELIEF = 0.9
+"""What a drafted round that pays leaves of the next pause."""
 PROBES = 2
 """Drafted rounds before a pause may begin (again)."""
 FULL_BLOCK_EVERY = 48
@@ -63,19 +65,58 @@ class Rate:
         return self.tokens / self.seconds if self.seconds else 0.0
 
 
-class BudgetPolicy:
-    """One sequence's decisions; `cost` is shared by all sequences of a pair.
+class Survival:
+    """P(accepted >= d | accepted >= d - 1) for depths d = 1.., from decaying counts.
 
+    hits, trials: (L,).  prior: counts of other texts, worth a few rounds together.
+    """
+
+    PSEUDO_TRIALS = 2.0
+    UNKNOWN = 0.7
+
+    def __init__(self, length: int, decay: float, prior: Survival | None = None) -> None:
+        self.hits, self.trials = np.zeros(length), np.zeros(length)
+        self.decay, self.prior = decay, prior
+
+    def rates(self) -> NDArray[np.float64]:
+        """(L,)"""
+        prior = self.prior.rates() if self.prior else self.UNKNOWN
+        return (self.hits + self.PSEUDO_TRIALS * prior) / (self.trials + self.PSEUDO_TRIALS)
+
+    def reached(self) -> NDArray[np.float64]:
+        """(L,) expected accepted nodes if the draft ends at depth 1, 2, ..."""
+        return np.cumsum(np.cumprod(self.rates()))
+
+    def add(self, reached: NDArray[np.floating]) -> None:
+        """reached: (tried depths + 1,) P(accepted >= d), d = 0..; 0 and 1 where it was seen, not predicted."""
+        tried = len(reached) - 1
+        for counts, new in ((self.hits, reached[1:]), (self.trials, reached[:-1])):
+            counts[:tried] = self.decay * counts[:tried] + new
+        if self.prior:
+            self.prior.add(reached)
+
+    def fade(self) -> None:
+        """The text has moved on: what comes next counts more than what was."""
+        self.hits /= 2
+        self.trials /= 2
+
+
+class BudgetPolicy:
+    """One sequence's decisions; `cost` and `known` are shared by all sequences of a pair.
+
+    known: survival of drafts in other texts.
     block_sizes: those with a measured draft, ascending; the last is the drafter's own.
     block_size: fixes it.
     """
 
-    def __init__(self, cost: CostTable, block_size: int | None = None) -> None:
+    def __init__(self, cost: CostTable, block_size: int | None = None, known: Survival | None = None) -> None:
         self.cost = cost
         self.block_sizes = [block_size] if block_size else sorted(cost.draft)
         self.drafted = Rate()
-        self._survival = np.full(self.block_sizes[-1] - 1, 0.8)  # P(accepted >= d | accepted >= d - 1), d = 1..
-        self._pause, self._probes_left = FIRST_PAUSE, PROBES
+        length = len(known.hits) if known else self.block_sizes[-1] - 1
+        self.survival = Survival(length, 1 - MEMORY, known)
+        self._verify_seconds = 0.0  # of drafted rounds lately
+        self._pause, self._probes_left = float(FIRST_PAUSE), PROBES
         self._largest = 0.0
         self._drafts = self._copied = 0
 
@@ -87,13 +128,19 @@ class BudgetPolicy:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
         if self._probes_left > 0:
             return 0
-        if self.drafted.per_second * self.cost.step(context) >= 1:
-            self._pause = FIRST_PAUSE
+        if self._rates(context).max() * self.cost.step(context) >= 1:
+            self._pause = max(RELIEF * self._pause, FIRST_PAUSE)
             return 0
-        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        pause, self._pause = int(self._pause), min(2 * self._pause, LONGEST_PAUSE)
         self._probes_left = PROBES
-        self.drafted.rounds = 1  # the text has moved on: the probes count as much as all before them
+        self.survival.fade()
         return pause
+
+    def _rates(self, context: int) -> NDArray[np.float64]:
+        """Expected tokens a second of drafted rounds, by block size."""
+        reached, verify = self.survival.reached(), self._verify_seconds or self.cost.verification(context)[0]
+        tokens = np.array([1 + reached[size - 2] for size in self.block_sizes])
+        return tokens / np.array([self.cost.drafting(size) + verify + self.cost.round for size in self.block_sizes])
 
     def skips_drafter(self, expected_first: float, context: int) -> bool:
         """Whether a copied continuation whose first token is right with this probability does alone.
@@ -111,12 +158,9 @@ class BudgetPolicy:
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
-        if len(self.block_sizes) == 1 or self._drafts % FULL_BLOCK_EVERY == 0:
+        if self._drafts % FULL_BLOCK_EVERY == FULL_BLOCK_EVERY - 1:
             return self.block_sizes[-1]
-        reached = np.cumsum(np.cumprod(self._survival))
-        rate = self.rate(context)
-        values = [reached[size - 2] - rate * self.cost.drafting(size) for size in self.block_sizes]
-        return self.block_sizes[int(np.argmax(values))]
+        return self.block_sizes[int(np.argmax(self._rates(context)))]
 
     def largest(self, context: int) -> int:
         """Nodes worth building: twice the recent choices, so that easy rounds stay cheap to plan."""
@@ -137,15 +181,20 @@ class BudgetPolicy:
         self._largest = max(choice.nodes, self._largest * (1 - MEMORY))
         return choice
 
-    def saw_draft(self, accepted: int, expected: float, block_size: int, seconds: float) -> None:
-        """A drafted round's outcome.  The rate takes the mean of what was expected and what came: half the
-        noise, and a calibration that is off is noticed."""
-        self.drafted.add(1 + (accepted + expected) / 2, seconds)
+    def saw_draft(
+        self, accepted: int, reached: NDArray[np.floating], block_size: int, seconds: float, verify_seconds: float
+    ) -> None:
+        """A drafted round's outcome.
+
+        reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected.  The mean of what was
+        expected and what came is learned: half the noise, and a calibration that is off is noticed.
+        """
+        seen = np.arange(block_size) <= accepted
+        self.survival.add((reached[:block_size] + seen) / 2)
+        self.drafted.add(1 + (accepted + float(reached[1:].sum())) / 2, seconds)
+        self._verify_seconds += (verify_seconds - self._verify_seconds) * max(MEMORY, 1 / self.drafted.rounds)
         self._drafts, self._copied = self._drafts + 1, 0
         self._probes_left = max(0, self._probes_left - 1)
-        tried = min(accepted + 1, block_size - 1)
-        hits = np.arange(tried) < accepted
-        self._survival[:tried] += MEMORY / 2 * (hits - self._survival[:tried])
 
 
 def expected_of_chain(probabilities: Sequence[float]) -> NDArray[np.float64]:

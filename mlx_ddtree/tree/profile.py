@@ -11,10 +11,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
-from mlx_ddtree.tree.calibration import DraftCalibration, LookupCalibration
-from mlx_ddtree.tree.cost import CostTable
+import numpy as np
 
-VERSION = 1
+from mlx_ddtree.tree.calibration import DECAY, DraftCalibration, LookupCalibration
+from mlx_ddtree.tree.cost import CostTable
+from mlx_ddtree.tree.policy import Survival
+
+VERSION = 2
 SAVE_EVERY, WORTH_SAVING = 256, 16
 """Rounds between two writes, while a text goes on and at its end."""
 
@@ -44,7 +47,7 @@ TRUSTING = ParityBounds()
 class Profile:
     """One per pair and machine, shared by all its sequences.
 
-    drafts: calibrations by how the target chooses: 'greedy' or 'sampled'.
+    drafts, survivals: what was learned of drafts, by how the target chooses: 'greedy' or 'sampled'.
     path: None keeps it in memory only.
     """
 
@@ -53,11 +56,15 @@ class Profile:
     block_size: int
     path: Path | None = None
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
+    survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: LookupCalibration = field(default_factory=LookupCalibration)
     _rounds: int = 0
 
     def draft_calibration(self, greedy: bool) -> DraftCalibration:
         return self.drafts.setdefault("greedy" if greedy else "sampled", DraftCalibration(self.block_size - 1))
+
+    def survival(self, greedy: bool) -> Survival:
+        return self.survivals.setdefault("greedy" if greedy else "sampled", Survival(self.block_size - 1, DECAY))
 
     def saw_round(self) -> None:
         """Count rounds, and write the profile now and then."""
@@ -80,6 +87,7 @@ class Profile:
             "cost": self.cost.as_dict(),
             "parity": self.parity,
             "drafts": {name: c.as_dict() for name, c in self.drafts.items()},
+            "survivals": {name: [s.hits.tolist(), s.trials.tolist()] for name, s in self.survivals.items()},
             "lookups": self.lookups.as_dict(),
         }
         with suppress(OSError):
@@ -104,6 +112,10 @@ class Profile:
             profile = cls(CostTable.from_dict(record["cost"]), ParityBounds(rows, cache), block_size, path)
             for name, saved in record["drafts"].items():
                 profile.draft_calibration(name == "greedy").load(saved)
+            for name, counts in record["survivals"].items():
+                survival, (hits, trials) = profile.survival(name == "greedy"), np.array(counts, float)
+                if hits.shape == survival.hits.shape:
+                    survival.hits, survival.trials = hits, trials
             profile.lookups.load(record["lookups"])
         except FileNotFoundError:
             return None

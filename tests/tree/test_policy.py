@@ -23,7 +23,8 @@ WHOLE = BLOCKS[-1]
 
 def drafted(policy, accepted, seconds, rounds=1, block_size=WHOLE):
     for _ in range(rounds):
-        policy.saw_draft(accepted, accepted, block_size, seconds)
+        reached = (np.arange(max(block_size, accepted + 1)) <= accepted).astype(float)
+        policy.saw_draft(accepted, reached, block_size, seconds, seconds - policy.cost.drafting(block_size))
 
 
 @st.composite
@@ -90,10 +91,12 @@ def pauses(policy, accepted, seconds, count):
 def test_pauses_grow_while_plain_decoding_is_faster():
     """Doubling up to the longest, with the same few probes between them."""
     policy = BudgetPolicy(cost_table())
-    found = pauses(policy, 0, 2.0, 10 * PROBES)
-    between = [FIRST_PAUSE * 2**i for i in range(9)]
-    assert found[::PROBES] == [0, *(min(p, LONGEST_PAUSE) for p in between)]
-    assert not any(p for i, p in enumerate(found) if i % PROBES)
+    found = pauses(policy, 0, 2.0, 12 * PROBES)
+    first = next(i for i, p in enumerate(found) if p)
+    assert first <= 2 * PROBES
+    grown = [min(FIRST_PAUSE * 2**i, LONGEST_PAUSE) for i in range(9)]
+    assert found[first::PROBES][:9] == grown
+    assert not any(p for i, p in enumerate(found[first:]) if i % PROBES)
 
 
 def test_pauses_end_when_drafts_pay_and_start_short_again():
@@ -144,8 +147,8 @@ def test_blocks_grow_again_when_survival_recovers():
 
 
 def test_a_block_is_no_longer_than_what_holds():
-    """Exactly as many tokens as the shortest block has, and more would be cheap."""
-    sizes = blocks(BudgetPolicy(cost_table(draft_share=0.05)), BLOCKS[0] - 1, 20 * FULL_BLOCK_EVERY)
+    """Always as many tokens as the shortest block has, never more."""
+    sizes = blocks(BudgetPolicy(cost_table(draft_share=0.6)), BLOCKS[0] - 1, 20 * FULL_BLOCK_EVERY)
     assert set(sizes[-FULL_BLOCK_EVERY + 1 :]) <= {BLOCKS[0], WHOLE}
     assert sizes[-FULL_BLOCK_EVERY:].count(WHOLE) == 1
 
