@@ -22,7 +22,7 @@ from mlx_ddtree.tree.planner import Candidates, Outcome, Planner
 from mlx_ddtree.tree.profile import Profile
 
 # Seconds of one verification in units of plain decoding's step, by rows: straight lines between the
-# points, jumps where two points share a place.  4-bit: quantised_matmul's own timings (docs/benchmarks.md
+# points, jumps where two points share a place.  4-bit: quantised_matmul's own timings (docs/auto_budget.md
 # names the sources), taken for 90 % of a step, the rest grows by 1 % a row; 16-bit: flat after the second row.
 STAIRCASES = {
     "M1/M2 4-bit": [(1, 1.0), (2, 1.05), (4, 1.9), (6, 2.9), (8, 3.6), (10, 4.5), (32, 4.6), (33, 9.0), (64, 9.1), (65, 13.5), (128, 18.0)],

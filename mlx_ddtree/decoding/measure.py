@@ -32,7 +32,9 @@ from mlx_ddtree.tree.profile import ParityBounds, Profile, cache_folder
 
 CONTEXTS = (64, 1024)
 BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
-REPEATS = 3
+REPEATS, PATIENCE = 3, 0.06
+"""Timings of a size: at least so many, and more until so many seconds are spent."""
+MOST_REPEATS = 9
 PLAIN_STEPS = 6
 
 
@@ -73,6 +75,8 @@ def measure_costs(pair: Pair) -> CostTable:
     blocks = sorted({b for b in (*BLOCKS, drafter.config.block_size) if b <= drafter.config.block_size})
     states = [_filled(pair, n) for n in contexts]
     with tqdm(total=len(ROWS), desc="measuring this pair, once", leave=False, disable=None) as bar:
+        for rows in ROWS[:8]:  # the first seconds of a process are slow: threads start, clocks rise
+            _verify_once(states[0], rows)()
         draft_seconds = {b: _seconds(_draft_once(states[0], b)) for b in blocks}
         verify_seconds: list[list[float]] = [[] for _ in states]
         for rows in ROWS:
@@ -95,10 +99,11 @@ def _filled(pair: Pair, length: int) -> DecodeState:
 
 
 def _seconds(once: Callable[[], None]) -> float:
-    """The median of a few calls after a first that is not counted (kernels compile, memory is mapped)."""
+    """The median of a few calls after two that are not counted (kernels compile, memory is mapped)."""
     once()
-    times = []
-    for _ in range(REPEATS):
+    once()
+    times: list[float] = []
+    while len(times) < REPEATS or (sum(times) < PATIENCE and len(times) < MOST_REPEATS):
         start = perf_counter()
         once()
         times.append(perf_counter() - start)

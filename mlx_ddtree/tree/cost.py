@@ -49,6 +49,8 @@ class CostTable:
 
     def drafting(self, block_size: int) -> float:
         """Seconds of a draft, straight lines between the measured blocks."""
+        if block_size in self.draft:
+            return self.draft[block_size]
         sizes = sorted(self.draft)
         return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
 

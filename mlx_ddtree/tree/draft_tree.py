@@ -68,7 +68,7 @@ class DraftTree:
     def expected_by_depth(self, length: int) -> NDArray[np.float64]:
         """(at least `length`,) the probability that at least d nodes are accepted, d = 0.."""
         weights = np.exp(self.log_weights.astype(np.float64))
-        return np.bincount(self.depths, weights, minlength=length)
+        return np.bincount(self.depths, weights, minlength=length).astype(np.float64)
 
     def ancestor_mask(self) -> NDArray[np.bool_]:
         """(N, N) bool: row i is true at i's ancestors, the root and i itself."""

@@ -138,9 +138,9 @@ class BudgetPolicy:
 
     def _rates(self, context: int) -> NDArray[np.float64]:
         """Expected tokens a second of drafted rounds, by block size."""
-        reached, verify = self.survival.reached(), self._verify_seconds or self.cost.verification(context)[0]
-        tokens = np.array([1 + reached[size - 2] for size in self.block_sizes])
-        return tokens / np.array([self.cost.drafting(size) + verify + self.cost.round for size in self.block_sizes])
+        reached = self.survival.reached().tolist()
+        others = (self._verify_seconds or float(self.cost.verification(context)[0])) + self.cost.round
+        return np.array([(1 + reached[size - 2]) / (self.cost.drafting(size) + others) for size in self.block_sizes])
 
     def skips_drafter(self, expected_first: float, context: int) -> bool:
         """Whether a copied continuation whose first token is right with this probability does alone.
