@@ -148,12 +148,15 @@ def main() -> None:
     parser.add_argument("--model", help="default: the embedded pair")
     parser.add_argument("--draft-model")
     parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="only every K-th prompt")
     parser.add_argument("--max-tokens", type=int, default=192)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     pair = load(args.model, args.draft_model)
     names = [name for name, _ in settings(pair.drafter.config.block_size)]
-    prompts = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines()][: args.count]
+    prompts = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines()][:: args.every][
+        : args.count
+    ]
     measure(pair, prompts[:2], 32)  # warm up: page in weights, start threads, measure the machine
     rows = measure(pair, prompts, args.max_tokens)
     versions = f"mlx {mx.__version__}, mlx-lm {mlx_lm.__version__}, BLAS: {mlx_ddtree.blas}, {platform.platform()}"
