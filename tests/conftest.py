@@ -5,6 +5,7 @@ import pytest
 from hypothesis import settings
 
 import mlx_ddtree  # noqa: F401  (before anything imports mlx.core)
+from mlx_ddtree.decoding import measure
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -12,7 +13,9 @@ settings.load_profile("steady")
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_profiles(tmp_path_factory):
-    """What tests measure stays with them; programs that they start inherit it."""
+    """What tests measure stays with them (programs that they start inherit it), and is measured in a hurry."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "REPEATS", 1)
+        patch.setattr(measure, "PATIENCE", 0.0)
         patch.setenv("MLX_DDTREE_CACHE", str(tmp_path_factory.mktemp("profiles")))
         yield
