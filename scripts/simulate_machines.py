@@ -42,7 +42,7 @@ def staircase(points, block_size):
     rows, units = zip(*points, strict=True)
     verify = [float(np.interp(n, rows, units)) for n in ROWS]
     draft = {b: DRAFT_SHARE * (0.85 + 0.15 * b / block_size) for b in BLOCKS if b <= block_size}
-    return CostTable(list(ROWS), [0], [verify], [1.0], draft, 0.02)
+    return CostTable(list(ROWS), [0], [verify], [verify], [1.0], draft, 0.02)
 
 
 def load_record(path):
@@ -83,7 +83,7 @@ class Machine:
         follow = self.answer[self.place + 1 : self.place + 2 + int(tree.depths.max())].tolist()
         chosen = [follow[d] if d < len(follow) else -1 for d in tree.depths.tolist()]
         path = accept(tree, chosen)
-        rows = self.cost.verification(self.context)
+        rows = self.cost.verification(self.context, tree.is_chain)
         place = int(np.searchsorted(self.cost.rows, len(tree)))
         verify = float(rows[min(place, len(rows) - 1)])
         outcome = Outcome(
@@ -128,22 +128,22 @@ def play_auto(cost, rows, profile, linear=False):
         machine, planner = Machine(cost, row), Planner(profile, greedy=True, linear=linear)
         text = [*row[1].tolist(), int(row[2][0])]
         while machine.going:
-            for _ in range(pause := planner.pause(machine.context)):
-                if machine.going:
-                    machine.plain()
-            if not pause:
-                play_round(machine, planner, text)
+            play_round(machine, planner, text)
             text += row[2][len(text) - len(row[1]) : machine.place + 1].tolist()
         machines.append(machine)
     return machines
 
 
 def play_round(machine, planner, text):
+    """A round, or a step of a pause."""
     root, context = text[-1], machine.context
     copy = planner.copy_after(text)
     proposal = planner.without_draft(root, copy, context)
     drafting = 0.0
     if proposal is None:
+        if pause := planner.pause(context):
+            planner.interrupted(pause - 1)
+            return machine.plain()
         block_size = planner.next_block_size(context)
         drafting = machine.cost.drafting(block_size)
         proposal = planner.with_draft(root, machine.candidates(block_size, planner.top_k), copy, context)

@@ -33,7 +33,7 @@ def adaptive_rounds(
             if done is not None:
                 yield done
             if pause:
-                yield from drafting.timed(plain_rounds(state, plan, keep, clock, pause), pause)
+                yield from drafting.timed(plain_rounds(state, plan, keep, clock, drafting.until_a_copy(pause)))
                 done = None
             else:
                 done = drafting.round(prepared, keep)
@@ -71,12 +71,12 @@ class _Drafting:
         state, planner, prepared = self.state, self.planner, _Prepared()
         if state.root is None or state.near_tie:  # the text has ended; or the next token is decided alone
             return 0, prepared
-        if pause := planner.pause(state.length):
-            return pause, prepared
         started = perf_counter()
         prepared.copy = planner.copy_after(state.token_ids)
         prepared.proposal = planner.without_draft(state.root, prepared.copy, state.length)
         if prepared.proposal is None:
+            if pause := planner.pause(state.length):
+                return pause, prepared
             with state.all_or_nothing(), self.clock("draft"):
                 prepared.draft = start_draft(state, planner.next_block_size(state.length), planner.top_k)
         prepared.seconds = perf_counter() - started
@@ -105,16 +105,34 @@ class _Drafting:
                 prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, self.state.length)
         return prepared.proposal.tree
 
-    def timed(self, steps: Iterator[Round], count: int) -> Iterator[Round]:
-        """Pass `count` steps of plain decoding on, and take their time.
+    def until_a_copy(self, pause: int) -> Callable[[int], bool]:
+        """For plain_rounds: `pause` tokens, fewer if the text begins to repeat itself."""
+        state, planner = self.state, self.planner
+
+        def more(done: int) -> bool:
+            if done >= pause:
+                return False
+            copy = planner.copy_after(state.token_ids)
+            if planner.without_draft(-1, copy, state.length) is None:
+                return True
+            planner.interrupted(pause - done)
+            return False
+
+        return more
+
+    def timed(self, steps: Iterator[Round]) -> Iterator[Round]:
+        """Pass steps of plain decoding on, and take their time.
 
         A step runs while the caller handles the one before, so its time is that between two steps; unless
-        the caller took most of it.  The first and the last do not overlap with another and are left out.
+        the caller took most of it.  The first two and the last do not overlap with others and are left out.
         """
+        seconds: float | None = None
         last_ready = resumed = perf_counter()
         for i, done in enumerate(steps):
             ready = perf_counter()
-            if 1 < i < count - 1 and resumed - last_ready < (ready - last_ready) / 2:
-                self.planner.profile.cost.saw_step(self.state.length, ready - last_ready)
+            if seconds is not None:
+                self.planner.profile.cost.saw_step(self.state.length, seconds)
+            overlapped = i > 1 and resumed - last_ready < (ready - last_ready) / 2
+            seconds = ready - last_ready if overlapped else None
             yield done
             last_ready, resumed = ready, perf_counter()

@@ -78,15 +78,18 @@ def measure_costs(pair: Pair) -> CostTable:
         for rows in ROWS[:8]:  # the first seconds of a process are slow: threads start, clocks rise
             _verify_once(states[0], rows)()
         draft_seconds = {b: _seconds(_draft_once(states[0], b)) for b in blocks}
-        verify_seconds: list[list[float]] = [[] for _ in states]
+        seconds: dict[bool, list[list[float]]] = {chain: [[] for _ in states] for chain in (False, True)}
         for rows in ROWS:
-            if rows + contexts[-1] > limit or worthwhile(verify_seconds[0], LONGEST_COPY // 2) < len(verify_seconds[0]):
+            known = seconds[False][0]
+            if rows + contexts[-1] > limit or worthwhile(known, LONGEST_COPY // 2) < len(known):
                 break
-            for row, state in zip(verify_seconds, states, strict=True):
-                row.append(_seconds(_verify_once(state, rows)))
+            for chain in (True, False):
+                for row, state in zip(seconds[chain], states, strict=True):
+                    row.append(_seconds(_verify_once(state, rows, chain)))
             bar.update()
     plain = [_plain_step(state) for state in states]
-    return CostTable(list(ROWS[: len(verify_seconds[0])]), contexts, verify_seconds, plain, draft_seconds)
+    measured = list(ROWS[: len(seconds[False][0])])
+    return CostTable(measured, contexts, seconds[False], seconds[True], plain, draft_seconds)
 
 
 def _filled(pair: Pair, length: int) -> DecodeState:
@@ -127,9 +130,9 @@ def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
     return once
 
 
-def _verify_once(state: DecodeState, rows: int) -> Callable[[], None]:
-    """A verification of a bushy tree, undone again."""
-    parents = (np.arange(rows) - 1) // 2
+def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable[[], None]:
+    """A verification of a bushy tree, or of a chain, undone again."""
+    parents = np.arange(rows) - 1 if chain else (np.arange(rows) - 1) // 2
     depths = np.zeros(rows, np.int32)
     for node in range(1, rows):
         depths[node] = depths[parents[node]] + 1
@@ -148,7 +151,7 @@ def _plain_step(state: DecodeState) -> float:
     length, root, tokens = state.length, state.root, list(state.token_ids)
     plan, times = RoundPlan("ar", 1, 0, Sampler()), []
     start = perf_counter()
-    for _ in plain_rounds(state, plan, len, Clock(), PLAIN_STEPS):
+    for _ in plain_rounds(state, plan, len, Clock(), lambda done: done < PLAIN_STEPS):
         times.append(perf_counter() - start)
         start = perf_counter()
     state.pair.target.commit(state.target_cache, length, [])

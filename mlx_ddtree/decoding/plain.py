@@ -37,17 +37,21 @@ def plain_rounds(
     plan: RoundPlan,
     keep: Callable[[list[int]], int],
     clock: Clock,
-    number: int | None = None,
+    more: Callable[[int], bool] = lambda done: True,
 ) -> Iterator[Round]:
-    """`number` rounds of one token each, without end by default.
+    """Rounds of one token each, at least one.
+
+    more: given the number of tokens that are certain to come, whether another one shall.  It is asked one step
+        ahead, before the last of them is known.
 
     Afterwards the last token is the root, as after any round.  On a cache that was filled by several rows
     at a time the run ends early at a near tie, which is left to decode_round (RoundPlan.parity).
     """
     if plan.processors:  # they read the tokens' values, so nothing can run ahead
-        for _ in count() if number is None else range(number):
+        for done in count(1):
             yield decode_round(state, plan, DraftTree.root, keep, clock)
-        return
+            if not more(done):
+                return
     bound = 0.0 if state.exact == state.length else plan.parity.cache
     with state.all_or_nothing():
         ahead: Step | None = _step(state, plan, mx.array([state.root]), bound)
@@ -56,22 +60,22 @@ def plain_rounds(
         assert ahead is not None
         chosen, logits, margin = ahead
         with clock("verify"), state.all_or_nothing():
-            more = done != number
-            ahead = _step(state, plan, chosen, bound) if more else None
+            goes_on = more(done)
+            ahead = _step(state, plan, chosen, bound) if goes_on else None
             token = int(chosen.tolist()[0])  # type: ignore[index,arg-type]
             if margin is not None and float(margin.item()) < bound:  # type: ignore[arg-type]
-                state.back_to_root(steps=2 if more else 1)
+                state.back_to_root(steps=2 if goes_on else 1)
                 return
             state.token_ids.append(token)
             if not bound:
                 state.exact = state.length
-            if more:
+            if goes_on:
                 state.length += 1
             else:
                 state.root = token
         keep([token])
         yield Round.of_one_token(token, logits)
-        if not more:
+        if not goes_on:
             return
 
 

@@ -39,10 +39,15 @@ class DraftCalibration:
         self.hits = np.zeros((2, length, BINS))
         self.expected = np.zeros((2, length, BINS))
 
-    def apply(self, log_probs: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(L, K) descending rows -> the same for children on and off the spine, descending too."""
+    def apply(
+        self, log_probs: NDArray[np.floating], trust: float = 1.0
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(L, K) descending rows -> the same for children on and off the spine, descending too.
+
+        trust: a factor on all probabilities, of this text (Trust).
+        """
         bins = np.searchsorted(EDGES, log_probs)
-        shift = np.log(self._ratios()[:, : len(log_probs)])
+        shift = np.log(self._ratios()[:, : len(log_probs)] * trust)
         shifted = log_probs + np.take_along_axis(shift, np.broadcast_to(bins, (2, *bins.shape)), axis=-1)
         # A correction must not reorder candidates, nor let a row promise more than one token.
         shifted = np.minimum.accumulate(shifted, axis=-1)
@@ -89,6 +94,28 @@ class DraftCalibration:
         hits, expected = np.array(saved.get("hits", [])), np.array(saved.get("expected", []))
         if hits.shape == expected.shape == self.hits.shape:
             self.hits, self.expected = hits, expected
+
+
+class Trust:
+    """How this text's drafts do against what the pair's drafts do elsewhere: decaying hits per expected hit.
+
+    Counts of all texts together take hundreds of rounds to follow a new one; one number takes a few.
+    """
+
+    DECAY = 0.9
+    PSEUDO_HITS = 1.0
+
+    def __init__(self) -> None:
+        self.hits = self.expected = 0.0
+
+    @property
+    def factor(self) -> float:
+        return (self.hits + self.PSEUDO_HITS) / (self.expected + self.PSEUDO_HITS)
+
+    def update(self, expected: float, hits: float) -> None:
+        """The best candidates at a round's accepted nodes: sum of their calibrated chances; how many were right."""
+        self.hits = self.DECAY * self.hits + hits
+        self.expected = self.DECAY * self.expected + expected
 
 
 class LookupCalibration:

@@ -22,25 +22,27 @@ class CostTable:
 
     rows: measured numbers of rows, ascending, the first is 1 (plain decoding).
     contexts: measured context lengths, ascending.
-    verify: seconds, [context][rows].
+    verify: seconds of a bushy tree, [context][rows].
+    chain: the same for a tree without branches, which takes the plain causal path.
     plain: seconds of a step of plain decoding, [context]; it runs ahead of the host, so it can be
         cheaper than a verification of one row.
     draft: seconds by block size.
     round: seconds of a round that are neither (tree, walk, commit, text).
-    scale: what the rounds' own timings say of `verify` by rows, and under 0 of `plain`: factors.
+    scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
     """
 
     rows: list[int]
     contexts: list[int]
     verify: list[list[float]]
+    chain: list[list[float]]
     plain: list[float]
     draft: dict[int, float]
     round: float = 0.0
     scale: dict[int, float] = field(default_factory=dict)
 
-    def verification(self, context: int) -> NDArray[np.float64]:
+    def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
         """(len(rows),) seconds at this context length."""
-        table = _between(context, self.contexts, np.array(self.verify))
+        table = _between(context, self.contexts, np.array(self.chain if chain else self.verify))
         return table * [self.scale.get(n, 1.0) for n in self.rows]
 
     def step(self, context: int) -> float:
@@ -54,12 +56,12 @@ class CostTable:
         sizes = sorted(self.draft)
         return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
 
-    def saw_verification(self, rows: int, context: int, seconds: float) -> None:
+    def saw_verification(self, rows: int, context: int, seconds: float, chain: bool = False) -> None:
         """Refine by a round's own timing, padded to the next measured size.  Rare long ones (another
         program, a page fault) count little."""
         place = int(np.searchsorted(self.rows, rows))
         if place < len(self.rows):
-            self._refine(self.rows[place], seconds / float(self.verification(context)[place]))
+            self._refine(self.rows[place], seconds / float(self.verification(context, chain)[place]))
 
     def saw_step(self, context: int, seconds: float) -> None:
         self._refine(0, seconds / self.step(context))
@@ -86,13 +88,13 @@ class CostTable:
             rows, contexts = ([int(n) for n in saved[name]] for name in ("rows", "contexts"))
         except AttributeError as error:
             raise TypeError("a cost table with a list in place of a table") from error
-        verify = np.array(saved["verify"], float)
-        plain = np.array(saved["plain"], float)
-        if verify.shape != (len(contexts), len(rows)) or plain.shape != (len(contexts),) or not draft:
+        verify, chain, plain = (np.array(saved[name], float) for name in ("verify", "chain", "plain"))
+        shapes = [(len(contexts), len(rows))] * 2 + [(len(contexts),)]
+        if [a.shape for a in (verify, chain, plain)] != shapes or not draft:
             raise ValueError("a cost table with missing entries")
-        if not (np.isfinite(verify).all() and np.isfinite(plain).all()):
+        if not all(np.isfinite(a).all() for a in (verify, chain, plain)):
             raise ValueError("a cost table with entries that are no numbers")
-        return cls(rows, contexts, verify.tolist(), plain.tolist(), draft, float(saved["round"]), scale)
+        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, float(saved["round"]), scale)
 
 
 def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:

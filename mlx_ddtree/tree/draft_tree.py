@@ -47,9 +47,15 @@ class DraftTree:
     def __len__(self) -> int:
         return len(self.token_ids)
 
-    @cached_property
+    @property
     def is_chain(self) -> bool:
-        return bool((self.parents == np.arange(-1, len(self) - 1)).all())
+        return self.chain_nodes == len(self) - 1
+
+    @cached_property
+    def chain_nodes(self) -> int:
+        """The largest prefix (see there) without branches has so many nodes."""
+        follows = self.parents == np.arange(-1, len(self) - 1)
+        return len(self) - 1 if follows.all() else int(follows.argmin()) - 1
 
     def prefix(self, nodes: int) -> DraftTree:
         """The tree of the `nodes` heaviest nodes: pop order makes every prefix a valid tree."""

@@ -94,6 +94,16 @@ def add_chain(first: Row, token_ids: Sequence[int], scores: Sequence[float], off
     return row
 
 
+def best_chain(first: Row) -> tuple[list[int], list[float]]:
+    """Tokens and scores of the path that follows every row's best child."""
+    tokens, scores, row = [], [], first
+    while row.token_ids and row.scores[0] > -math.inf:
+        tokens.append(row.token_ids[0])
+        scores.append(row.scores[0])
+        row = row.after[0] or END
+    return tokens, scores
+
+
 def off_spine_rows(first: Row) -> list[Row]:
     """By depth, the rows of nodes off the spine; depth 0 has none and repeats the first row."""
     rows = [first]

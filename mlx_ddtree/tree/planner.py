@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import Row, add_chain, block_rows, off_spine_rows
+from mlx_ddtree.tree.lattice import Row, add_chain, best_chain, block_rows, off_spine_rows
 from mlx_ddtree.tree.lookup import Copy, LookupIndex
-from mlx_ddtree.tree.policy import BudgetPolicy, Choice, expected_of_chain
+from mlx_ddtree.tree.policy import BudgetPolicy, Choice
 from mlx_ddtree.tree.profile import Profile
 
 LONGEST_COPY = 32
@@ -77,6 +77,10 @@ class Planner:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
         return self.policy.pause(context)
 
+    def interrupted(self, left: int) -> None:
+        """A pause ended for a copy, `left` tokens too early; what is left of it comes after the copy."""
+        self.policy.interrupted(left)
+
     def copy_after(self, token_ids: Sequence[int]) -> Copy | None:
         """What followed the text's last tokens the last time they stood there."""
         if self.linear:
@@ -89,22 +93,32 @@ class Planner:
         chances = [] if copy is None else self._chances(copy, None)
         if copy is None or not chances or not self.policy.skips_drafter(chances[0], context):
             return None
-        choice = self.policy.choose(expected_of_chain(chances), context)
-        tokens = np.array([root, *copy.token_ids[: choice.nodes]])
-        return Proposal("lookup", DraftTree.chain(tokens, np.log(chances[: choice.nodes])), choice, None, copy)
+        chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
+        tree, choice = self._cut(chain, context)
+        if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
+            return None
+        return Proposal("lookup", tree, choice, None, copy)
 
     def next_block_size(self, context: int) -> int:
         return self.policy.next_block_size(context)
 
     def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
         """The tree of the nodes that are worth their rows."""
-        spine, off_spine = self.calibration.apply(candidates.log_probs)
+        spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
         first = block_rows(candidates.token_ids, spine, off_spine)
         if copy is not None:
             first = self._with_copy(first, candidates, copy)
-        tree = grow_tree(root, first, self.policy.largest(context))
-        choice = self.policy.choose(tree.expected_accepted(), context)
-        return Proposal("draft", tree.prefix(choice.nodes), choice, candidates, copy)
+        options = [grow_tree(root, first, self.policy.largest(context))]
+        if not options[0].is_chain:
+            tokens, scores = best_chain(first)
+            options.append(DraftTree.chain(np.array([root, *tokens]), np.array(scores)))
+        tree, choice = max((self._cut(tree, context) for tree in options), key=lambda cut: cut[1].value)
+        return Proposal("draft", tree, choice, candidates, copy)
+
+    def _cut(self, tree: DraftTree, context: int) -> tuple[DraftTree, Choice]:
+        """The part of the tree that is worth its rows."""
+        choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes)
+        return tree.prefix(choice.nodes), choice
 
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went."""
@@ -115,10 +129,13 @@ class Planner:
             reached = proposal.tree.expected_by_depth(block_size)
             self.policy.saw_draft(accepted, reached, block_size, outcome.seconds, outcome.verify_seconds)
             self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
+        else:
+            self.policy.saw_copy()
         if proposal.copy is not None:
             self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
-        self.profile.cost.saw_verification(len(proposal.tree), outcome.context, outcome.verify_seconds)
-        self.profile.cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
+        tree, cost = proposal.tree, self.profile.cost
+        cost.saw_verification(len(tree), outcome.context, outcome.verify_seconds, tree.is_chain)
+        cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.saw_round()
 
     def _with_copy(self, first: Row, candidates: Candidates, copy: Copy) -> Row:
@@ -144,6 +161,8 @@ class Planner:
         ranks = np.where(agrees.any(axis=1), agrees.argmax(axis=1), agrees.shape[1])
         left = np.cumsum(ranks > 0) > 0  # the spine, by this choice or an earlier one
         off_spine = np.concatenate([[False], left[:-1]])
+        chances = np.exp([rows[:count, 0] for rows in self.calibration.apply(candidates.log_probs)])
+        self.policy.trust.update(float(np.where(off_spine, chances[1], chances[0]).sum()), float((ranks == 0).sum()))
         self.calibration.update(candidates.log_probs, range(count), off_spine.tolist(), ranks.tolist())
 
     def _learn_copy(self, copy: Copy, candidates: Candidates | None, chosen: Sequence[int]) -> None:

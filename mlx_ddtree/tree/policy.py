@@ -14,23 +14,25 @@ growing pauses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.tree.calibration import Trust
 from mlx_ddtree.tree.cost import CostTable
 
 MEMORY = 1 / 12
 """Weight of the newest round in the running rates."""
-FIRST_PAUSE, LONGEST_PAUSE = 4, 128
+FIRST_PAUSE, LONGEST_PAUSE = 8, 128
 """Tokens of plain decoding before the drafter is tried again."""
 RELIEF = 0.9
 """What a drafted round that pays leaves of the next pause."""
-PROBES = 2
-"""Drafted rounds before a pause may begin (again)."""
+FIRST_PROBES, PROBES = 2, 1
+"""Drafted rounds before a pause may begin: of a text, and after a pause."""
+EXPECTED_SHARE = 0.25
+"""Of an expected acceptance in what is learned from a round."""
 FULL_BLOCK_EVERY = 48
 """Drafted rounds, of which one uses the whole block, so that its deeper slots stay known."""
 MOST_COPIES = 24
@@ -71,21 +73,21 @@ class Survival:
     hits, trials: (L,).  prior: counts of other texts, worth a few rounds together.
     """
 
-    PSEUDO_TRIALS = 2.0
-    UNKNOWN = 0.7
+    PSEUDO_TRIALS = 3.0
+    UNKNOWN = 0.85
 
     def __init__(self, length: int, decay: float, prior: Survival | None = None) -> None:
         self.hits, self.trials = np.zeros(length), np.zeros(length)
         self.decay, self.prior = decay, prior
 
-    def rates(self) -> NDArray[np.float64]:
-        """(L,)"""
-        prior = self.prior.rates() if self.prior else self.UNKNOWN
+    def rates(self, trust: float = 1.0) -> NDArray[np.float64]:
+        """(L,)  trust: a factor on what other texts say."""
+        prior = min(trust, 1.0) * (self.prior.rates() if self.prior else self.UNKNOWN)
         return (self.hits + self.PSEUDO_TRIALS * prior) / (self.trials + self.PSEUDO_TRIALS)
 
-    def reached(self) -> NDArray[np.float64]:
+    def reached(self, trust: float = 1.0) -> NDArray[np.float64]:
         """(L,) expected accepted nodes if the draft ends at depth 1, 2, ..."""
-        return np.cumsum(np.cumprod(self.rates()))
+        return np.cumsum(np.cumprod(self.rates(trust)))
 
     def add(self, reached: NDArray[np.floating]) -> None:
         """reached: (tried depths + 1,) P(accepted >= d), d = 0..; 0 and 1 where it was seen, not predicted."""
@@ -112,13 +114,14 @@ class BudgetPolicy:
     def __init__(self, cost: CostTable, block_size: int | None = None, known: Survival | None = None) -> None:
         self.cost = cost
         self.block_sizes = [block_size] if block_size else sorted(cost.draft)
-        self.drafted = Rate()
+        self.drafted, self.trust = Rate(), Trust()
         length = len(known.hits) if known else self.block_sizes[-1] - 1
         self.survival = Survival(length, 1 - MEMORY, known)
         self._verify_seconds = 0.0  # of drafted rounds lately
-        self._pause, self._probes_left = float(FIRST_PAUSE), PROBES
+        self._plain_rate = 1 / cost.step(cost.contexts[0])
+        self._pause, self._probes_left = float(FIRST_PAUSE), FIRST_PROBES
         self._largest = 0.0
-        self._drafts = self._copied = 0
+        self._drafts = self._copied = self._interrupted = 0
 
     def rate(self, context: int) -> float:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
@@ -126,19 +129,26 @@ class BudgetPolicy:
 
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
+        if self._interrupted:
+            left, self._interrupted = self._interrupted, 0
+            return left
+        self._plain_rate = 1 / self.cost.step(context)
         if self._probes_left > 0:
             return 0
         if self._rates(context).max() * self.cost.step(context) >= 1:
-            self._pause = max(RELIEF * self._pause, FIRST_PAUSE)
             return 0
         pause, self._pause = int(self._pause), min(2 * self._pause, LONGEST_PAUSE)
         self._probes_left = PROBES
         self.survival.fade()
         return pause
 
+    def interrupted(self, left: int) -> None:
+        """A pause ended for a copy; the next one is what was left of it."""
+        self._interrupted = left
+
     def _rates(self, context: int) -> NDArray[np.float64]:
         """Expected tokens a second of drafted rounds, by block size."""
-        reached = self.survival.reached().tolist()
+        reached = self.survival.reached(self.trust.factor).tolist()
         others = (self._verify_seconds or float(self.cost.verification(context)[0])) + self.cost.round
         return np.array([(1 + reached[size - 2]) / (self.cost.drafting(size) + others) for size in self.block_sizes])
 
@@ -152,9 +162,16 @@ class BudgetPolicy:
             return False  # what the drafter adds has to be seen, now and then anew
         average = max(self.drafted.tokens - 1, 1.0)
         draft = self.cost.drafting(self.block_sizes[-1])
-        skips = self.rate(context) * draft > (1 - expected_first) * average
-        self._copied += skips
-        return skips
+        return self.rate(context) * draft > (1 - expected_first) * average
+
+    def beats_plain(self, choice: Choice, context: int) -> bool:
+        """Whether a round without a draft is worth more than a step of plain decoding."""
+        rate = self.rate(context)
+        return choice.value - rate * self.cost.round > 1 - rate * self.cost.step(context)
+
+    def saw_copy(self) -> None:
+        """A round went without the drafter."""
+        self._copied += 1
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
@@ -167,15 +184,18 @@ class BudgetPolicy:
         wanted = max(2 * self._largest, SMALLEST_CAP)
         return next((n - 1 for n in self.cost.rows if n - 1 >= wanted), self.cost.rows[-1] - 1)
 
-    def choose(self, expected: NDArray[np.floating], context: int) -> Choice:
+    def choose(self, expected: NDArray[np.floating], context: int, chain_nodes: int = 0) -> Choice:
         """The tree's size, given Phi: (N,) expected accepted nodes by number of nodes, from 0.
 
-        A verification is padded to the next measured size, so only those and the whole tree can win.
+        Up to `chain_nodes` the tree has no branches.  A verification is padded to the next measured size, so only
+        those, the end of the chain and the whole tree can win.
         """
-        sizes = np.array(self.cost.rows) - 1
-        reachable = np.searchsorted(sizes, len(expected) - 1) + 1  # the last may be padded
-        nodes = np.minimum(sizes[:reachable], len(expected) - 1)
-        values = 1 + expected[nodes] - self.rate(context) * self.cost.verification(context)[: len(nodes)]
+        rows = np.array(self.cost.rows)
+        ends = {*(rows - 1).tolist(), chain_nodes, len(expected) - 1}
+        nodes = np.array(sorted(n for n in ends if n < min(len(expected), rows[-1])))
+        place = np.searchsorted(rows, nodes + 1)
+        tree, chain = (self.cost.verification(context, kind)[place] for kind in (False, True))
+        values = 1 + expected[nodes] - self.rate(context) * np.where(nodes <= chain_nodes, chain, tree)
         best = int(np.argmax(values))
         choice = Choice(int(nodes[best]), float(expected[nodes[best]]), float(values[best]))
         self._largest = max(choice.nodes, self._largest * (1 - MEMORY))
@@ -186,17 +206,15 @@ class BudgetPolicy:
     ) -> None:
         """A drafted round's outcome.
 
-        reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected.  The mean of what was
-        expected and what came is learned: half the noise, and a calibration that is off is noticed.
+        reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected.  What came is learned with
+        some of what was expected: less noise, and a calibration that is off is noticed soon.
         """
         seen = np.arange(block_size) <= accepted
-        self.survival.add((reached[:block_size] + seen) / 2)
-        self.drafted.add(1 + (accepted + float(reached[1:].sum())) / 2, seconds)
+        self.survival.add(seen + EXPECTED_SHARE * (reached[:block_size] - seen))
+        self.drafted.add(1 + accepted + EXPECTED_SHARE * (float(reached[1:].sum()) - accepted), seconds)
         self._verify_seconds += (verify_seconds - self._verify_seconds) * max(MEMORY, 1 / self.drafted.rounds)
         self._drafts, self._copied = self._drafts + 1, 0
-        self._probes_left = max(0, self._probes_left - 1)
-
-
-def expected_of_chain(probabilities: Sequence[float]) -> NDArray[np.float64]:
-    """(n + 1,) Phi of a chain, from 0 nodes, of the tokens' conditional probabilities."""
-    return np.concatenate([[0.0], np.cumsum(np.cumprod(probabilities))])
+        paid = 1 + accepted > self._plain_rate * seconds  # then one more, whatever the counts say
+        self._probes_left = max(int(paid), self._probes_left - 1)
+        if paid:
+            self._pause = max(RELIEF * self._pause, FIRST_PAUSE)

@@ -17,7 +17,7 @@ from mlx_ddtree.tree.calibration import DECAY, DraftCalibration, LookupCalibrati
 from mlx_ddtree.tree.cost import CostTable
 from mlx_ddtree.tree.policy import Survival
 
-VERSION = 2
+VERSION = 3
 SAVE_EVERY, WORTH_SAVING = 256, 16
 """Rounds between two writes, while a text goes on and at its end."""
 

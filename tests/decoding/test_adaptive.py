@@ -19,7 +19,7 @@ def constantly(pair, *, draft=1e-6, step=1.0, verify=1.0):
     good; rounds as a whole take the time that they take here, milliseconds."""
     cost = profile_of(pair).cost
     cost.draft = dict.fromkeys(cost.draft, draft)
-    cost.verify = [[verify] * len(cost.rows) for _ in cost.contexts]
+    cost.verify = cost.chain = [[verify] * len(cost.rows) for _ in cost.contexts]
     cost.plain = [step for _ in cost.contexts]
     for name in ("saw_verification", "saw_step", "saw_draft", "saw_rest"):
         setattr(cost, name, lambda *args: None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.tree.calibration import BINS, HIGHEST, PRIOR, DraftCalibration, LookupCalibration
+from mlx_ddtree.tree.calibration import BINS, HIGHEST, PRIOR, DraftCalibration, LookupCalibration, Trust
 
 LENGTH = 4
 
@@ -151,3 +151,24 @@ def test_lookup_counts_survive_a_file_and_other_shapes_are_ignored():
     loaded.load({})
     assert loaded.probability(9, 1, 0) == pytest.approx(lookups.probability(9, 1, 0), abs=1e-3)
     assert loaded.probability(9, 1, 0) < 0.1
+
+
+def test_trust_follows_a_text_within_a_few_rounds():
+    """Down when drafts fail that hold elsewhere, up again when they hold; with nothing seen it is 1."""
+    trust = Trust()
+    assert trust.factor == 1.0
+    for _ in range(8):
+        trust.update(0.9, 0.0)
+    assert trust.factor < 0.2
+    for _ in range(20):
+        trust.update(3.6, 4.0)
+    assert trust.factor > 0.95
+
+
+@given(drafted(), st.floats(0.01, 1.0))
+def test_trust_scales_the_chances_of_a_text(log_probs, trust):
+    """Of both tables alike."""
+    rows = log_probs + np.log(0.5)  # below the cap
+    calibration = DraftCalibration(LENGTH)
+    for plain, scaled in zip(calibration.apply(rows), calibration.apply(rows, trust), strict=True):
+        np.testing.assert_allclose(np.exp(scaled), np.exp(plain) * trust, atol=1e-9)

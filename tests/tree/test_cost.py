@@ -12,18 +12,19 @@ from mlx_ddtree.tree.cost import RATE, CostTable, worthwhile
 
 ROWS, CONTEXTS = [1, 4, 16], [100, 1000, 4000]
 VERIFY = [[1.0, 1.5, 4.0], [1.2, 2.0, 4.0], [2.0, 3.0, 10.0]]
+CHAIN = [[1.0, 1.25, 3.0], [1.2, 1.5, 3.5], [2.0, 2.5, 8.0]]
 
 
 def table(**changes):
-    measured = CostTable(
-        list(ROWS), list(CONTEXTS), [list(row) for row in VERIFY], [0.9, 1.1, 1.9], {4: 0.1, 16: 0.4}, 0.05
-    )
+    verify, chain = ([list(row) for row in seconds] for seconds in (VERIFY, CHAIN))
+    measured = CostTable(list(ROWS), list(CONTEXTS), verify, chain, [0.9, 1.1, 1.9], {4: 0.1, 16: 0.4}, 0.05)
     return replace(measured, **changes)
 
 
 def test_measured_points_are_kept():
     cost = table()
     np.testing.assert_allclose([cost.verification(c) for c in CONTEXTS], VERIFY)
+    np.testing.assert_allclose([cost.verification(c, chain=True) for c in CONTEXTS], CHAIN)
     np.testing.assert_allclose([cost.step(c) for c in CONTEXTS], cost.plain)
     assert [cost.drafting(b) for b in cost.draft] == [*cost.draft.values()]
 
@@ -49,14 +50,15 @@ def test_a_block_between_two_measured_ones():
 
 @given(st.integers(0, 10**6))
 def test_one_context_serves_all(context):
-    cost = table(contexts=[500], verify=[VERIFY[1]], plain=[1.1])
+    cost = table(contexts=[500], verify=[VERIFY[1]], chain=[CHAIN[1]], plain=[1.1])
     assert cost.verification(context).tolist() == VERIFY[1]
     assert cost.step(context) == 1.1
 
 
 def test_noise_does_not_make_long_contexts_cheaper():
     """Else the line would reach 0 seconds."""
-    cost = table(contexts=[100, 200], verify=[[1.0, 1.5, 4.0], [0.9, 1.4, 5.0]], plain=[1.0, 0.8])
+    seconds = [[1.0, 1.5, 4.0], [0.9, 1.4, 5.0]]
+    cost = table(contexts=[100, 200], verify=seconds, chain=seconds, plain=[1.0, 0.8])
     assert cost.verification(10_000)[:2].tolist() == [1.0, 1.5]
     assert cost.step(10_000) == 1.0
 
@@ -66,11 +68,12 @@ def test_noise_does_not_make_long_contexts_cheaper():
     ("read", "see"),
     [
         (lambda c: c.verification(700)[1], lambda c, s: c.saw_verification(4, 700, s)),
+        (lambda c: c.verification(700, True)[1], lambda c, s: c.saw_verification(4, 700, s, True)),
         (lambda c: c.step(700), lambda c, s: c.saw_step(700, s)),
         (lambda c: c.drafting(16), lambda c, s: c.saw_draft(16, s)),
         (lambda c: c.round, lambda c, s: c.saw_rest(s)),
     ],
-    ids=["verification", "step", "draft", "rest"],
+    ids=["verification", "chain", "step", "draft", "rest"],
 )
 def test_timings_of_rounds_refine_what_was_measured(read, see, ratio):
     cost = table()
@@ -114,7 +117,7 @@ def test_a_refined_table_survives_a_file():
     assert CostTable.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
 
 
-@pytest.mark.parametrize("name", ["rows", "contexts", "verify", "plain", "draft", "round", "scale"])
+@pytest.mark.parametrize("name", ["rows", "contexts", "verify", "chain", "plain", "draft", "round", "scale"])
 def test_a_missing_entry_is_an_error(name):
     saved = table().as_dict()
     del saved[name]
@@ -128,6 +131,7 @@ def test_a_missing_entry_is_an_error(name):
         {"rows": ROWS[:2]},
         {"contexts": None},
         {"verify": VERIFY[:2]},
+        {"chain": VERIFY[:2]},
         {"verify": [[1.0], [1.0, 2.0], []]},
         {"verify": "fast"},
         {"plain": [1.0]},

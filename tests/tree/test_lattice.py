@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_ddtree.tree.build import grow_tree
-from mlx_ddtree.tree.lattice import END, Row, add_chain, block_rows, off_spine_rows, pairwise_rows
+from mlx_ddtree.tree.lattice import END, Row, add_chain, best_chain, block_rows, off_spine_rows, pairwise_rows
 
 from .trees import ROOT, SCORES, marginals, prefixes_of
 
@@ -140,3 +140,12 @@ def test_a_chain_alone_is_a_lattice():
 def split(chain):
     """token_ids and scores."""
     return [t for t, _ in chain], [s for _, s in chain]
+
+
+@given(marginals())
+def test_the_best_chain_takes_every_first_candidate(candidates):
+    token_ids, log_probs = candidates
+    tokens, scores = best_chain(block_rows(token_ids, log_probs))
+    possible = int(np.cumprod(log_probs[:, 0] > -np.inf).sum())
+    assert tokens == token_ids[:possible, 0].tolist()
+    np.testing.assert_allclose(scores, log_probs[:possible, 0])

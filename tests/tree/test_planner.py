@@ -58,7 +58,7 @@ def play(planner, text, draft):
         follow = dict(enumerate(text[place + 1 :]))
         chosen = [follow.get(d, -1) for d in proposal.tree.depths.tolist()]
         path = accept(proposal.tree, chosen)
-        verify = float(np.interp(len(proposal.tree), cost.rows, cost.verification(place)))
+        verify = float(np.interp(len(proposal.tree), cost.rows, cost.verification(place, proposal.tree.is_chain)))
         planner.learn(proposal, Outcome([chosen[n] for n in path], place, verify + drafting, verify, drafting))
         rounds.append((proposal.kind, len(path), proposal))
         place += len(path)
@@ -93,10 +93,39 @@ def test_a_useless_drafter_mostly_rests():
     assert any(kind == "draft" for kind, _, _ in rounds[-4:])
 
 
+def test_a_chain_is_verified_where_branches_cost_more_than_they_bring():
+    """A chain of as many rows is cheaper than a tree here; a drafter that is right gets it."""
+    cost = cost_table(per_row=0.2)
+    cost.chain = [[1.0] * len(cost.rows)]
+    rounds = play(new_planner(cost), NEWS, drafter(6))
+    assert all(p.tree.is_chain for _, _, p in rounds[20:-1])
+    assert np.mean([emitted for _, emitted, _ in rounds[20:-1]]) > 6.5
+
+
+def test_a_drafter_that_fails_in_this_text_rests_soon():
+    """Whatever it was worth in others."""
+    planner = new_planner(cost_table(draft_share=0.5))
+    play(planner, NEWS, drafter(BLOCK))
+    planner = Planner(planner.profile, greedy=True)
+    rounds = play(planner, NEWS[:100], drafter(0))
+    assert next(i for i, (kind, _, _) in enumerate(rounds) if kind == "plain") <= 8
+
+
 def test_a_text_that_repeats_itself_is_copied():
     rounds = play(new_planner(cost_table(draft_share=0.5)), REFRAIN, drafter(2))
     assert shares(rounds)["lookup"] > 0.6
     assert all(p.tree.is_chain and p.candidates is None for kind, _, p in rounds if kind == "lookup")
+
+
+def test_a_pause_ends_where_the_text_repeats_itself():
+    """A copy is worth a look at every token of a pause; a draft is not."""
+    planner = new_planner(cost_table(draft_share=0.5))
+    play(planner, NEWS[:300], drafter(0))
+    text = NEWS[:300] + REFRAIN
+    planner.copy_after(text[:520])
+    while planner.pause(0):
+        pass
+    assert planner.without_draft(text[519], planner.copy_after(text[:520]), 0) is not None
 
 
 @pytest.mark.parametrize("text", [NEWS, REFRAIN])

@@ -5,15 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tree.calibration import DECAY
 from mlx_ddtree.tree.cost import ROWS, CostTable
 from mlx_ddtree.tree.policy import (
     FIRST_PAUSE,
+    FIRST_PROBES,
     FULL_BLOCK_EVERY,
     LONGEST_PAUSE,
     PROBES,
     BudgetPolicy,
-    expected_of_chain,
+    Survival,
 )
 
 from .machines import BLOCKS, cost_table
@@ -24,23 +25,27 @@ WHOLE = BLOCKS[-1]
 def drafted(policy, accepted, seconds, rounds=1, block_size=WHOLE):
     for _ in range(rounds):
         reached = (np.arange(max(block_size, accepted + 1)) <= accepted).astype(float)
+        policy.trust.update(0.9, float(accepted > 0))
         policy.saw_draft(accepted, reached, block_size, seconds, seconds - policy.cost.drafting(block_size))
 
 
 @st.composite
 def decisions(draw):
-    """A staircase of any shape, Phi of a tree of up to 40 nodes, tokens and seconds of the rounds before."""
+    """Staircases of any shape, Phi of a tree of up to 40 nodes, how many of them are a chain; tokens and
+    seconds of the rounds before."""
     rows = [1, *draw(st.lists(st.integers(2, 30), max_size=8, unique=True).map(sorted))]
     verify = draw(st.lists(st.floats(0.5, 9), min_size=len(rows), max_size=len(rows)))
     weights = sorted(draw(st.lists(st.floats(0, 1), max_size=40)), reverse=True)
-    cost = CostTable(rows, [0], [verify], [draw(st.floats(0.5, 2))], {WHOLE: 0.2})
-    return cost, np.cumsum([0.0, *weights]), draw(st.integers(0, 8)), draw(st.floats(0.5, 9))
+    chain = draw(st.lists(st.floats(0.5, 9), min_size=len(rows), max_size=len(rows)))
+    cost = CostTable(rows, [0], [verify], [chain], [draw(st.floats(0.5, 2))], {WHOLE: 0.2})
+    before = draw(st.integers(0, 8)), draw(st.floats(0.5, 9))
+    return cost, np.cumsum([0.0, *weights]), draw(st.integers(0, len(weights))), *before
 
 
 @given(decisions())
 def test_the_chosen_size_is_the_best_of_all(case):
     """Equal to brute force over every number of nodes, each padded to the next measured size."""
-    cost, phi, accepted, seconds = case
+    cost, phi, chain_nodes, accepted, seconds = case
     policy = BudgetPolicy(cost)
     drafted(policy, accepted, seconds)
     rate = max((1 + accepted) / seconds, 1 / cost.plain[0])
@@ -48,8 +53,9 @@ def test_the_chosen_size_is_the_best_of_all(case):
     for nodes in range(len(phi)):
         rows = next((i for i, n in enumerate(cost.rows) if n > nodes), None)
         if rows is not None:
-            values[nodes] = 1 + phi[nodes] - rate * cost.verify[0][rows]
-    choice = policy.choose(phi, 0)
+            table = cost.chain if nodes <= chain_nodes else cost.verify
+            values[nodes] = 1 + phi[nodes] - rate * table[0][rows]
+    choice = policy.choose(phi, 0, chain_nodes)
     assert choice.value == pytest.approx(max(values.values()))
     assert choice.value == pytest.approx(values[choice.nodes])
     assert choice.expected == phi[choice.nodes]
@@ -57,7 +63,9 @@ def test_the_chosen_size_is_the_best_of_all(case):
 
 def test_a_fall_in_value_is_no_end():
     """After a jump of the staircase many more nodes are nearly free."""
-    cost = CostTable([1, 2, 4, 16, 32], [0], [[1.0, 1.2, 3.0, 3.1, 9.0]], [1.0], {WHOLE: 0.2})
+    cost = CostTable(
+        [1, 2, 4, 16, 32], [0], [[1.0, 1.2, 3.0, 3.1, 9.0]], [[1.0, 1.2, 3.0, 3.1, 9.0]], [1.0], {WHOLE: 0.2}
+    )
     phi = np.cumsum([0.0, *np.linspace(0.7, 0.1, 31)])
     policy = BudgetPolicy(cost)
     values = 1 + phi[[0, 1, 3, 15]] - np.array(cost.verify[0][:4])
@@ -67,14 +75,6 @@ def test_a_fall_in_value_is_no_end():
 
 def test_worthless_drafts_get_no_nodes():
     assert BudgetPolicy(cost_table()).choose(np.zeros(20), 0).nodes == 0
-
-
-@given(st.lists(st.floats(0, 1), max_size=20))
-def test_expected_of_a_chain_is_that_of_its_tree(chances):
-    logs = np.log(np.maximum(chances, 1e-9))
-    np.testing.assert_allclose(
-        expected_of_chain(chances), DraftTree.chain(np.arange(len(chances) + 1), logs).expected_accepted(), atol=1e-5
-    )
 
 
 def pauses(policy, accepted, seconds, count):
@@ -93,7 +93,7 @@ def test_pauses_grow_while_plain_decoding_is_faster():
     policy = BudgetPolicy(cost_table())
     found = pauses(policy, 0, 2.0, 12 * PROBES)
     first = next(i for i, p in enumerate(found) if p)
-    assert first <= 2 * PROBES
+    assert first <= 3 * FIRST_PROBES
     grown = [min(FIRST_PAUSE * 2**i, LONGEST_PAUSE) for i in range(9)]
     assert found[first::PROBES][:9] == grown
     assert not any(p for i, p in enumerate(found[first:]) if i % PROBES)
@@ -148,7 +148,11 @@ def test_blocks_grow_again_when_survival_recovers():
 
 def test_a_block_is_no_longer_than_what_holds():
     """Always as many tokens as the shortest block has, never more."""
-    sizes = blocks(BudgetPolicy(cost_table(draft_share=0.6)), BLOCKS[0] - 1, 20 * FULL_BLOCK_EVERY)
+    sizes = blocks(
+        BudgetPolicy(cost_table(draft_share=0.6), known=Survival(WHOLE - 1, DECAY)),
+        BLOCKS[0] - 1,
+        20 * FULL_BLOCK_EVERY,
+    )
     assert set(sizes[-FULL_BLOCK_EVERY + 1 :]) <= {BLOCKS[0], WHOLE}
     assert sizes[-FULL_BLOCK_EVERY:].count(WHOLE) == 1
 
@@ -181,3 +185,13 @@ def test_trees_may_grow_to_twice_what_was_chosen(chosen):
         assert policy.choose(phi, 0).nodes == nodes
         assert policy.largest(0) >= min(2 * nodes, ROWS[-1] - 1)
         assert policy.largest(0) + 1 in ROWS
+
+
+def test_a_pause_goes_on_after_a_copy():
+    """Also at once, before the drafter is tried again."""
+    policy = BudgetPolicy(cost_table())
+    pauses(policy, 0, 2.0, 12)
+    while not (pause := policy.pause(0)):
+        drafted(policy, 0, 2.0)
+    policy.interrupted(pause - 3)
+    assert [policy.pause(0), policy.pause(0)] == [pause - 3, 0]
