@@ -11,7 +11,7 @@ from mlx_lm.models import llama, qwen3, qwen3_moe
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.target import DenseTarget, make_target
+from mlx_ddtree.target import TreeTarget, make_target
 
 from .training.tiny import EOS, MASK, make_tokenizer
 
@@ -21,7 +21,7 @@ SHARPNESS = 4.0
 
 def small_target(
     family="qwen3", *, tied=True, kv_heads=2, rope_scaling=None, bits=None, layers=3, vocab=64, hidden=32, seed=0
-) -> DenseTarget:
+) -> TreeTarget:
     common = {
         "model_type": family,
         "hidden_size": hidden,
@@ -53,11 +53,11 @@ def small_target(
         nn.quantize(model, group_size=32, bits=bits)
     mx.eval(model.parameters())
     target = make_target(model)
-    assert isinstance(target, DenseTarget)
+    assert isinstance(target, TreeTarget)
     return target
 
 
-def small_drafter(target: DenseTarget, *, layers=2, block_size=8, taps=(0, 1, 2), seed=1, **config) -> DFlashDrafter:
+def small_drafter(target: TreeTarget, *, layers=2, block_size=8, taps=(0, 1, 2), seed=1, **config) -> DFlashDrafter:
     values = {
         "architectures": ["DFlashDraftModel"],
         "hidden_size": target.hidden_size,
@@ -87,7 +87,7 @@ def sharpen(model: nn.Module) -> None:
     model.update(tree_map(lambda p: p * SHARPNESS if p.ndim > 1 else p, model.parameters()))
 
 
-def save_target(folder: Path, target: DenseTarget, **config: object) -> None:
+def save_target(folder: Path, target: TreeTarget, **config: object) -> None:
     """A target's folder as it lies on the Hub: config.json, bf16 weights, tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {key: value for key, value in vars(target.args).items() if value is not None}

@@ -20,10 +20,11 @@ def commit(state: DecodeState, path: Sequence[int], verification: Verification, 
     """
     kept = path[: len(token_ids) + 1]
     whole = len(token_ids) == len(path)
-    state.pair.target.commit(state.target_cache, state.length, kept)
-    if len(verification.chosen) == 1 and state.exact == state.length:
-        state.exact += 1
+    verification.pending.commit(kept)
+    alone = len(verification.chosen) == 1 and state.exact == state.length
     state.length += len(kept)
+    if alone:
+        state.mark_exact()
     if state.drafter_cache and verification.features is not None:
         state.append_features(mx.take(verification.features, mx.array(list(kept)), axis=1))
     state.root = token_ids[-1] if whole else None

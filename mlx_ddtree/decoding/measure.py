@@ -139,9 +139,11 @@ def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable
     tree = DraftTree(np.full(rows, state.root, np.int32), parents.astype(np.int32), depths, np.zeros(rows, np.float32))
     plan = RoundPlan("ddtree", None, "auto", Sampler(), parity=ParityBounds(1e-9))
 
+    target, before = state.pair.target, state.pair.target.mark(state.target_cache)
+
     def once() -> None:
         verify(state, tree, plan)
-        state.pair.target.commit(state.target_cache, state.length, [])
+        target.rewind(state.target_cache, before)
 
     return once
 
@@ -149,11 +151,12 @@ def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable
 def _plain_step(state: DecodeState) -> float:
     """Seconds of a step in a run of plain decoding, undone again; the run's first step waits and is left out."""
     length, root, tokens = state.length, state.root, list(state.token_ids)
+    before = state.pair.target.mark(state.target_cache)
     plan, times = RoundPlan("ar", 1, 0, Sampler()), []
     start = perf_counter()
     for _ in plain_rounds(state, plan, len, Clock(), lambda done: done < PLAIN_STEPS):
         times.append(perf_counter() - start)
         start = perf_counter()
-    state.pair.target.commit(state.target_cache, length, [])
+    state.pair.target.rewind(state.target_cache, before)
     state.length, state.root, state.token_ids, state.features = length, root, tokens, []
     return median(times[1:])

@@ -103,7 +103,7 @@ def split_cache(pair: Pair, cache: list[Any] | None, method: str) -> tuple[list[
         target_cache = pair.target.make_cache()
         drafter_cache = pair.drafter.make_cache() if drafts and pair.drafter else []
     else:
-        layers = len(pair.target.model.layers)
+        layers = pair.target.num_caches
         if len(cache) not in (layers, layers + drafter_layers):
             raise OptionError(
                 f"the prompt cache has {len(cache)} layers; this pair's has {layers + drafter_layers} "

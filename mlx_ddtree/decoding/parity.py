@@ -15,7 +15,7 @@ What could matter is a bound that is measured on the loaded pair, twice the larg
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
@@ -35,7 +35,7 @@ SAMPLE = (
     "def sum_even(numbers: list[int]) -> int:\n    return sum(n for n in numbers if n % 2 == 0)\n"
 )
 STEPS = 48
-WIDTHS = (4, 8, 16)
+WIDTHS = (2, 4, 8, 16)
 HIGH = 8
 """Logits of a row that could become the best."""
 SAFETY = 2.0
@@ -46,9 +46,11 @@ def measure_parity(pair: Pair) -> ParityBounds:
     high logits, against plain decoding of the same text."""
     target, prompt = pair.target, sample_prompt(pair)
     tokens, plain = _plainly(target, prompt)
-    by_rows = [_by_rows(target, prompt, tokens, width) for width in WIDTHS]
-    rows = max(_change(plain, logits) for logits, _ in by_rows)
-    cache = _change(plain, _one_row(target, prompt, tokens, by_rows[1][1]))
+    rows, cache = 0.0, 0.0
+    for width in WIDTHS:
+        by_rows, places, alone = _by_rows(target, prompt, tokens, width)
+        rows = max(rows, _change(plain, by_rows))
+        cache = max(cache, _change(plain[places], alone))
     return ParityBounds(SAFETY * rows, SAFETY * cache)
 
 
@@ -56,11 +58,11 @@ def remake_cache(state: DecodeState) -> None:
     """Compute the rows behind `state.exact` again, one at a time, as plain decoding would have."""
     target, cache = state.pair.target, state.target_cache
     first = len(state.token_ids) - 1 - (state.length - state.exact)  # the root, the last token, is not cached
-    target.commit(cache, state.exact, [])
+    target.rewind(cache, state.exact_mark)
     for token in state.token_ids[first:-1]:
         hidden, _ = target.forward(mx.array([[token]]), cache)
         mx.async_eval(hidden, [c.state for c in cache])
-    state.exact = state.length
+    state.mark_exact()
 
 
 def sample_prompt(pair: Pair) -> list[int]:
@@ -83,27 +85,25 @@ def _plainly(target: Target, prompt: list[int]) -> tuple[list[int], NDArray[np.f
     return tokens[:-1], np.concatenate(rows)
 
 
-def _by_rows(target: Target, prompt: list[int], tokens: list[int], width: int) -> tuple[NDArray[np.float32], list[Any]]:
-    """The same logits, `width` rows at a time, as trees are verified; and the cache."""
-    cache, rows = target.make_cache(), []
+def _by_rows(
+    target: Target, prompt: list[int], tokens: list[int], width: int
+) -> tuple[NDArray[np.float32], list[int], NDArray[np.float32]]:
+    """The same logits, `width` rows at a time, as trees are verified; and for the places between two such
+    forwards the same by a row of its own, over the cache that they have filled."""
+    cache, rows, places, alone = target.make_cache(), [], [], []
     target.forward(mx.array([prompt[:-1]]), cache)
     for start in range(0, len(tokens), width):
         part = np.array(tokens[start : start + width])
+        between = target.mark(cache)
+        hidden, _ = target.forward(mx.array(part[:1])[None], cache)
+        alone.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
+        places.append(start)
+        target.rewind(cache, between)
         length = len(prompt) - 1 + start
-        hidden, _ = target.forward_tree(mx.array(part)[None], DraftTree.chain(part), length, cache)
-        target.commit(cache, length, range(len(part)))
+        hidden, _, pending = target.forward_tree(mx.array(part)[None], DraftTree.chain(part), length, cache)
+        pending.commit(range(len(part)))
         rows.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
-    return np.concatenate(rows), cache
-
-
-def _one_row(target: Target, prompt: list[int], tokens: list[int], cache: list[Any]) -> NDArray[np.float32]:
-    """The same logits a row at a time, over a cache that was filled by several rows at a time."""
-    rows = []
-    for place in range(len(tokens) - 1, -1, -1):  # backwards: a row only spoils what lies behind it
-        target.commit(cache, len(prompt) - 1 + place, [])
-        hidden, _ = target.forward(mx.array([[tokens[place]]]), cache)
-        rows.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
-    return np.concatenate(rows[::-1])
+    return np.concatenate(rows), places, np.concatenate(alone)
 
 
 def _change(plain: NDArray[np.float32], by_rows: NDArray[np.float32]) -> float:

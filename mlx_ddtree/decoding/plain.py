@@ -53,22 +53,23 @@ def plain_rounds(
             if not more(done):
                 return
     bound = 0.0 if state.exact == state.length else plan.parity.cache
-    with state.all_or_nothing():
+    with state.all_or_nothing() as before:
         ahead: Step | None = _step(state, plan, mx.array([state.root]), bound)
         state.length, state.root = state.length + 1, None
     for done in count(1):
         assert ahead is not None
         chosen, logits, margin = ahead
-        with clock("verify"), state.all_or_nothing():
+        with clock("verify"), state.all_or_nothing() as after:
             goes_on = more(done)
             ahead = _step(state, plan, chosen, bound) if goes_on else None
             token = int(chosen.tolist()[0])  # type: ignore[index,arg-type]
             if margin is not None and float(margin.item()) < bound:  # type: ignore[arg-type]
-                state.back_to_root(steps=2 if goes_on else 1)
+                state.back_to_root(before, steps=2 if goes_on else 1)
                 return
             state.token_ids.append(token)
             if not bound:
-                state.exact = state.length
+                state.mark_exact(after)
+            before = after
             if goes_on:
                 state.length += 1
             else:

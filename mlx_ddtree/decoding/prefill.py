@@ -32,5 +32,6 @@ def prefill(state: DecodeState, prompt: Sequence[int], step_size: int, progress:
         state.length += len(chunk)
         report(start + len(chunk), len(prompt))
         mx.clear_cache()
-    state.exact, state.root = state.length, prompt[-1]
+    state.root = prompt[-1]
+    state.mark_exact()
     state.token_ids = list(prompt)

@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import Verification, verify
+from mlx_ddtree.target.cache import Mark
 from mlx_ddtree.tree import DraftTree, accept, build_tree
 from mlx_ddtree.tree.profile import TRUSTING, ParityBounds
 
@@ -99,7 +100,7 @@ def decode_round(
         token, a stop string or the length limit may stand inside an accepted path).
     """
     assert state.root is not None
-    with state.all_or_nothing():
+    with state.all_or_nothing() as before:
         alone = state.near_tie
         tree = DraftTree.root(state.root) if alone else propose(state.root)
         with clock("verify"):
@@ -108,10 +109,10 @@ def decode_round(
             sure = verification.sure(path, plan.parity.rows)
             if not sure:  # a near tie right after the root
                 alone, tree, path, sure = True, DraftTree.root(state.root), [0], [0]
-                verification = verify_again(state, tree, plan)
+                verification = verify_again(state, before, tree, plan)
             if plan.parity.cache and len(tree) == 1 and verification.closer(plan.parity.cache):
                 remake_cache(state)
-                verification = verify_again(state, tree, plan)
+                verification = verify(state, tree, plan)
         with clock("commit"):
             state.near_tie = len(sure) < len(path)
             chosen = [verification.chosen[node] for node in sure]
@@ -122,9 +123,9 @@ def decode_round(
     return Round(tokens, logits, tree, sure, chosen, alone, kind)
 
 
-def verify_again(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification:
-    """Another tree, or the same on another cache, in place of the one whose rows await the commit."""
-    state.pair.target.commit(state.target_cache, state.length, [])
+def verify_again(state: DecodeState, before: Mark, tree: DraftTree, plan: RoundPlan) -> Verification:
+    """Another tree in place of the one whose rows await the commit."""
+    state.pair.target.rewind(state.target_cache, before)
     return verify(state, tree, plan)
 
 

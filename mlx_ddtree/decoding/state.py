@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.target.cache import Mark
 
 
 @dataclass
@@ -21,7 +22,7 @@ class DecodeState:
     features: pieces (1, m, taps * D), in order, of the committed tokens that the drafter has not seen;
         they wait here because extending the drafter's cache by many tokens costs as much as by one.
     exact: tokens in the target's cache that were computed as plain decoding would: the prompt, and what
-        followed it a row at a time.
+        followed it a row at a time; exact_mark: where the cache stood then.
     near_tie: whether what follows the root is to be decided by a row of its own.
     token_ids: prompt and output of this call, root included; what logits processors see.
     """
@@ -33,6 +34,7 @@ class DecodeState:
     root: int | None
     features: list[mx.array] = field(default_factory=list)
     exact: int = 0
+    exact_mark: Mark = field(default_factory=list)
     near_tie: bool = False
     token_ids: list[int] = field(default_factory=list)
 
@@ -46,26 +48,32 @@ class DecodeState:
         return mx.zeros((1, 0, drafter.num_taps * drafter.config.hidden_size), drafter.hidden_norm.weight.dtype)
 
     @contextmanager
-    def all_or_nothing(self) -> Iterator[None]:
-        """Undo every change of the block if it raises, Ctrl-C included."""
+    def all_or_nothing(self) -> Iterator[Mark]:
+        """Undo every change of the block if it raises, Ctrl-C included.  Gives the mark of the target's cache."""
         drafted, features, root, tokens = self.drafted_length, list(self.features), self.root, len(self.token_ids)
-        length = self.length
+        length, marked = self.length, self.pair.target.mark(self.target_cache)
         try:
-            yield
+            yield marked
         except BaseException:
             for layer_cache in self.drafter_cache:
                 layer_cache.offset = drafted
-            self.pair.target.commit(self.target_cache, length, [])
+            self.pair.target.rewind(self.target_cache, marked)
             self.features, self.root, self.length = features, root, length
             del self.token_ids[tokens:]
             raise
 
-    def back_to_root(self, steps: int) -> None:
-        """Take back the last `steps` steps of plain decoding, the first of which decided the token after
-        the last one of `token_ids`: that is to be decided again, by a row alone."""
+    def mark_exact(self, marked: Mark | None = None) -> None:
+        """All `length` tokens were computed as plain decoding would; marked: the cache then, if not now."""
+        self.exact = self.length
+        self.exact_mark = self.pair.target.mark(self.target_cache) if marked is None else marked
+
+    def back_to_root(self, marked: Mark, steps: int) -> None:
+        """Take back the last `steps` steps of plain decoding, before which the target's cache was `marked`.
+        The first of them decided the token after the last one of `token_ids`: that is to be decided again, by
+        a row alone."""
         self.length -= 1
         self.root, self.near_tie = self.token_ids[-1], True
-        self.pair.target.commit(self.target_cache, self.length, [])
+        self.pair.target.rewind(self.target_cache, marked)
         for _ in range(steps if self.drafter_cache else 0):
             if self.features:  # a step's features are a piece of one row
                 self.features.pop()

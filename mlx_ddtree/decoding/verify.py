@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mlx_ddtree.decoding.sampling import choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.kernels.topk import top_margins
+from mlx_ddtree.target.cache import Pending
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tree.cost import ROWS
 
@@ -23,17 +24,19 @@ ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
 
 @dataclass(frozen=True)
 class Verification:
-    """The target's answer to a tree of N nodes, root included; its KV rows await the commit.
+    """The target's answer to a tree of N nodes, root included; its rows await the commit.
 
     chosen: N token ids, what the target says after each node.
     logits: (N, V), evaluated.
     features: (1, rows, taps * D), or None without taps.
+    pending: the rows in the target's caches.
     margins: (N,) between the two best logits of each node; None where nobody asked.
     """
 
     chosen: list[int]
     logits: mx.array
     features: mx.array | None
+    pending: Pending
     margins: NDArray[np.float32] | None = None
 
     def sure(self, path: list[int], bound: float) -> list[int]:
@@ -63,20 +66,17 @@ def padded_rows(rows: int, budget: int | Literal["auto"]) -> int:
 def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification:
     """Run the target over the tree and let it choose a token after every node.
 
-    Only the tree's own rows go through the LM head, padding does not.  Chains, the root alone
-    among them, take the plain causal path.
+    Only the tree's own rows go through the LM head, padding does not.  Chains need no padding: their
+    attention takes the plain causal path.
     """
     target, nodes = state.pair.target, len(tree)
-    if tree.is_chain:
-        hidden, features = target.forward(mx.array(tree.token_ids)[None], state.target_cache)
-    else:
-        token_ids = np.full(padded_rows(nodes, plan.tree_budget), tree.token_ids[0])
-        token_ids[:nodes] = tree.token_ids
-        hidden, features = target.forward_tree(mx.array(token_ids)[None], tree, state.length, state.target_cache)
+    token_ids = np.full(nodes if tree.is_chain else padded_rows(nodes, plan.tree_budget), tree.token_ids[0])
+    token_ids[:nodes] = tree.token_ids
+    hidden, features, pending = target.forward_tree(mx.array(token_ids)[None], tree, state.length, state.target_cache)
     logits = target.unembed(hidden[0, :nodes])
     chosen, logits = choose_tokens(logits, tree, state.length + 1, state.token_ids, plan.sampler, plan.processors)
     guarded = (plan.parity.rows if nodes > 1 else plan.parity.cache) > 0 and is_greedy(plan.sampler)
     margins = top_margins(logits, chosen) if guarded else None
     mx.eval(chosen, logits, margins)  # the round's second and last wait: the walk needs the target's choices
     answers: list[int] = chosen.tolist()  # type: ignore[assignment]
-    return Verification(answers, logits, features, None if margins is None else np.asarray(margins))
+    return Verification(answers, logits, features, pending, None if margins is None else np.asarray(margins))

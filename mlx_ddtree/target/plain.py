@@ -10,6 +10,7 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.target.cache import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
 
@@ -23,6 +24,7 @@ class PlainTarget:
         self.args = model.args
         self.model_type: str = model.args.model_type
         self.taps: tuple[int, ...] = ()
+        self.num_caches = len(self.make_cache())
 
     @property
     def max_context(self) -> int | None:
@@ -41,14 +43,22 @@ class PlainTarget:
     def embed(self, token_ids: mx.array) -> mx.array:
         raise self._refusal()
 
-    def forward_tree(self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any]) -> Any:
-        raise self._refusal()
+    def forward_tree(
+        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any]
+    ) -> tuple[mx.array, None, Pending]:
+        """A root alone is a step of plain decoding; anything else is refused."""
+        if len(tree) > 1:
+            raise self._refusal()
+        return *self.forward(token_ids, cache), Pending()
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         """Plain decoding takes every cache."""
 
-    def commit(self, cache: Sequence[Any], start: int, path: Sequence[int]) -> None:
-        """A round of plain decoding appends one token; there is nothing to move."""
+    def mark(self, cache: Sequence[Any]) -> Mark:
+        return []
+
+    def rewind(self, cache: Sequence[Any], marked: Mark) -> None:
+        """Caches of unknown kinds cannot be turned back."""
 
     def _refusal(self) -> UnsupportedModelError:
         return UnsupportedModelError(

@@ -22,3 +22,9 @@ class TreeRope(nn.Module):
             return self.rope(x, offset=offset)
         rows = x.transpose(2, 1, 0, 3)  # (L, heads, 1, head_dim)
         return self.rope(rows, offset=offset[0]).transpose(2, 1, 0, 3)
+
+
+def take_positions(module: nn.Module) -> None:
+    """Let this attention module's rotary embedding take a position per row."""
+    if "rope" in module and not isinstance(module, TreeRope) and not isinstance(module.rope, TreeRope):
+        module.rope = TreeRope(module.rope)

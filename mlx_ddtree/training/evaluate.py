@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.target import DenseTarget
+from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.data import Example, make_batch
 from mlx_ddtree.training.loss import (
     Batch,
@@ -42,7 +42,7 @@ class Evaluation:
 
 def evaluate(
     drafter: DFlashDrafter,
-    target: DenseTarget,
+    target: TreeTarget,
     examples: Sequence[Example],
     *,
     anchors: int,
@@ -76,7 +76,7 @@ def evaluate(
 
 
 def _slot_scores(
-    drafter: DFlashDrafter, target: DenseTarget, context: Sequence[KeysValues], blocks: Blocks
+    drafter: DFlashDrafter, target: TreeTarget, context: Sequence[KeysValues], blocks: Blocks
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """By slot (L,): summed cross-entropy, right tokens, and tokens counted."""
     hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), context, blocks.anchors)[:, :, 1:]
@@ -94,7 +94,7 @@ def _slot_scores(
 
 def chain_rounds(
     drafter: DFlashDrafter,
-    target: DenseTarget,
+    target: TreeTarget,
     batch: Batch,
     context: Sequence[KeysValues],
     which: NDArray[np.bool_],

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.target import DenseTarget
+from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.checkpoint import describe_run, load_checkpoint, save_checkpoint
 from mlx_ddtree.training.data import Example, batch_order, make_batch, split_held_out
 from mlx_ddtree.training.evaluate import Evaluation, evaluate
@@ -102,7 +102,7 @@ class Trainer:
     """One run of `settings` over `examples`; `output` receives drafter, checkpoint and log.jsonl."""
 
     def __init__(
-        self, target: DenseTarget, drafter: DFlashDrafter, examples: Sequence[Example], output: Path, settings: Settings
+        self, target: TreeTarget, drafter: DFlashDrafter, examples: Sequence[Example], output: Path, settings: Settings
     ) -> None:
         self.target, self.drafter, self.output, self.settings = target, drafter, output, settings
         target.taps = drafter.config.target_layer_ids or ()

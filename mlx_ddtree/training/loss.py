@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.drafter.model import DFlashAttention, DFlashDrafter
-from mlx_ddtree.target import DenseTarget
+from mlx_ddtree.target import TreeTarget
 
 KeysValues = tuple[mx.array, mx.array]
 HEAD_CHUNK = 1 << 24
@@ -82,7 +82,7 @@ def make_blocks(batch: Batch, anchors: NDArray[np.int32], block_size: int, mask_
     return Blocks(mx.array(anchors), mx.array(token_ids), mx.array(labels), mx.array(weights.astype(np.float32)))
 
 
-def target_features(target: DenseTarget, token_ids: mx.array) -> mx.array:
+def target_features(target: TreeTarget, token_ids: mx.array) -> mx.array:
     """(S, n) -> features (S, n, taps * D), float32 and frozen; layers above the last tap are never computed."""
     _, features = target.forward(token_ids, target.make_cache())
     assert features is not None, "the target's taps are not set"
@@ -169,13 +169,13 @@ def _bias(visible: mx.array) -> mx.array:
     return mx.where(visible, mx.array(0.0), mx.array(-math.inf))
 
 
-def slot_logits(target: DenseTarget, drafter: DFlashDrafter, hidden: mx.array) -> mx.array:
+def slot_logits(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array) -> mx.array:
     """(..., D) -> float32 (..., V), with the target's own head, as drafting computes them."""
     return drafter.scale_logits(target.unembed(hidden).astype(mx.float32))
 
 
 def head_loss(
-    target: DenseTarget, drafter: DFlashDrafter, hidden: mx.array, labels: mx.array, weights: mx.array
+    target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, labels: mx.array, weights: mx.array
 ) -> mx.array:
     """Sum of weights * cross-entropy of rows (R, D) against labels (R,): a scalar.
 
@@ -196,7 +196,7 @@ def head_loss(
 
 
 def _head_gradient(
-    target: DenseTarget, drafter: DFlashDrafter, hidden: mx.array, labels: mx.array
+    target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, labels: mx.array
 ) -> tuple[mx.array, mx.array]:
     """Cross-entropy (R,) of every row and its gradient by `hidden`, (R, D) float32."""
     raw = target.unembed(hidden)
@@ -222,7 +222,7 @@ def shards(sequences: int, streams: Sequence[mx.Stream]) -> list[tuple[mx.Stream
     return [(stream, slice(first, last)) for stream, first, last in parts if first < last]
 
 
-def batch_features(target: DenseTarget, batch: Batch, streams: Sequence[mx.Stream]) -> list[mx.array]:
+def batch_features(target: TreeTarget, batch: Batch, streams: Sequence[mx.Stream]) -> list[mx.array]:
     """The shards' features, evaluated: apart from the drafter's graph, the streams overlap fully."""
     features = []
     for stream, rows in shards(len(batch.lengths), streams):
@@ -235,7 +235,7 @@ def batch_features(target: DenseTarget, batch: Batch, streams: Sequence[mx.Strea
 
 def batch_loss(
     drafter: DFlashDrafter,
-    target: DenseTarget,
+    target: TreeTarget,
     features: Sequence[mx.array],
     blocks: Blocks,
     streams: Sequence[mx.Stream],
@@ -252,7 +252,7 @@ def batch_loss(
     return mx.stack(sums).sum() / mx.maximum(blocks.weights.sum(), 1e-9)
 
 
-def embed_blocks(target: DenseTarget, token_ids: mx.array) -> mx.array:
+def embed_blocks(target: TreeTarget, token_ids: mx.array) -> mx.array:
     """(S, A, B) -> frozen float32 (S, A, B, D)."""
     flat = token_ids.reshape(token_ids.shape[0], -1)
     return mx.stop_gradient(target.embed(flat).astype(mx.float32).reshape(*token_ids.shape, -1))

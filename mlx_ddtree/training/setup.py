@@ -16,12 +16,12 @@ from mlx_ddtree.drafter.load import load_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, OptionError, UnsupportedModelError
 from mlx_ddtree.pair import check_pair
-from mlx_ddtree.target import DenseTarget, Target
+from mlx_ddtree.target import Target, TreeTarget
 
 
-def require_dense(target: Target) -> DenseTarget:
+def require_dense(target: Target) -> TreeTarget:
     """Only targets with an adapter have features to learn from."""
-    if not isinstance(target, DenseTarget):
+    if not isinstance(target, TreeTarget):
         raise UnsupportedModelError(f"model type {target.model_type!r} has no adapter here, so no drafter can learn it")
     return target
 
@@ -40,7 +40,7 @@ def mask_token(tokenizer: TokenizerWrapper, vocab_size: int, given: int | None =
 
 
 def default_config(
-    target: DenseTarget, mask_token_id: int, *, layers: int = 5, taps: int = 5, block_size: int = 16
+    target: TreeTarget, mask_token_id: int, *, layers: int = 5, taps: int = 5, block_size: int = 16
 ) -> DrafterConfig:
     """A drafter with the target's own widths, heads and RoPE."""
     args, tap_count = target.args, min(taps, target.num_layers - 2)
@@ -71,7 +71,7 @@ def default_config(
     )
 
 
-def new_drafter(config: DrafterConfig, target: DenseTarget, seed: int) -> DFlashDrafter:
+def new_drafter(config: DrafterConfig, target: TreeTarget, seed: int) -> DFlashDrafter:
     """Random float32 weights, a function of the seed; the final norm is the target's.
 
     The drafter speaks through the target's head, which expects rows of that norm's scale: after 60
@@ -79,12 +79,12 @@ def new_drafter(config: DrafterConfig, target: DenseTarget, seed: int) -> DFlash
     """
     mx.random.seed(seed)
     drafter = DFlashDrafter(config, len(config.target_layer_ids or ()))
-    drafter.norm.weight = mx.array(target.model.model.norm.weight.astype(mx.float32))
+    drafter.norm.weight = mx.array(target.text.model.norm.weight.astype(mx.float32))
     mx.eval(drafter.parameters())
     return drafter
 
 
-def start_from(folder: Path, target: DenseTarget, block_size: int | None = None) -> DFlashDrafter:
+def start_from(folder: Path, target: TreeTarget, block_size: int | None = None) -> DFlashDrafter:
     """An existing drafter in float32, to train on; its own block size unless another is given."""
     drafter = load_drafter(folder)
     if drafter.config.quantization is not None:

@@ -3,26 +3,25 @@
 This machine's own kernels differ by 1e-5 at most, so near ties would never show.
 """
 
-from mlx_ddtree.target.dense import DenseTarget
+from mlx_ddtree.target import TreeTarget
 
 
-class _Rounded:
-    """Stands in for a decoder layer: its output keeps `bits` bits wherever there are several rows."""
+def _rounded(own, factor):
+    class Rounded(own):
+        def __call__(self, *args, **kwargs):
+            hidden = super().__call__(*args, **kwargs)
+            if hidden.shape[1] == 1:
+                return hidden
+            scaled = hidden * factor  # Veltkamp's splitting
+            return scaled - (scaled - hidden)
 
-    def __init__(self, layer, bits):
-        self.layer, self.self_attn = layer, layer.self_attn
-        self.factor = float(2 ** (24 - bits) + 1)
-
-    def __call__(self, hidden, mask, cache):
-        hidden = self.layer(hidden, mask, cache)
-        if hidden.shape[1] == 1:
-            return hidden
-        scaled = hidden * self.factor  # Veltkamp's splitting
-        return scaled - (scaled - hidden)
+    return Rounded
 
 
-def round_blocks(target: DenseTarget, bits: int) -> DenseTarget:
+def round_blocks(target: TreeTarget, bits: int) -> TreeTarget:
     """Let the forwards of several rows keep `bits` bits between layers; in place."""
-    inner = target.model.model
-    inner.layers = [_Rounded(layer, bits) for layer in inner.layers]
+    taps, target.taps = target.taps, ()
+    for layer in target.layers:
+        layer.__class__ = _rounded(type(layer), float(2 ** (24 - bits) + 1))
+    target.taps = taps
     return target

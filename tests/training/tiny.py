@@ -6,7 +6,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from mlx_ddtree.target import DenseTarget
+from mlx_ddtree.target import TreeTarget
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \n.:"
 VOCAB, EOS, MASK = 64, 0, 1
@@ -20,7 +20,7 @@ def make_target(layers=4):
         rms_norm_eps=1e-6, vocab_size=VOCAB, num_key_value_heads=2, max_position_embeddings=512, rope_theta=1e4,
         head_dim=8, tie_word_embeddings=True,
     )  # fmt: skip
-    target = DenseTarget(qwen3.Model(args))
+    target = TreeTarget(qwen3.Model(args))
     mx.eval(target.model.parameters())
     return target
 

@@ -1,0 +1,104 @@
+"""An mlx-lm model as a target: it runs its own code, with taps, and under a draft tree when asked.
+
+Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
+experts) stays mlx-lm's.  Three things are changed on this instance, and none of them changes what the model
+computes for mlx-lm: rotary embeddings also take a position per row (target/rope.py), tapped layers leave
+their output (target/taps.py), and gated delta layers also take a tree (target/gated_delta.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import make_prompt_cache
+
+from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
+from mlx_ddtree.target.gated_delta import take_trees
+from mlx_ddtree.target.rope import take_positions
+from mlx_ddtree.target.taps import tap
+from mlx_ddtree.tree import DraftTree
+
+
+class TreeTarget:
+    """Families whose layers are attention or gated delta layers over caches that can hold a tree."""
+
+    supports_trees = True
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        # Multimodal checkpoints keep the text model apart.
+        text: Any = model.language_model if "language_model" in model else model
+        self.text, self.args = text, text.args
+        self.hidden_size: int = self.args.hidden_size
+        self.vocab_size: int = self.args.vocab_size
+        self.layers: list[nn.Module] = text.model.layers
+        self.num_layers = len(self.layers)
+        self.num_caches = len(self.make_cache())  # layers that share keys share a cache
+        self._taps: tuple[int, ...] = ()
+        self._tapped: dict[int, mx.array] = {}
+        for layer in self.layers:
+            for module in layer.modules():
+                take_positions(module)
+                take_trees(module)
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Layers whose outputs are the features."""
+        return self._taps
+
+    @taps.setter
+    def taps(self, taps: Sequence[int]) -> None:
+        self._taps = tuple(taps)
+        tap(self.layers, self._taps, self._tapped)
+
+    @property
+    def max_context(self) -> int | None:
+        """Positions the model was made for, or None when its config does not say."""
+        return getattr(self.args, "max_position_embeddings", None)
+
+    def make_cache(self) -> list[Any]:
+        return make_prompt_cache(self.model)
+
+    def embed(self, token_ids: mx.array) -> mx.array:
+        """(1, n) int -> (1, n, D)."""
+        return self.text.model.embed_tokens(token_ids)
+
+    def unembed(self, hidden: mx.array) -> mx.array:
+        """(..., D) normalised hidden states -> (..., V) logits."""
+        head = self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens.as_linear
+        logits, cap = head(hidden), getattr(self.args, "final_logit_softcapping", None)
+        return logits if cap is None else mx.tanh(logits / cap) * cap
+
+    def forward(self, token_ids: mx.array, cache: Sequence[Any]) -> tuple[mx.array, mx.array | None]:
+        """Consecutive tokens (1, n), which stay in the cache -> normalised hidden states (1, n, D), features
+        (1, n, taps * D)."""
+        hidden = self.text.model(token_ids, cache=list(cache))
+        features = mx.concatenate([self._tapped[i] for i in self.taps], axis=-1) if self.taps else None
+        self._tapped.clear()
+        return hidden, features
+
+    def forward_tree(
+        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any]
+    ) -> tuple[mx.array, mx.array | None, Pending]:
+        """The same for a tree's rows (1, N), padded behind the tree's own; they await the commit.
+
+        A root alone is a step of plain decoding, computed as such, and stays.
+        """
+        if token_ids.shape[1] == 1:
+            return *self.forward(token_ids, cache), Pending()
+        views = tree_views(cache, tree, start, token_ids.shape[1])
+        return *self.forward(token_ids, views), Pending(views)
+
+    def check_cache(self, cache: Sequence[Any]) -> None:
+        check_cache(cache)
+
+    def mark(self, cache: Sequence[Any]) -> Mark:
+        """Where the caches stand, for `rewind`."""
+        return mark(cache)
+
+    def rewind(self, cache: Sequence[Any], marked: Mark) -> None:
+        """Undo everything since `mark`."""
+        rewind(cache, marked)
