@@ -129,7 +129,7 @@ FAMILIES = {
     "deepseek_v3": LATENT,
     "kimi_k25": {"model_type": "kimi_k25", "text_config": {**COMMON, **LATENT}},
     "minimax": {
-        "model_type": "minimax",
+        "model_type": "minimax_m2",  # as the public checkpoints say; mlx-lm's file is minimax
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
         "shared_intermediate_size": 32,

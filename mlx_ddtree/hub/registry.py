@@ -20,7 +20,7 @@ PAIRS: dict[str, str] = {
     "moonshotai/Kimi-K2.5": "z-lab/Kimi-K2.5-DFlash",
 }
 """Target repository -> drafter repository, as their authors list them.  A pair stands here as soon as
-its drafter is public; whether its architecture can verify trees yet, `target.ADAPTERS` says."""
+its drafter is public; whether its architecture can verify trees yet, `target.TREE_FAMILIES` says."""
 
 _QUANTISATION = re.compile(r"-(mlx|dwq|awq|gptq|[0-9]+(\.[0-9]+)?bit|bf16|fp16|mxfp[48]|nvfp4|q[2-8]|gs[0-9]+)$")
 

@@ -23,12 +23,17 @@ TREE_FAMILIES = (
     "qwen3_moe",
     "qwen3_next",
 )
-"""mlx-lm model types that pass the losslessness battery (tests/target); every other type decodes plainly."""
+"""mlx-lm's model files that pass the losslessness battery (tests/families.py); every other decodes plainly."""
 
 
 def make_target(model: nn.Module) -> Target:
-    """The adapter for a loaded mlx-lm model."""
-    return TreeTarget(model) if model.args.model_type in TREE_FAMILIES else PlainTarget(model)
+    """The adapter for a loaded mlx-lm model.
+
+    Families are told by the file that the model's class comes from: mlx-lm maps many a config's model_type
+    (minimax_m2, mistral, kimi_k2, ...) to the file of another.
+    """
+    family = type(model).__module__.removeprefix("mlx_lm.models.")
+    return TreeTarget(model) if family in TREE_FAMILIES else PlainTarget(model)
 
 
 __all__ = ["TREE_FAMILIES", "PlainTarget", "Target", "TreeTarget", "make_target"]

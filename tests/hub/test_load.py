@@ -15,7 +15,9 @@ import pytest
 
 from mlx_ddtree import MlxDdtreeError, load, stream_generate
 from mlx_ddtree.errors import ConfigError, PairError, WeightsError
+from mlx_ddtree.target import TreeTarget
 
+from ..families import FAMILIES, tiny_target
 from ..helpers import save_drafter, save_target, small_drafter, small_target
 
 
@@ -59,6 +61,17 @@ def test_types_on_the_cpu(tmp_path):
     assert (layer.weight.dtype, layer.scales.dtype) == (mx.uint32, mx.bfloat16)
     assert pair.drafter.fc.weight.dtype == mx.bfloat16  # the drafter follows the target's activations
     assert len(answer(pair)) > 0
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "gpt_oss", "gemma4, shared keys"])
+def test_folders_of_other_families(name, tmp_path):
+    """Nested text configs, states, rings and shared keys, from disk to tokens."""
+    target = tiny_target(name)
+    save_target(tmp_path / "target", target, **FAMILIES[name])
+    save_drafter(tmp_path / "drafter", small_drafter(target))
+    pair = load(str(tmp_path / "target"), str(tmp_path / "drafter"))
+    assert isinstance(pair.target, TreeTarget)
+    assert answer(pair) == [t for r in stream_generate(pair, [5, 9, 23], 12, method="ar") for t in r.tokens]
 
 
 def test_a_quantised_drafter_beside_any_target(folders, tmp_path):

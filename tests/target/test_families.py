@@ -7,10 +7,11 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache, make_prompt_cache
 
-from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, TreeTarget, make_target
 from mlx_ddtree.tree import DraftTree
 
-from ..families import FAMILIES, tiny_target
+from ..families import FAMILIES, tiny_model, tiny_target
 
 RNG = np.random.default_rng(0)
 CONTEXTS = {"short": [3, 14, 15, 9, 26], "past the windows": RNG.integers(0, 64, 29).tolist()}
@@ -149,6 +150,19 @@ def test_the_models_own_call_is_what_it_was(target, context):
     hidden, _ = target.forward(mx.array([context]), target.make_cache())
     own = target.model(mx.array([context]), cache=make_prompt_cache(target.model))
     np.testing.assert_array_equal(np.array(target.unembed(hidden)), np.array(own))
+
+
+def test_every_family_is_covered():
+    """The battery runs on each, and each is told from its model."""
+    known = {type(tiny_target(name).model).__module__.split(".")[-1] for name in FAMILIES}
+    assert known | {"gemma4_text"} == set(TREE_FAMILIES)
+
+
+def test_other_models_decode_plainly():
+    target = make_target(tiny_model({"model_type": "olmo2"}))
+    assert isinstance(target, PlainTarget)
+    with pytest.raises(UnsupportedModelError, match=r"olmo2.*method='ar'"):
+        target.forward_tree(mx.array([[1, 2]]), TREES["chain"], 0, target.make_cache())
 
 
 def test_the_adapter_adds_no_parameters(target):
