@@ -29,7 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 8, 128
 """Tokens of plain decoding before the drafter is tried again."""
 RELIEF = 0.9
 """What a drafted round that pays leaves of the next pause."""
-FIRST_PROBES, PROBES = 2, 1
+FIRST_PROBES, PROBES = 4, 1
 """Drafted rounds before a pause may begin: of a text, and after a pause."""
 EXPECTED_SHARE = 0.25
 """Of an expected acceptance in what is learned from a round."""

@@ -91,7 +91,7 @@ def pauses(policy, accepted, seconds, count):
 def test_pauses_grow_while_plain_decoding_is_faster():
     """Doubling up to the longest, with the same few probes between them."""
     policy = BudgetPolicy(cost_table())
-    found = pauses(policy, 0, 2.0, 12 * PROBES)
+    found = pauses(policy, 0, 2.0, 30 * PROBES)
     first = next(i for i, p in enumerate(found) if p)
     assert first <= 3 * FIRST_PROBES
     grown = [min(FIRST_PAUSE * 2**i, LONGEST_PAUSE) for i in range(9)]
