@@ -139,7 +139,7 @@ FAMILIES = {
 """config.json by name; what a family does not give is COMMON's."""
 
 
-def tiny_model(config, *, seed=0, bits=None) -> nn.Module:
+def tiny_model(config, *, seed=0, bits=None, mode="affine") -> nn.Module:
     """A random model of any of mlx-lm's types from its config.json."""
     config = COMMON | config
     model_class, args_class = _get_classes(config)
@@ -147,7 +147,7 @@ def tiny_model(config, *, seed=0, bits=None) -> nn.Module:
     model = model_class(args_class.from_dict(config))
     sharpen(model)
     if bits is not None:
-        nn.quantize(model, group_size=32, bits=bits, class_predicate=_divisible)
+        nn.quantize(model, group_size=32, bits=bits, mode=mode, class_predicate=_divisible)
     mx.eval(model.parameters())
     return model
 

@@ -3,6 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache
 from mlx_lm.models.cache import make_prompt_cache as mlx_lm_cache
 
 from mlx_ddtree import make_prompt_cache, make_sampler
@@ -92,6 +93,23 @@ def test_a_prompt_cache_is_continued_as_in_mlx_lm(pair, method):
 def test_four_bit_weights(name):
     pair = tiny_pair(name, bits=4)
     assert our_tokens(pair, PROMPT, 64, tree_budget=9) == stock_tokens(pair, PROMPT, 64)
+
+
+def test_mxfp4_experts():
+    """gpt-oss as it is published."""
+    pair = tiny_pair("gpt_oss", bits=4, mode="mxfp4")
+    assert our_tokens(pair, PROMPT, 64, tree_budget=9) == stock_tokens(pair, PROMPT, 64)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: RotatingKVCache(24, keep=4), lambda: QuantizedKVCache(32, 8)], ids=["ring", "quantised"]
+)
+def test_other_caches_of_mlx_lm_are_taken(make):
+    pair = tiny_pair("qwen3", head_dim=32)
+    ours, stock = ([make() for _ in pair.target.layers] for _ in range(2))
+    assert our_tokens(pair, PROMPT, 64, tree_budget=9, prompt_cache=ours) == stock_tokens(
+        pair, PROMPT, 64, prompt_cache=stock
+    )
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
