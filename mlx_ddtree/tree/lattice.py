@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.tree.candidates import best_ranks
+
 
 @dataclass(slots=True)
 class Row:
@@ -54,22 +56,39 @@ def block_rows(
     return on or END
 
 
-def pairwise_rows(token_ids: NDArray[np.integer], log_probs: NDArray[np.floating]) -> Row:
+def pairwise_rows(
+    token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
+) -> Row:
     """The same for a drafter whose scores depend on the parent's token.
 
-    log_probs: (L, K, K) in any order; [d, r] scores the candidates of position d after candidate r of
+    spine, off_spine: (L, K, K) in any order; [d, r] scores the candidates of position d after candidate r of
     position d - 1.  At d = 0 the parent is the root and r = 0 is read.
     """
-    log_probs = _without_nan(log_probs)
-    order = np.argsort(-log_probs, axis=-1, kind="stable")
-    scores = np.take_along_axis(log_probs, order, -1).tolist()
-    rows: list[Row | None] = [None] * log_probs.shape[-1]
-    for depth in range(len(log_probs) - 1, -1, -1):
-        rows = [
-            Row(token_ids[depth][order[depth, r]].tolist(), scores[depth][r], [rows[c] for c in order[depth, r]])
-            for r in range(len(rows) if depth else 1)
-        ]
-    return rows[0] or END
+    on_scores = _without_nan(spine)
+    off_scores = on_scores if off_spine is None else _without_nan(off_spine)
+    on_path = best_ranks(on_scores)
+    on: Row | None = None
+    off: list[Row | None] = [None] * off_scores.shape[-1]
+    for depth in range(len(token_ids) - 1, -1, -1):
+        parent = on_path[depth - 1] if depth else 0
+        on = _row(token_ids[depth], on_scores[depth, parent], off, {int(on_path[depth]): on})
+        off = [_row(token_ids[depth], scores, off, {}) for scores in off_scores[depth]] if depth else []
+    return on or END
+
+
+def candidate_rows(
+    token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
+) -> Row:
+    """Whichever of the two fits the scores' shape."""
+    return (block_rows if spine.ndim == 2 else pairwise_rows)(token_ids, spine, off_spine)
+
+
+def _row(
+    tokens: NDArray[np.integer], scores: NDArray[np.floating], after: Sequence[Row | None], other: dict[int, Row | None]
+) -> Row:
+    """Candidates in any order as a row.  after: by candidate, their children's rows; `other` where it has one."""
+    order = np.argsort(-scores, kind="stable").tolist()
+    return Row(tokens[order].tolist(), scores[order].tolist(), [other.get(c, after[c]) for c in order])
 
 
 def add_chain(first: Row, token_ids: Sequence[int], scores: Sequence[float], off_spine: Sequence[Row] = ()) -> Row:
