@@ -123,12 +123,15 @@ def start_from(
     if drafter.config.quantization is not None:
         raise ConfigError(f"the drafter in {folder} is quantised and cannot be trained; start from its 16-bit original")
     taps = check_pair(target, drafter)
-    size = block_size or drafter.config.block_size
     drafter.config = replace(
-        drafter.config, target_layer_ids=taps, num_target_layers=target.num_layers, block_size=size
+        drafter.config,
+        target_layer_ids=taps,
+        num_target_layers=target.num_layers,
+        vocab_size=target.vocab_size,
+        block_size=block_size or drafter.config.block_size,
     )
     if dflash2 is not None and drafter.config.dflash2 is None:
-        v1, drafter = drafter, make_neutral(replace(drafter.config, dflash2=dflash2, vocab_size=target.vocab_size))
+        v1, drafter = drafter, make_neutral(replace(drafter.config, dflash2=dflash2))
         drafter.load_weights(list(flat(v1.parameters()).items()), strict=False)
     drafter.set_dtype(mx.float32)
     drafter.train()

@@ -66,14 +66,25 @@ def pairwise_rows(
     """
     on_scores = _without_nan(spine)
     off_scores = on_scores if off_spine is None else _without_nan(off_spine)
-    on_path = best_ranks(on_scores)
+    path = best_ranks(on_scores)
+    parents = np.concatenate([[0], path[:-1]]).astype(np.intp)[: len(path)]
+    on_rows = _ranked(token_ids, on_scores[np.arange(len(path)), parents])
+    off_rows = _ranked(np.broadcast_to(token_ids[:, None], off_scores.shape), off_scores)
     on: Row | None = None
     off: list[Row | None] = [None] * off_scores.shape[-1]
-    for depth in range(len(token_ids) - 1, -1, -1):
-        parent = on_path[depth - 1] if depth else 0
-        on = _row(token_ids[depth], on_scores[depth, parent], off, {int(on_path[depth]): on})
-        off = [_row(token_ids[depth], scores, off, {}) for scores in off_scores[depth]] if depth else []
+    for depth in range(len(path) - 1, -1, -1):
+        order, tokens, scores = (part[depth] for part in on_rows)
+        on = Row(tokens, scores, [on, *(off[c] for c in order[1:])])
+        rows = zip(*(part[depth] for part in off_rows), strict=True)
+        off = [Row(tokens, scores, [off[c] for c in order]) for order, tokens, scores in rows] if depth else off
     return on or END
+
+
+def _ranked(token_ids: NDArray[np.integer], scores: NDArray[np.floating]) -> tuple[list, list, list]:
+    """(places, tokens, scores), each a nested list, best first on the last axis."""
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    parts = order, np.take_along_axis(token_ids, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
+    return parts[0].tolist(), parts[1].tolist(), parts[2].tolist()
 
 
 def candidate_rows(
@@ -81,14 +92,6 @@ def candidate_rows(
 ) -> Row:
     """Whichever of the two fits the scores' shape."""
     return (block_rows if spine.ndim == 2 else pairwise_rows)(token_ids, spine, off_spine)
-
-
-def _row(
-    tokens: NDArray[np.integer], scores: NDArray[np.floating], after: Sequence[Row | None], other: dict[int, Row | None]
-) -> Row:
-    """Candidates in any order as a row.  after: by candidate, their children's rows; `other` where it has one."""
-    order = np.argsort(-scores, kind="stable").tolist()
-    return Row(tokens[order].tolist(), scores[order].tolist(), [other.get(c, after[c]) for c in order])
 
 
 def add_chain(first: Row, token_ids: Sequence[int], scores: Sequence[float], off_spine: Sequence[Row] = ()) -> Row:

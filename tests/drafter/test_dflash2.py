@@ -190,7 +190,10 @@ def test_quantised_weights(tmp_path):
     drafter = small_drafter2(rank=32)
     nn.quantize(drafter, group_size=32, bits=8)
     save2(tmp_path, drafter, dict(tree_flatten(drafter.parameters())), quantization={"group_size": 32, "bits": 8})
-    assert same(load_drafter(tmp_path), drafter)
+    loaded = load_drafter(tmp_path)
+    assert same(loaded, drafter)
+    candidates = mx.array([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]])
+    assert loaded.candidate_selector.edges(mx.array(9), mx.ones((2, 32)), candidates).shape == (2, 5, 5)
 
 
 ASSISTANT = {

@@ -204,3 +204,21 @@ def test_the_program_trains_one(tmp_path, monkeypatch, capsys):
     assert program.main([*command, "--output", str(tmp_path / "more"), "--init", str(output)]) == 0
     assert load_drafter(tmp_path / "more").config == config
     assert "tau" in capsys.readouterr().out
+
+
+def test_metas_layout_is_saved_in_the_common_one(tmp_path):
+    """What its file leaves out is known from the target."""
+    target = make_target()
+    silent = {"windows": (9,), "vocab_size": None}
+    drafter = new_drafter(
+        replace(default_config(target, MASK, layers=1, taps=2, block_size=BLOCK), **silent), target, 0
+    )
+    save_drafter(drafter, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["MuseGlimmerAssistantModel"]}
+    assert "vocab_size" not in config
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for dflash2 in (None, SHAPE):
+        started = start_from(tmp_path, target, dflash2=dflash2)
+        save_drafter(started, tmp_path / "saved")
+        assert load_drafter(tmp_path / "saved").config == started.config
+        assert started.config.vocab_size == VOCAB and started.config.causal == (False,)
