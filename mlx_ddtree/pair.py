@@ -46,7 +46,7 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     problems = []
     if config.hidden_size != target.hidden_size:
         problems.append(f"hidden size {config.hidden_size}, but the target's is {target.hidden_size}")
-    if config.vocab_size != target.vocab_size:
+    if config.vocab_size not in (None, target.vocab_size):
         problems.append(f"vocabulary of {config.vocab_size} tokens, but the target's has {target.vocab_size}")
     if min(taps) < 0 or max(taps) >= target.num_layers:
         problems.append(f"taps layers {taps}, but the target has layers 0..{target.num_layers - 1}")

@@ -17,12 +17,20 @@ from mlx_ddtree.hub.load import load_target
 from mlx_ddtree.training.data import Answering, read_examples, regenerate, usable
 from mlx_ddtree.training.loop import Settings, Trainer
 from mlx_ddtree.training.optimizer import OPTIMIZERS
-from mlx_ddtree.training.setup import default_config, mask_token, new_drafter, require_dense, start_from
+from mlx_ddtree.training.setup import (
+    default_config,
+    dflash2_shape,
+    mask_token,
+    new_drafter,
+    require_dense,
+    start_from,
+)
 
 EXAMPLES = """\
   mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30
   mlx_ddtree.train --model Qwen/Qwen3-4B --data chats.jsonl --output qwen3-4b-drafter --epochs 6
   mlx_ddtree.train --data corpus/*.py --no-regenerate --output my-drafter --layers 1 --block-size 8 --steps 2000
+  mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --dflash2 --init a-v1-drafter
   mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --resume
 """
 DEFAULT_EPOCHS = 6.0
@@ -49,7 +57,9 @@ def make_arguments() -> argparse.ArgumentParser:
     shape = parser.add_argument_group("drafter")
     shape.add_argument("--layers", type=cli.positive, help="default: 5")
     shape.add_argument("--taps", type=cli.positive, help="target layers it reads (default: 5)")
-    shape.add_argument("--block-size", type=cli.positive, metavar="B", help="default: 16")
+    shape.add_argument("--block-size", type=cli.positive, metavar="B", help="default: 16, with --dflash2 8")
+    shape.add_argument("--dflash2", action="store_true", help="a DFlash 2 drafter; with --init, made of a v1 drafter")
+    shape.add_argument("--selector-rank", type=cli.positive, metavar="R", help="of DFlash 2's selector (default: 256)")
     shape.add_argument("--mask-token", type=int, metavar="ID", help="default: the tokenizer's, or an unused id")
     _add_training_options(parser)
     return parser
@@ -94,12 +104,14 @@ def train(args: argparse.Namespace) -> int:
     if not args.no_regenerate:
         how = Answering(args.max_tokens, 32, args.sampled_share, args.temp, args.seed)
         examples = regenerate(target.model, loaded.tokenizer, examples, args.output / "responses.jsonl", how)
+    dflash2 = dflash2_shape(target, args.selector_rank) if args.dflash2 else None
     if args.init is not None:
-        drafter = start_from(args.init, target, args.block_size)
+        drafter = start_from(args.init, target, args.block_size, dflash2)
     else:
         token = mask_token(loaded.tokenizer, target.vocab_size, args.mask_token)
-        shape = {"layers": args.layers or 5, "taps": args.taps or 5, "block_size": args.block_size or 16}
-        drafter = new_drafter(default_config(target, token, **shape), target, args.seed)
+        block_size = args.block_size or (8 if dflash2 else 16)
+        shape = {"layers": args.layers or 5, "taps": args.taps or 5, "block_size": block_size}
+        drafter = new_drafter(default_config(target, token, **shape, dflash2=dflash2), target, args.seed)
     trainer = Trainer(target, drafter, usable(examples), args.output, settings)
     if args.resume:
         trainer.resume()

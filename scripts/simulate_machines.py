@@ -69,8 +69,11 @@ class Machine:
         return self.place < len(self.tokens)
 
     def candidates(self, block_size, top_k=None):
-        part = self.place, slice(block_size - 1), slice(top_k)
-        return Candidates(self.tokens[part], self.scores[part].astype(np.float32))
+        part = self.place, slice(block_size - 1)
+        found = Candidates(self.tokens[part], self.scores[part].astype(np.float32))
+        if found.pairwise:
+            return found.greedy() if top_k == 1 else found
+        return Candidates(found.token_ids[:, :top_k], found.log_probs[:, :top_k])
 
     def plain(self):
         self.seconds += self.cost.step(self.context)
@@ -99,11 +102,8 @@ class Machine:
 def play_fixed(cost, row, block_size, budget):
     machine = Machine(cost, row)
     while machine.going:
-        ids, scores = machine.candidates(block_size)
-        width = 1 if budget is None else len(ids[0])
-        tree = build_tree(
-            int(machine.answer[machine.place]), ids[:, :width], scores[:, :width], budget or block_size - 1
-        )
+        ids, scores = machine.candidates(block_size, 1 if budget is None else None)
+        tree = build_tree(int(machine.answer[machine.place]), ids, scores, budget or block_size - 1)
         machine.verify(tree, cost.drafting(block_size))
     return machine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -10,15 +11,18 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.drafter.dflash2 import selector_of
+from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
 from mlx_ddtree.kernels.topk import finish_top_k, start_top_k
-from mlx_ddtree.tree.planner import Candidates
+from mlx_ddtree.tree.candidates import Candidates
 
 
 class StartedDraft(NamedTuple):
-    """A draft under way on the device: what finish_top_k needs."""
+    """A draft under way on the device: what finish_top_k needs, or, of `pairs` candidates, finish_pairwise."""
 
     result: mx.array
     top_k: int
+    pairs: int = 0
 
 
 def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft:
@@ -27,24 +31,31 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
     if drafter is None:
         raise ValueError("a draft needs a drafter")
     block = mx.array([[state.root] + [drafter.config.mask_token_id] * (block_size - 1)])
-    hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache)
-    logits = drafter.scale_logits(target.unembed(hidden[0, 1:]))
-    top_k = min(top_k, logits.shape[-1])
-    result = start_top_k(logits, top_k)
-    mx.async_eval(result)
-    return StartedDraft(result, top_k)
+    hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache)[0, 1:]
+    logits = drafter.scale_logits(target.unembed(hidden))
+    if (selector := selector_of(drafter)) is None:
+        top_k = min(top_k, logits.shape[-1])
+        started = StartedDraft(start_top_k(logits, top_k), top_k)
+    else:  # it may lift a token from any place among its candidates: all of them are scored for any top_k
+        edges = partial(selector.edges, block[0, 0], hidden)
+        started = StartedDraft(start_pairwise(logits, selector.top_k, edges), top_k, selector.top_k)
+    mx.async_eval(started.result)
+    return started
 
 
 def finish_draft(started: StartedDraft, sampler: Sampler | MlxLmSampler | None = None) -> Candidates:
     """The `top_k` best tokens of each of the L = block_size - 1 positions after the root.
 
+    A drafter that scores pairs gives all its candidates for any top_k but 1, which is its greedy path.
     Drafting is greedy at every temperature: the candidates are a fixed function of the context.  With a
     `sampler`, those that its filters drop have probability 0.
     """
-    token_ids, log_probs = finish_top_k(*started)
+    result, top_k, pairs = started
+    token_ids, log_probs = finish_pairwise(result, pairs) if pairs else finish_top_k(result, top_k)
     if isinstance(sampler, Sampler) and not is_greedy(sampler):
         log_probs = filtered(log_probs, sampler)
-    return Candidates(token_ids, log_probs)
+    candidates = Candidates(token_ids, log_probs)
+    return candidates.greedy() if pairs and top_k == 1 else candidates
 
 
 def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
@@ -53,19 +64,22 @@ def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
 
 
 def filtered(log_probs: NDArray[np.float32], sampler: Sampler) -> NDArray[np.float32]:
-    """(L, K) best log-probabilities without the candidates that the sampler's filters will never let through.
+    """Log-probabilities (L, K) or (L, K, K) without what the sampler's filters will never let through.
 
     The temperature is left out: drafters are over-confident, and trees from their own marginals accept more
     than from tempered ones (scripts/random_leaf_gain.py measured both; 1 % at temperature 0.5, none at 1).
     """
-    kept = np.exp(log_probs)
+    order = np.argsort(-log_probs, axis=-1, kind="stable")
+    kept = np.exp(np.take_along_axis(log_probs, order, axis=-1))
     before = np.cumsum(kept, axis=-1) - kept
     drop = np.zeros(kept.shape, np.bool_)
     if 0 < sampler.top_p < 1:
         drop |= before >= sampler.top_p
     if sampler.min_p > 0:
-        drop |= kept < sampler.min_p * kept[:, :1]
+        drop |= kept < sampler.min_p * kept[..., :1]
     if sampler.top_k > 0:
-        drop[:, sampler.top_k :] = True
-    drop[:, : sampler.min_tokens_to_keep] = False
-    return np.where(drop, np.float32(-np.inf), log_probs)
+        drop[..., sampler.top_k :] = True
+    drop[..., : sampler.min_tokens_to_keep] = False
+    dropped = np.empty_like(drop)
+    np.put_along_axis(dropped, order, drop, axis=-1)
+    return np.where(dropped, np.float32(-np.inf), log_probs)

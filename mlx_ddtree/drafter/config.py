@@ -1,4 +1,4 @@
-"""One tolerant parser for every layout of a DFlash (v1) drafter's config.json.
+"""One tolerant parser for every layout of a DFlash drafter's config.json: v1, DFlash 2 and Meta's assistants.
 
 Published checkpoints put the same facts in different places; the rules below accept all that
 were seen and refuse, by name, every key that could change the computation and is not understood.
@@ -7,7 +7,7 @@ were seen and refuse, by name, every key that could change the computation and i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mlx_ddtree.errors import ConfigError
@@ -17,14 +17,14 @@ GEMMA_MASK_TOKEN = 4
 
 _UNDERSTOOD = frozenset(
     """
-    architectures attention_bias attention_mode attention_sink_bias block_size causal dflash_config
-    dflash_query_causal draft_vocab_size draft_window_size embed_scale final_logit_softcapping gating head_dim
-    hidden_act hidden_activation hidden_size input_embedding_scale interleaved intermediate_size is_causal
-    layer_types mask_token_id max_position_embeddings max_window_layers model_type num_attention_heads
-    num_hidden_layers num_key_value_heads num_target_layers output_multiplier projector_type quantization
-    quantization_config rms_norm_eps rope_is_neox_style rope_parameters rope_scaling rope_theta
-    runtime_block_size sliding_window sliding_window_pattern sliding_windows swa_window_size
-    target_layer_ids tie_word_embeddings use_sliding_window use_swa vocab_size
+    architectures attention_bias attention_mode attention_sink_bias block_size causal conv_group_size
+    conv_kernel_size dflash_config dflash_query_causal draft_vocab_size draft_window_size embed_scale
+    final_logit_softcapping gating head_dim hidden_act hidden_activation hidden_size input_embedding_scale
+    interleaved intermediate_size is_causal layer_types mask_token_id max_position_embeddings max_window_layers
+    model_type num_attention_heads num_hidden_layers num_key_value_heads num_target_layers output_multiplier
+    projector_type quantization quantization_config rms_norm_eps rope_is_neox_style rope_parameters rope_scaling
+    rope_theta runtime_block_size selector_rank selector_top_k sliding_window sliding_window_pattern sliding_windows
+    swa_window_size target_layer_ids tie_word_embeddings use_sliding_window use_swa vocab_size
     """.split()
 )
 _HARMLESS = frozenset(
@@ -36,18 +36,33 @@ _HARMLESS = frozenset(
     transformers_version use_cache
     """.split()
 )
-_ARCHITECTURES = ("DFlashDraftModel", "DFlashModel")
+_DFLASH2 = "DFlash2DraftModel"
+_ASSISTANT = "MuseGlimmerAssistantModel"
+"""Meta's: the v1 network, always bidirectional inside the block."""
+_ARCHITECTURES = ("DFlashDraftModel", "DFlashModel", _DFLASH2, _ASSISTANT)
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 _KINDS: dict[str, tuple[type, ...]] = {"number": (int, float), "list": (list, tuple), "object": (Mapping,)}
+
+
+@dataclass(frozen=True)
+class DFlash2Config:
+    """What DFlash 2 adds: the convolutions' taps and channels a group, the selector's rank and candidates."""
+
+    conv_kernel_size: int = 2
+    conv_group_size: int = 16
+    selector_rank: int = 256
+    selector_top_k: int = 16
 
 
 @dataclass(frozen=True)
 class DrafterConfig:
     """What the drafter computes, whatever the file called it.
 
+    vocab_size: None when the file leaves it out (Meta's assistants do); the target's then.
     windows: one entry a layer; None sees the whole context, w sees the last w positions.
     causal: one entry a layer; False is bidirectional inside the block.
     target_layer_ids: None when the file leaves it out (see `default_target_layer_ids`).
+    dflash2: None for a v1 drafter.
     """
 
     hidden_size: int
@@ -56,7 +71,7 @@ class DrafterConfig:
     num_key_value_heads: int
     head_dim: int
     intermediate_size: int
-    vocab_size: int
+    vocab_size: int | None
     rms_norm_eps: float
     max_position_embeddings: int
     rope_theta: float
@@ -73,6 +88,7 @@ class DrafterConfig:
     logit_scale: float = 1.0
     embed_scale: float = 1.0
     quantization: dict[str, Any] | None = None
+    dflash2: DFlash2Config | None = None
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> DrafterConfig:
@@ -86,6 +102,7 @@ class DrafterConfig:
             f"{self.num_hidden_layers} layers, block {self.block_size}, taps {self.target_layer_ids}, "
             f"mask token {self.mask_token_id}, windows {'/'.join(windows)}, "
             f"causal layers {sum(self.causal)}/{len(self.causal)}, rope theta {self.rope_theta:g}"
+            + (f", DFlash 2 with {self.dflash2.selector_top_k} candidates" if self.dflash2 else "")
         )
 
 
@@ -103,6 +120,7 @@ class _Reader:
         self.inner: Mapping[str, Any] = {}
         self.config = {k: v for k, v in config.items() if v is not None}
         self.inner = self.typed("object", "dflash_config", default={})
+        self.architecture = (self.typed("list", "architectures") or _ARCHITECTURES)[0]
 
     def get(self, *keys: str, default: Any = None) -> Any:
         for source in (self.config, self.inner):
@@ -150,7 +168,7 @@ class _Reader:
             num_key_value_heads=kv_heads,
             head_dim=self.size("head_dim", hidden // heads),
             intermediate_size=self.size("intermediate_size"),
-            vocab_size=self.size("vocab_size"),
+            vocab_size=self.vocab_size(),
             rms_norm_eps=float(self.typed("number", "rms_norm_eps", default=1e-6)),
             max_position_embeddings=self.integer("max_position_embeddings", 40960),
             rope_theta=theta,
@@ -168,13 +186,13 @@ class _Reader:
             logit_scale=float(self.typed("number", "output_multiplier", default=1.0)),
             embed_scale=float(self.typed("number", "input_embedding_scale", "embed_scale", default=1.0)),
             quantization=self.typed("object", "quantization", "quantization_config"),
+            dflash2=self.dflash2(hidden),
         )
 
     def refuse_unknown(self) -> None:
-        architectures = self.typed("list", "architectures") or ["DFlashDraftModel"]
-        if architectures[0] not in _ARCHITECTURES:
+        if self.architecture not in _ARCHITECTURES:
             raise ConfigError(
-                f"drafter architecture {architectures[0]!r} is not supported; known: {', '.join(_ARCHITECTURES)}"
+                f"drafter architecture {self.architecture!r} is not supported; known: {', '.join(_ARCHITECTURES)}"
             )
         for key in (*self.config, *self.inner):
             if key not in _UNDERSTOOD and key not in _HARMLESS:
@@ -195,6 +213,27 @@ class _Reader:
         if self.get("draft_vocab_size", default=self.get("vocab_size")) != self.get("vocab_size"):
             raise ConfigError("drafter config.json: 'draft_vocab_size' differs from 'vocab_size': not supported")
 
+    def vocab_size(self) -> int | None:
+        silent = self.architecture == _ASSISTANT and self.get("vocab_size") is None
+        return None if silent else self.size("vocab_size")
+
+    def dflash2(self, hidden_size: int) -> DFlash2Config | None:
+        """The four sizes: all of them in a DFlash 2 drafter, none in another."""
+        keys = [field.name for field in fields(DFlash2Config)]
+        if self.architecture != _DFLASH2:
+            for key in keys:
+                if self.get(key):
+                    raise ConfigError(f"drafter config.json: {key!r} belongs to {_DFLASH2}, not {self.architecture}")
+            return None
+        shape = DFlash2Config(**{key: self.size(key) for key in keys})
+        if hidden_size % shape.conv_group_size:
+            raise ConfigError(
+                f"drafter config.json: 'conv_group_size' {shape.conv_group_size} does not divide {hidden_size} channels"
+            )
+        if shape.selector_top_k > self.size("vocab_size"):
+            raise ConfigError(f"drafter config.json: 'selector_top_k' {shape.selector_top_k} exceeds the vocabulary")
+        return shape
+
     def heads(self) -> tuple[int, int]:
         """(query heads, key and value heads)."""
         heads = self.size("num_attention_heads")
@@ -204,7 +243,7 @@ class _Reader:
         return heads, kv_heads
 
     def block_size(self) -> int:
-        size = self.integer("block_size", 16)
+        size = self.integer("block_size", 8 if self.architecture == _DFLASH2 else 16)
         if size < 2:
             raise ConfigError(f"drafter config.json: 'block_size' is {size}; a block holds the bonus token and a draft")
         return size
@@ -270,7 +309,7 @@ class _Reader:
 
     def causality(self, windows: tuple[int | None, ...]) -> tuple[bool, ...]:
         """Said outright, or else causal in sliding layers and bidirectional in full ones."""
-        said = self.get("dflash_query_causal", "causal", "is_causal")
+        said = False if self.architecture == _ASSISTANT else self.get("dflash_query_causal", "causal", "is_causal")
         return tuple(window is not None if said is None else bool(said) for window in windows)
 
 

@@ -11,8 +11,15 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, WeightsError
+
+OTHER_NAMES = {
+    "encoder.fc.": "fc.",
+    "encoder.output_norm_enc.": "hidden_norm.",
+}
+"""Beginnings of tensor names in Meta's layout, and ours."""
 
 
 def load_drafter(folder: Path) -> DFlashDrafter:
@@ -22,7 +29,7 @@ def load_drafter(folder: Path) -> DFlashDrafter:
     """
     config = DrafterConfig.from_dict(read_json(folder / "config.json"))
     weights = read_weights(folder)
-    drafter = DFlashDrafter(config, count_taps(config, weights))
+    drafter = make_drafter(config, count_taps(config, weights))
     if config.quantization:
         quantize(drafter, config.quantization, weights)
     check_weights(drafter, weights, folder)
@@ -44,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> dict[str, mx.array]:
-    """All tensors of the folder's safetensors files, without a common `model.` prefix."""
+    """All tensors of the folder's safetensors files by our names, without a common `model.` prefix."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise WeightsError(f"no *.safetensors in {folder}")
@@ -56,7 +63,24 @@ def read_weights(folder: Path) -> dict[str, mx.array]:
             raise WeightsError(f"{file} cannot be read, download it again: {error}") from None
     if all(name.startswith("model.") for name in weights):
         weights = {name.removeprefix("model."): value for name, value in weights.items()}
-    return weights
+    renamed = {our_name(name): value for name, value in weights.items()}
+    if len(renamed) < len(weights):
+        twice = sorted(name for name in weights if our_name(name) != name and our_name(name) in weights)
+        raise WeightsError(f"drafter in {folder}: {', '.join(twice)} is there under two names")
+    return renamed
+
+
+def our_name(name: str) -> str:
+    """A tensor's name here, whichever of the public layouts it comes from."""
+    for theirs, ours in OTHER_NAMES.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"{name}.weight" if name.endswith("_codebook") else name
+
+
+def public_name(name: str) -> str:
+    """The name under which published DFlash 2 drafters store a tensor."""
+    return name.removesuffix(".weight") if name.endswith("_codebook.weight") else name
 
 
 def count_taps(config: DrafterConfig, weights: dict[str, mx.array]) -> int:

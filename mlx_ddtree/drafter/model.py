@@ -7,7 +7,7 @@ embedding and turn the result into logits with the target's head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,6 +16,9 @@ from mlx_lm.models.qwen3 import MLP
 from mlx_lm.models.rope_utils import initialize_rope
 
 from mlx_ddtree.drafter.config import DrafterConfig
+
+Sublayer = Callable[[mx.array], mx.array]
+"""From normalised rows (N, B, D) to what is added to them."""
 
 
 class DFlashAttention(nn.Module):
@@ -104,19 +107,25 @@ class DFlashLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def __call__(self, block: mx.array, context: mx.array, cache: KVCache) -> mx.array:
-        block = block + self.self_attn(self.input_layernorm(block), context, cache)
+        return self.with_attention(block, lambda rows: self.self_attn(rows, context, cache))
+
+    def with_attention(self, block: mx.array, attend: Sublayer) -> mx.array:
+        """The layer around `attend`: drafting and training reach the same attention in different ways."""
+        block = block + attend(self.input_layernorm(block))
         return block + self.mlp(self.post_attention_layernorm(block))
 
 
 class DFlashDrafter(nn.Module):
     """config.num_hidden_layers layers over `taps` target layers' hidden states."""
 
+    layer_type: type[DFlashLayer] = DFlashLayer
+
     def __init__(self, config: DrafterConfig, taps: int) -> None:
         super().__init__()
         self.config, self.num_taps = config, taps
         self.fc = nn.Linear(taps * config.hidden_size, config.hidden_size, bias=False)
         self.hidden_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.layers = [DFlashLayer(config, i) for i in range(config.num_hidden_layers)]
+        self.layers = [self.layer_type(config, i) for i in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def make_cache(self) -> list[KVCache]:

@@ -13,6 +13,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.data import Example, make_batch
@@ -114,9 +115,24 @@ def chain_rounds(
         blocks = make_blocks(part, anchors, size, mask, gamma=1.0)
         kept = [(keys[rows], values[rows]) for keys, values in context]
         hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), kept, blocks.anchors)[:, 0, 1:]
-        drafted = slot_logits(target, drafter, hidden).argmax(axis=-1)
+        drafted = greedy_drafts(target, drafter, hidden, blocks.token_ids[:, 0, 0])
         agrees = (drafted == blocks.labels[:, 0]) & (blocks.weights[:, 0] > 0)
         accepted = np.array(mx.cumprod(agrees.astype(mx.int32), axis=-1).sum(axis=-1))
         roots[running] += accepted + 1
         rounds += int(running.sum())
     return emitted, rounds
+
+
+def greedy_drafts(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, roots: mx.array) -> mx.array:
+    """hidden (N, L, D) of blocks after roots (N,) -> the drafter's own best path of each, (N, L)."""
+    logits = slot_logits(target, drafter, hidden)
+    if (selector := selector_of(drafter)) is None:
+        return logits.argmax(axis=-1)
+    candidates = mx.argpartition(-logits, kth=selector.top_k - 1, axis=-1)[..., : selector.top_k]
+    unary = mx.take_along_axis(logits, candidates, axis=-1)
+    scores = unary[..., None, :] + selector.edges(roots, hidden, candidates)
+    rank, path = mx.zeros((len(roots), 1), mx.uint32), []
+    for depth in range(hidden.shape[1]):
+        rank = mx.take_along_axis(scores[:, depth], rank[..., None], axis=1)[:, 0].argmax(axis=-1, keepdims=True)
+        path.append(mx.take_along_axis(candidates[:, depth], rank, axis=-1))
+    return mx.concatenate(path, axis=-1)

@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashAttention, DFlashDrafter
 from mlx_ddtree.target import TreeTarget
 
@@ -106,9 +108,7 @@ def draft_hidden(
     shape, dim = embeddings.shape, embeddings.shape[-1]
     block = embeddings.reshape(-1, shape[2], dim) * drafter.config.embed_scale
     for layer, keys_values in zip(drafter.layers, context, strict=True):
-        attended = attend(layer.self_attn, layer.input_layernorm(block), keys_values, anchors)
-        block = block + attended
-        block = block + layer.mlp(layer.post_attention_layernorm(block))
+        block = layer.with_attention(block, partial(attend, layer.self_attn, context=keys_values, anchors=anchors))
     return drafter.norm(block).reshape(shape)
 
 
@@ -210,6 +210,38 @@ def _head_gradient(
     return loss, by_hidden.astype(mx.float32)
 
 
+def selector_loss(
+    target: TreeTarget,
+    drafter: DFlashDrafter,
+    hidden: mx.array,
+    previous: mx.array,
+    labels: mx.array,
+    weights: mx.array,
+) -> mx.array:
+    """Sum of weights * cross-entropy over the selector's candidates, each after the true token before it.
+
+    hidden (R, D), previous, labels and weights (R,).  A label that is no candidate takes the worst one's
+    place, as in the public trainers (SpecForge pull request 772).  The head's logits are taken as they are:
+    what they should be is the block loss's affair, and so no second gradient passes the head.
+    """
+    if (selector := selector_of(drafter)) is None:
+        return mx.array(0.0)
+    rows = max(1, HEAD_CHUNK // target.vocab_size)
+    total = mx.array(0.0)
+    for start in range(0, len(hidden), rows):
+        part, label = hidden[start : start + rows], labels[start : start + rows, None]
+        logits = slot_logits(target, drafter, mx.stop_gradient(part))
+        candidates = mx.argpartition(-logits, kth=selector.top_k - 1, axis=-1)[:, : selector.top_k].astype(mx.int32)
+        worst = mx.take_along_axis(logits, candidates, axis=-1).argmin(axis=-1, keepdims=True)
+        missing = mx.logical_not((candidates == label).any(axis=-1, keepdims=True))
+        candidates = mx.where(missing & (mx.arange(selector.top_k) == worst), label, candidates)
+        edges = selector.scores(previous[start : start + rows, None], part, candidates)[:, 0]
+        scores = mx.stop_gradient(mx.take_along_axis(logits, candidates, axis=-1)) + edges
+        right = mx.where(candidates == label, scores, 0.0).sum(axis=-1)
+        total = total + ((mx.logsumexp(scores, axis=-1) - right) * weights[start : start + rows]).sum()
+    return total
+
+
 def shard_streams() -> list[mx.Stream]:
     """Streams that share a step's work: two on the CPU, whose element-wise passes use one thread each."""
     return [mx.new_stream(mx.cpu) for _ in range(2)] if mx.default_device() == mx.cpu else [mx.default_stream(mx.gpu)]
@@ -240,15 +272,21 @@ def batch_loss(
     blocks: Blocks,
     streams: Sequence[mx.Stream],
 ) -> mx.array:
-    """The weighted mean cross-entropy of all blocks: a scalar.  `features` come from batch_features."""
+    """The weighted mean cross-entropy of all blocks, and of a DFlash 2 drafter's selections: a scalar.
+
+    `features` come from batch_features.
+    """
     sums = []
     for (stream, rows), part in zip(shards(len(blocks.anchors), streams), features, strict=True):
         with mx.stream(stream):
             embeddings = embed_blocks(target, blocks.token_ids[rows])
             context = context_keys_values(drafter, part)
             hidden = draft_hidden(drafter, embeddings, context, blocks.anchors[rows])[:, :, 1:]
+            hidden = hidden.reshape(-1, hidden.shape[-1])
             labels, weights = blocks.labels[rows].reshape(-1), blocks.weights[rows].reshape(-1)
-            sums.append(head_loss(target, drafter, hidden.reshape(-1, hidden.shape[-1]), labels, weights))
+            previous = mx.concatenate([blocks.token_ids[rows][..., :1], blocks.labels[rows][..., :-1]], axis=-1)
+            sums.append(head_loss(target, drafter, hidden, labels, weights))
+            sums.append(selector_loss(target, drafter, hidden, previous.reshape(-1), labels, weights))
     return mx.stack(sums).sum() / mx.maximum(blocks.weights.sum(), 1e-9)
 
 

@@ -11,7 +11,7 @@ MUON_RATE = 10.0
 
 
 def make_optimizer(name: str, lr: float, weight_decay: float) -> optim.Optimizer:
-    """'adamw' for every parameter, or 'muon' for matrices with AdamW for the norms."""
+    """'adamw' for every parameter, or 'muon' for matrices with AdamW for norms and embeddings."""
     adamw = optim.AdamW(lr, weight_decay=weight_decay, bias_correction=True)
     return adamw if name == "adamw" else MuonAndAdamW(adamw, weight_decay)
 
@@ -21,7 +21,7 @@ class MuonAndAdamW(optim.MultiOptimizer):
 
     def __init__(self, adamw: optim.AdamW, weight_decay: float) -> None:
         muon = optim.Muon(MUON_RATE * float(adamw.learning_rate.item()), weight_decay=weight_decay)
-        super().__init__([muon, adamw], [lambda path, weight: weight.ndim == 2])
+        super().__init__([muon, adamw], [lambda path, weight: weight.ndim == 2 and "codebook" not in path])
 
     @property
     def learning_rate(self) -> mx.array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_ddtree.drafter.config import DrafterConfig, default_target_layer_ids
-from mlx_ddtree.drafter.load import load_drafter
+from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig, default_target_layer_ids
+from mlx_ddtree.drafter.dflash2 import DFlash2Drafter, make_drafter
+from mlx_ddtree.drafter.load import load_drafter, public_name
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, OptionError, UnsupportedModelError
 from mlx_ddtree.pair import check_pair
@@ -39,8 +40,22 @@ def mask_token(tokenizer: TokenizerWrapper, vocab_size: int, given: int | None =
     return token
 
 
+def dflash2_shape(target: TreeTarget, selector_rank: int | None = None) -> DFlash2Config:
+    """DFlash 2's published sizes, as far as the target's allow them."""
+    shape = DFlash2Config(selector_top_k=min(DFlash2Config.selector_top_k, target.vocab_size))
+    if target.hidden_size % shape.conv_group_size:
+        raise OptionError(f"--dflash2 needs a hidden size in groups of {shape.conv_group_size}: {target.hidden_size}")
+    return shape if selector_rank is None else replace(shape, selector_rank=selector_rank)
+
+
 def default_config(
-    target: TreeTarget, mask_token_id: int, *, layers: int = 5, taps: int = 5, block_size: int = 16
+    target: TreeTarget,
+    mask_token_id: int,
+    *,
+    layers: int = 5,
+    taps: int = 5,
+    block_size: int = 16,
+    dflash2: DFlash2Config | None = None,
 ) -> DrafterConfig:
     """A drafter with the target's own widths, heads and RoPE."""
     args, tap_count = target.args, min(taps, target.num_layers - 2)
@@ -68,6 +83,7 @@ def default_config(
         num_target_layers=target.num_layers,
         windows=(None,) * layers,
         causal=(False,) * layers,
+        dflash2=dflash2,
     )
 
 
@@ -78,22 +94,45 @@ def new_drafter(config: DrafterConfig, target: TreeTarget, seed: int) -> DFlashD
     to 80 steps the demo pair's validation loss was 0.1 lower than with ones (three seeds of three).
     """
     mx.random.seed(seed)
-    drafter = DFlashDrafter(config, len(config.target_layer_ids or ()))
+    drafter = make_neutral(config)
     drafter.norm.weight = mx.array(target.text.model.norm.weight.astype(mx.float32))
     mx.eval(drafter.parameters())
     return drafter
 
 
-def start_from(folder: Path, target: TreeTarget, block_size: int | None = None) -> DFlashDrafter:
-    """An existing drafter in float32, to train on; its own block size unless another is given."""
+def make_neutral(config: DrafterConfig) -> DFlashDrafter:
+    """Random weights, but those of DFlash 2's parts change nothing until they are trained."""
+    drafter = make_drafter(config, len(config.target_layer_ids or ()))
+    if isinstance(drafter, DFlash2Drafter):
+        for layer in drafter.layers:
+            for conv in (layer.attention_conv, layer.mlp_conv):
+                conv.kernel_projection.weight = mx.zeros_like(conv.kernel_projection.weight)
+        successors = drafter.candidate_selector.successor_codebook
+        successors.weight = mx.zeros_like(successors.weight)  # of the three factors, one: the others give it a gradient
+    return drafter
+
+
+def start_from(
+    folder: Path, target: TreeTarget, block_size: int | None = None, dflash2: DFlash2Config | None = None
+) -> DFlashDrafter:
+    """An existing drafter in float32, to train on; its own block size unless another is given.
+
+    dflash2: what a v1 drafter gets in addition; it drafts as before until that is trained.
+    """
     drafter = load_drafter(folder)
     if drafter.config.quantization is not None:
         raise ConfigError(f"the drafter in {folder} is quantised and cannot be trained; start from its 16-bit original")
     taps = check_pair(target, drafter)
-    size = block_size or drafter.config.block_size
     drafter.config = replace(
-        drafter.config, target_layer_ids=taps, num_target_layers=target.num_layers, block_size=size
+        drafter.config,
+        target_layer_ids=taps,
+        num_target_layers=target.num_layers,
+        vocab_size=target.vocab_size,
+        block_size=block_size or drafter.config.block_size,
     )
+    if dflash2 is not None and drafter.config.dflash2 is None:
+        v1, drafter = drafter, make_neutral(replace(drafter.config, dflash2=dflash2))
+        drafter.load_weights(list(flat(v1.parameters()).items()), strict=False)
     drafter.set_dtype(mx.float32)
     drafter.train()
     mx.eval(drafter.parameters())
@@ -108,7 +147,7 @@ def flat(tree: Any) -> dict[str, mx.array]:
 def save_drafter(drafter: DFlashDrafter, folder: Path) -> None:
     """config.json and model.safetensors (bfloat16) under the public names; `load_drafter` reads them back."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.astype(mx.bfloat16) for name, value in flat(drafter.parameters()).items()}
+    weights = {public_name(name): value.astype(mx.bfloat16) for name, value in flat(drafter.parameters()).items()}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
     (folder / "config.json").write_text(json.dumps(public_config(drafter.config), indent=2) + "\n", encoding="utf-8")
 
@@ -117,13 +156,14 @@ def public_config(config: DrafterConfig) -> dict[str, Any]:
     """The config.json of a DFlash drafter, as published checkpoints write it."""
     taps = list(config.target_layer_ids or ())
     full = all(window is None for window in config.windows)
+    added = {} if config.dflash2 is None else {"block_size": config.block_size, **asdict(config.dflash2)}
     said = {
-        "architectures": ["DFlashDraftModel"],
+        "architectures": ["DFlash2DraftModel" if added else "DFlashDraftModel"],
         "model_type": "qwen3",
         "dtype": "bfloat16",
         "hidden_act": "silu",
         "tie_word_embeddings": True,
-        "dflash_config": {"mask_token_id": config.mask_token_id, "target_layer_ids": taps},
+        "dflash_config": {"mask_token_id": config.mask_token_id, "target_layer_ids": taps, **added},
         "layer_types": ["full_attention" if w is None else "sliding_attention" for w in config.windows],
         "sliding_windows": None if full else [window or 0 for window in config.windows],
         "interleaved": config.rope_traditional,

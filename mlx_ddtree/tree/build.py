@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import END, Row, block_rows, pairwise_rows
+from mlx_ddtree.tree.lattice import END, Row, candidate_rows
 
 MAX_BUDGET = 1024
 
@@ -28,9 +28,7 @@ def build_tree(
         (at d = 0 the parent is the root and r = 0 is read).
     budget: nodes without the root, 0..1024; fewer come out when the candidates run out.
     """
-    log_probs = np.asarray(log_probs)
-    first = block_rows(token_ids, log_probs) if log_probs.ndim == 2 else pairwise_rows(token_ids, log_probs)
-    return grow_tree(root, first, budget)
+    return grow_tree(root, candidate_rows(token_ids, np.asarray(log_probs)), budget)
 
 
 def grow_tree(root: int, first: Row, budget: int) -> DraftTree:

@@ -42,18 +42,30 @@ class DraftCalibration:
     def apply(
         self, log_probs: NDArray[np.floating], trust: float = 1.0
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(L, K) descending rows -> the same for children on and off the spine, descending too.
+        """Log-probabilities of candidates -> the same for children on and off the spine.
 
+        log_probs: (L, K), each row descending, or (L, K, K) in any order (see Candidates).
         trust: a factor on all probabilities, of this text (Trust).
         """
+        if log_probs.ndim == 3:
+            order = np.argsort(-log_probs, axis=-1, kind="stable")
+            ranked = self._corrected(np.take_along_axis(log_probs, order, axis=-1), trust)
+            shifted = np.empty_like(ranked)
+            np.put_along_axis(shifted, np.broadcast_to(order, ranked.shape), ranked, axis=-1)
+        else:
+            shifted = self._corrected(log_probs, trust)
+        return shifted[0], shifted[1]
+
+    def _corrected(self, log_probs: NDArray[np.floating], trust: float) -> NDArray[np.float64]:
+        """(L, .., K) descending rows -> (2, L, .., K), descending too."""
         bins = np.searchsorted(EDGES, log_probs)
         shift = np.log(self._ratios()[:, : len(log_probs)] * trust)
+        shift = shift.reshape(2, len(log_probs), *(1,) * (log_probs.ndim - 2), BINS)
         shifted = log_probs + np.take_along_axis(shift, np.broadcast_to(bins, (2, *bins.shape)), axis=-1)
         # A correction must not reorder candidates, nor let a row promise more than one token.
         shifted = np.minimum.accumulate(shifted, axis=-1)
         total = np.exp(shifted).sum(axis=-1, keepdims=True)
-        shifted -= np.log(np.maximum(total / HIGHEST, 1.0))
-        return shifted[0], shifted[1]
+        return shifted - np.log(np.maximum(total / HIGHEST, 1.0))
 
     def update(
         self,
@@ -64,9 +76,9 @@ class DraftCalibration:
     ) -> None:
         """One round's outcomes.
 
-        log_probs: (L, K) as drafted.  For every accepted node whose children were drafted: its depth
-        (0..L-1), whether it lies off the spine, and the rank of the target's choice among the
-        candidates of position depth + 1, K or more if it was none of them.
+        log_probs: (L, K) as drafted: of the rows that scored the accepted path.  For every accepted node
+        whose children were drafted: its depth (0..L-1), whether it lies off the spine, and the rank of the
+        target's choice among the candidates of position depth + 1, K or more if it was none of them.
         """
         self.hits *= DECAY
         self.expected *= DECAY

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.tree.candidates import best_ranks
+
 
 @dataclass(slots=True)
 class Row:
@@ -54,22 +56,42 @@ def block_rows(
     return on or END
 
 
-def pairwise_rows(token_ids: NDArray[np.integer], log_probs: NDArray[np.floating]) -> Row:
+def pairwise_rows(
+    token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
+) -> Row:
     """The same for a drafter whose scores depend on the parent's token.
 
-    log_probs: (L, K, K) in any order; [d, r] scores the candidates of position d after candidate r of
+    spine, off_spine: (L, K, K) in any order; [d, r] scores the candidates of position d after candidate r of
     position d - 1.  At d = 0 the parent is the root and r = 0 is read.
     """
-    log_probs = _without_nan(log_probs)
-    order = np.argsort(-log_probs, axis=-1, kind="stable")
-    scores = np.take_along_axis(log_probs, order, -1).tolist()
-    rows: list[Row | None] = [None] * log_probs.shape[-1]
-    for depth in range(len(log_probs) - 1, -1, -1):
-        rows = [
-            Row(token_ids[depth][order[depth, r]].tolist(), scores[depth][r], [rows[c] for c in order[depth, r]])
-            for r in range(len(rows) if depth else 1)
-        ]
-    return rows[0] or END
+    on_scores = _without_nan(spine)
+    off_scores = on_scores if off_spine is None else _without_nan(off_spine)
+    path = best_ranks(on_scores)
+    parents = np.concatenate([[0], path[:-1]]).astype(np.intp)[: len(path)]
+    on_rows = _ranked(token_ids, on_scores[np.arange(len(path)), parents])
+    off_rows = _ranked(np.broadcast_to(token_ids[:, None], off_scores.shape), off_scores)
+    on: Row | None = None
+    off: list[Row | None] = [None] * off_scores.shape[-1]
+    for depth in range(len(path) - 1, -1, -1):
+        order, tokens, scores = (part[depth] for part in on_rows)
+        on = Row(tokens, scores, [on, *(off[c] for c in order[1:])])
+        rows = zip(*(part[depth] for part in off_rows), strict=True)
+        off = [Row(tokens, scores, [off[c] for c in order]) for order, tokens, scores in rows] if depth else off
+    return on or END
+
+
+def _ranked(token_ids: NDArray[np.integer], scores: NDArray[np.floating]) -> tuple[list, list, list]:
+    """(places, tokens, scores), each a nested list, best first on the last axis."""
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    parts = order, np.take_along_axis(token_ids, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
+    return parts[0].tolist(), parts[1].tolist(), parts[2].tolist()
+
+
+def candidate_rows(
+    token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
+) -> Row:
+    """Whichever of the two fits the scores' shape."""
+    return (block_rows if spine.ndim == 2 else pairwise_rows)(token_ids, spine, off_spine)
 
 
 def add_chain(first: Row, token_ids: Sequence[int], scores: Sequence[float], off_spine: Sequence[Row] = ()) -> Row:

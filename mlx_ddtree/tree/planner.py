@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlx_ddtree.tree.build import grow_tree
+from mlx_ddtree.tree.candidates import Candidates
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import Row, add_chain, best_chain, block_rows, off_spine_rows
+from mlx_ddtree.tree.lattice import Row, add_chain, best_chain, candidate_rows, off_spine_rows
 from mlx_ddtree.tree.lookup import Copy, LookupIndex
 from mlx_ddtree.tree.policy import BudgetPolicy, Choice
 from mlx_ddtree.tree.profile import Profile
@@ -26,13 +26,6 @@ LONGEST_COPY = 32
 """Tokens of a copied path; it may be longer than the drafter's block."""
 FAINTEST = 0.02
 """A copied path ends where it is less probable than this."""
-
-
-class Candidates(NamedTuple):
-    """token_ids (L, K) int32 and log_probs (L, K) float32 over the whole vocabulary, descending."""
-
-    token_ids: NDArray[np.int32]
-    log_probs: NDArray[np.float32]
 
 
 class Outcome(NamedTuple):
@@ -105,7 +98,7 @@ class Planner:
     def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
         """The tree of the nodes that are worth their rows."""
         spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
-        first = block_rows(candidates.token_ids, spine, off_spine)
+        first = candidate_rows(candidates.token_ids, spine, off_spine)
         if copy is not None:
             first = self._with_copy(first, candidates, copy)
         options = [grow_tree(root, first, self.policy.largest(context))]
@@ -145,9 +138,9 @@ class Planner:
     def _chances(self, copy: Copy, candidates: Candidates | None) -> list[float]:
         """Probability of each copied token given the ones before it, as far as the path is worth it."""
         chances: list[float] = []
-        path = 1.0
+        path, best = 1.0, _best_along(copy, candidates)
         for depth in range(1, len(copy.token_ids) + 1):
-            chance = self.profile.lookups.probability(copy.match, depth, _relation(copy, candidates, depth))
+            chance = self.profile.lookups.probability(copy.match, depth, _relation(copy, best, depth))
             path *= chance
             if path < FAINTEST:
                 break
@@ -156,27 +149,33 @@ class Planner:
 
     def _learn_draft(self, candidates: Candidates, chosen: Sequence[int]) -> None:
         """Which candidate was right at each accepted node whose children were drafted."""
-        count = min(len(chosen), len(candidates.token_ids))
-        agrees = candidates.token_ids[:count] == np.array(chosen[:count])[:, None]
+        rows = candidates.along(chosen)
+        count = len(rows.token_ids)
+        agrees = rows.token_ids == np.array(chosen[:count])[:, None]
         ranks = np.where(agrees.any(axis=1), agrees.argmax(axis=1), agrees.shape[1])
         left = np.cumsum(ranks > 0) > 0  # the spine, by this choice or an earlier one
         off_spine = np.concatenate([[False], left[:-1]])
-        chances = np.exp([rows[:count, 0] for rows in self.calibration.apply(candidates.log_probs)])
+        chances = np.exp([corrected[:, 0] for corrected in self.calibration.apply(rows.log_probs)])
         self.policy.trust.update(float(np.where(off_spine, chances[1], chances[0]).sum()), float((ranks == 0).sum()))
-        self.calibration.update(candidates.log_probs, range(count), off_spine.tolist(), ranks.tolist())
+        self.calibration.update(rows.log_probs, range(count), off_spine.tolist(), ranks.tolist())
 
     def _learn_copy(self, copy: Copy, candidates: Candidates | None, chosen: Sequence[int]) -> None:
         outcomes = []
+        best = _best_along(copy, candidates)
         for depth, (copied, right) in enumerate(zip(copy.token_ids, chosen, strict=False), 1):
-            relation = _relation(copy, candidates, depth)
-            outcomes.append((self.profile.lookups.cell(copy.match, depth, relation), copied == right))
+            outcomes.append(
+                (self.profile.lookups.cell(copy.match, depth, _relation(copy, best, depth)), copied == right)
+            )
             if copied != right:
                 break
         self.profile.lookups.update(outcomes)
 
 
-def _relation(copy: Copy, candidates: Candidates | None, depth: int) -> int:
+def _best_along(copy: Copy, candidates: Candidates | None) -> list[int]:
+    """The drafter's best token at each depth of the copied path, as far as it has an opinion."""
+    return [] if candidates is None else candidates.along(copy.token_ids).token_ids[:, 0].tolist()
+
+
+def _relation(copy: Copy, best: Sequence[int], depth: int) -> int:
     """See LookupCalibration.cell."""
-    if candidates is None or depth > len(candidates.token_ids):
-        return 2
-    return int(candidates.token_ids[depth - 1, 0] != copy.token_ids[depth - 1])
+    return 2 if depth > len(best) else int(best[depth - 1] != copy.token_ids[depth - 1])

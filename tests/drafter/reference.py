@@ -23,6 +23,8 @@ class Reference:
     eps: float
     interleaved: bool = False
     embed_scale: float = 1.0
+    group_size: int = 0
+    """Channels that share a correction of DFlash 2's convolutions."""
 
     def __call__(self, block: np.ndarray, features: np.ndarray) -> np.ndarray:
         """block (B, D), all features so far (m, taps * D) -> (B, D)."""
@@ -30,11 +32,30 @@ class Reference:
         x = block * self.embed_scale
         for layer in range(len(self.windows)):
             name = f"layers.{layer}"
-            x = x + self.attention(layer, self.norm(f"{name}.input_layernorm", x), context)
+            y = self.norm(f"{name}.input_layernorm", x)
+            before, behind = self.kernels(f"{name}.attention_conv", y)
+            x = x + convolve(self.attention(layer, convolve(y, before), context), behind)
             y = self.norm(f"{name}.post_attention_layernorm", x)
-            gate, up = self.linear(f"{name}.mlp.gate_proj", y), self.linear(f"{name}.mlp.up_proj", y)
-            x = x + self.linear(f"{name}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up)
+            before, behind = self.kernels(f"{name}.mlp_conv", y)
+            z = convolve(y, before)
+            gate, up = self.linear(f"{name}.mlp.gate_proj", z), self.linear(f"{name}.mlp.up_proj", z)
+            x = x + convolve(self.linear(f"{name}.mlp.down_proj", gate / (1 + np.exp(-gate)) * up), behind)
         return self.norm("norm", x)
+
+    def kernels(self, name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x (B, D) -> for either side of the sublayer, the weight of the t-th row back, (B, taps, D)."""
+        if f"{name}.base_kernel" not in self.weights:
+            return np.ones((len(x), 1, 1)), np.ones((len(x), 1, 1))
+        base = self.weights[f"{name}.base_kernel"]
+        change = self.linear(f"{name}.kernel_projection", x).reshape(len(x), *base.shape[:2], -1)
+        change = np.repeat(change, self.group_size, axis=-1)
+        return base[0] + change[:, 0], base[1] + change[:, 1]
+
+    def edge(self, parent: int, child: int, hidden: np.ndarray) -> float:
+        """DFlash 2: what `child` gains at a position with `hidden` (D,) from following `parent`."""
+        books = (self.weights[f"candidate_selector.{side}_codebook.weight"] for side in ("predecessor", "successor"))
+        p, s = next(books)[parent], next(books)[child]
+        return float((p * self.linear("candidate_selector.hidden_projection", hidden) * s).sum())
 
     def attention(self, layer: int, block: np.ndarray, context: np.ndarray) -> np.ndarray:
         name = f"layers.{layer}.self_attn"
@@ -82,3 +103,12 @@ class Reference:
             return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
         turned = (x[:, :half] + 1j * x[:, half:]) * turn
         return np.concatenate([turned.real, turned.imag], axis=-1)
+
+
+def convolve(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Row i of (B, D): the sum over t of kernel[i, t] * x[i - t], nothing before the first row."""
+    out = np.zeros_like(x)
+    for i in range(len(x)):
+        for t in range(min(i + 1, kernel.shape[1])):
+            out[i] += kernel[i, t] * x[i - t]
+    return out

@@ -127,8 +127,6 @@ REFUSALS = [
     *(
         ({"architectures": [name]}, name)
         for name in (
-            "DFlash2DraftModel",
-            "MuseGlimmerAssistantModel",
             "DFlashLagunaForCausalLM",
             "DSparkDraftModel",
             "Lfm2DSparkDraftModel",

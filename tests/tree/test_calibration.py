@@ -172,3 +172,19 @@ def test_trust_scales_the_chances_of_a_text(log_probs, trust):
     calibration = DraftCalibration(LENGTH)
     for plain, scaled in zip(calibration.apply(rows), calibration.apply(rows, trust), strict=True):
         np.testing.assert_allclose(np.exp(scaled), np.exp(plain) * trust, atol=1e-9)
+
+
+@given(st.integers(1, LENGTH), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_pairs_are_corrected_row_by_row(length, k, seed):
+    """Each parent's row as a block drafter's row at that depth, in the order in which its candidates stand."""
+    rng, calibration = np.random.default_rng(seed), DraftCalibration(LENGTH)
+    calibration.hits = rng.exponential(30, calibration.hits.shape)
+    calibration.expected = rng.exponential(30, calibration.hits.shape)
+    log_probs = np.log(rng.dirichlet(np.ones(k + 1), (length, k))[..., :k])
+    order = np.argsort(-log_probs, axis=-1)
+    for side, corrected in enumerate(calibration.apply(log_probs, trust=0.8)):
+        assert corrected.shape == log_probs.shape
+        for r in range(k):
+            ranked = np.take_along_axis(log_probs[:, r], order[:, r], axis=-1)
+            expected = calibration.apply(ranked, trust=0.8)[side]
+            np.testing.assert_allclose(np.take_along_axis(corrected[:, r], order[:, r], axis=-1), expected)

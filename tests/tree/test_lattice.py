@@ -149,3 +149,27 @@ def test_the_best_chain_takes_every_first_candidate(candidates):
     possible = int(np.cumprod(log_probs[:, 0] > -np.inf).sum())
     assert tokens == token_ids[:possible, 0].tolist()
     np.testing.assert_allclose(scores, log_probs[:possible, 0])
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32 - 1), st.integers(0, 60))
+def test_pairs_count_other_scores_once_a_path_has_left_the_best(length, k, seed, budget):
+    """Equal to brute force over all rank sequences; the spine follows the best child of the best child."""
+    rng = np.random.default_rng(seed)
+    token_ids = np.array([rng.permutation(k + 2)[:k] for _ in range(length)])
+    on, off = -rng.permutation(2 * length * k * k).reshape(2, length, k, k) / 7 - 0.1
+    spine = []
+    for d in range(length):
+        spine.append(int(on[d, spine[-1] if spine else 0].argmax()))
+    everything = {}
+    for depth in range(1, length + 1):
+        for path in product(range(k), repeat=depth):
+            weight, parent = 0.0, 0
+            for d, c in enumerate(path):
+                weight += (on if list(path[:d]) == spine[:d] else off)[d, parent, c]
+                parent = c
+            everything[tuple(token_ids[range(depth), path].tolist())] = weight
+    tree = grow_tree(ROOT, pairwise_rows(token_ids, on, off), budget)
+    nodes = prefixes_of(tree)
+    np.testing.assert_allclose(list(nodes.values()), sorted(everything.values(), reverse=True)[:budget], rtol=1e-5)
+    for prefix, weight in nodes.items():
+        np.testing.assert_allclose(everything[prefix], weight, rtol=1e-5)

@@ -268,3 +268,72 @@ def test_a_drafter_that_was_never_asked_is_asked_soon():
         if proposal:
             planner.learn(proposal, Outcome(text[place + 1 : place + 2], place, 1.0, 1.0, 0.0))
     assert asked
+
+
+PAIR_TOKENS = np.array([[1, 2], [3, 4], [5, 6]], np.int32)
+PAIR_CHANCES = np.array([
+    [[0.5, 0.3], [0.5, 0.3]],  # after the root
+    [[0.1, 0.6], [0.7, 0.2]],  # after 1, after 2
+    [[0.4, 0.2], [0.1, 0.8]],  # after 3, after 4
+])  # fmt: skip
+"""The best path is 1 4 6."""
+
+
+def pairs(planner, copy=None):
+    candidates = Candidates(PAIR_TOKENS, np.log(PAIR_CHANCES).astype(np.float32))
+    return planner.with_draft(0, candidates, copy, 0)
+
+
+def test_trees_of_pairs_are_weighed_by_the_parent_and_the_calibration():
+    """On the best path as drafted, off it at the prior's discount, wherever the path left it."""
+    planner = new_planner(cost_table(per_row=0.0))
+    planner.policy.choose(np.arange(100.0), 0)  # earlier trees were large
+    weights = prefixes_of(pairs(planner).tree)
+    expected = {
+        (1,): 0.5, (1, 4): 0.5 * 0.6, (1, 4, 6): 0.5 * 0.6 * 0.8, (2, 3): 0.3 * 0.7 * PRIOR[1],
+        (2, 3, 5): 0.3 * 0.7 * 0.4 * PRIOR[1] ** 2, (1, 3, 5): 0.5 * 0.1 * 0.4 * PRIOR[1],
+        (2, 4, 6): 0.3 * 0.2 * 0.8 * PRIOR[1] ** 2,
+    }  # fmt: skip
+    for prefix, chance in expected.items():
+        np.testing.assert_allclose(np.exp(weights[prefix]), chance, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spine", "off_spine", "expected_spine", "expected_off"),
+    [
+        ([1, 4, 6, 9], [1, 1, 1], [0, 0, 0], [0.8, 0.7, 0.9], [0, 0, 0]),
+        ([2, 3, 9], [1, 0, 0], [0, 1, 0], [0.8, 0, 0], [0, 0.9, 0.6]),
+        ([1, 3, 5], [1, 1, 0], [0, 0, 1], [0.8, 0.7, 0], [0, 0, 0.6]),
+        ([9, 3, 5], [0, 0, 0], [0, 0, 0], [0.8, 0, 0], [0, 0, 0]),  # a copy led on, where nothing was scored
+        ([1], [1, 0, 0], [0, 0, 0], [0.8, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_outcomes_of_pairs_count_in_the_row_of_the_accepted_parent(
+    chosen, spine, off_spine, expected_spine, expected_off
+):
+    planner = new_planner()
+    planner.learn(pairs(planner), Outcome(chosen, 0, 1.8, 1.5, 0.2))
+    hits, expected = planner.calibration.hits.sum(axis=-1), planner.calibration.expected.sum(axis=-1)
+    assert hits[:, :3].tolist() == [spine, off_spine]
+    np.testing.assert_allclose(expected[:, :3], [expected_spine, expected_off], rtol=1e-5)
+
+
+def test_a_copy_is_compared_with_what_pairs_say_along_it():
+    """Its own parents' rows; behind a token that was not proposed the drafter has no opinion."""
+    planner = new_planner()
+    lookups = planner.profile.lookups
+    copy = Copy([2, 3, 6, 7], 2)
+    planner.learn(pairs(planner, copy), Outcome([2, 3, 6, 7], 0, 1.8, 1.5, 0.2))
+    cells = [lookups.cell(2, 1, 1), lookups.cell(2, 2, 0), lookups.cell(2, 3, 1), lookups.cell(2, 4, 2)]
+    assert Counter(cells) == {tuple(c): lookups.trials[tuple(c)] for c in np.argwhere(lookups.trials)}
+    planner = new_planner()
+    planner.learn(pairs(planner, Copy([9, 3], 2)), Outcome([9, 3], 0, 1.8, 1.5, 0.2))
+    assert planner.profile.lookups.trials[planner.profile.lookups.cell(2, 2, 2)] == 1
+
+
+def test_a_copy_enters_a_tree_of_pairs():
+    """Also where its tokens are no candidates."""
+    planner = new_planner(cost_table(per_row=0.0))
+    planner.profile.lookups.hits[:] = planner.profile.lookups.trials[:] = 1000
+    nodes = prefixes_of(pairs(planner, Copy([9, 3, 8, 8], 20)).tree)
+    assert {(9,), (9, 3), (9, 3, 8), (9, 3, 8, 8), (1, 4, 6)} <= nodes.keys()

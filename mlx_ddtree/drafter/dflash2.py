@@ -1,0 +1,111 @@
+"""What DFlash 2 adds to the drafter: convolutions along the block, and scores of pairs of neighbouring tokens.
+
+Both let a position know its predecessor, which a block drafted in one pass otherwise cannot.  Layout and
+formulas as in the public integrations (vLLM pull request 52816, SpecForge 772).
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig
+from mlx_ddtree.drafter.model import DFlashDrafter, DFlashLayer, Sublayer
+
+
+class GroupedConv(nn.Module):
+    """A causal convolution along the block before a sublayer, and another one behind it.
+
+    A channel's kernel is learned (`base_kernel`) plus a correction that its group of channels shares and that
+    is computed anew at every position.  Both convolutions' corrections come from the sublayer's input.
+    """
+
+    def __init__(self, hidden_size: int, shape: DFlash2Config) -> None:
+        super().__init__()
+        self.taps, self.groups = shape.conv_kernel_size, hidden_size // shape.conv_group_size
+        identity = mx.zeros((2, self.taps, hidden_size))
+        identity[:, 0] = 1.0
+        self.base_kernel = identity
+        self.kernel_projection = nn.Linear(hidden_size, 2 * self.taps * self.groups, bias=False)
+
+    def __call__(self, block: mx.array, sublayer: Sublayer) -> mx.array:
+        """(N, B, D), one block a row -> (N, B, D)."""
+        corrections = self.kernel_projection(block).reshape(*block.shape[:2], 2, self.taps, self.groups, 1)
+        before, behind = corrections[:, :, 0], corrections[:, :, 1]
+        return self._convolve(sublayer(self._convolve(block, before, 0)), behind, 1)
+
+    def _convolve(self, rows: mx.array, corrections: mx.array, side: int) -> mx.array:
+        """rows (N, B, D), corrections (N, B, taps, groups, 1).  Nothing stands before a block's first row."""
+        grouped = rows.reshape(*rows.shape[:2], self.groups, -1)
+        base = self.base_kernel[side].reshape(self.taps, self.groups, -1)
+        total = (base[0] + corrections[:, :, 0]) * grouped
+        for tap in range(1, self.taps):
+            shifted = mx.pad(grouped[:, :-tap], [(0, 0), (tap, 0), (0, 0), (0, 0)])
+            total = total + (base[tap] + corrections[:, :, tap]) * shifted[:, : rows.shape[1]]
+        return total.reshape(rows.shape)
+
+
+class CandidateSelector(nn.Module):
+    """How well a token follows another at a position, as a correction of the head's logits.
+
+    edge(parent, child) = sum over r of P[parent, r] * (W h)[r] * S[child, r], h the position's hidden state.
+    """
+
+    def __init__(self, hidden_size: int, vocab_size: int, shape: DFlash2Config) -> None:
+        super().__init__()
+        self.top_k = shape.selector_top_k
+        self.predecessor_codebook = nn.Embedding(vocab_size, shape.selector_rank)
+        self.successor_codebook = nn.Embedding(vocab_size, shape.selector_rank)
+        self.hidden_projection = nn.Linear(hidden_size, shape.selector_rank, bias=False)
+
+    def scores(self, parents: mx.array, hidden: mx.array, children: mx.array) -> mx.array:
+        """parents (..., P), hidden (..., D), children (..., K) -> edges (..., P, K) float32."""
+        gated = self.predecessor_codebook(parents) * self.hidden_projection(hidden)[..., None, :]
+        return (gated @ self.successor_codebook(children).swapaxes(-1, -2)).astype(mx.float32)
+
+    def edges(self, root: mx.array, hidden: mx.array, candidates: mx.array) -> mx.array:
+        """All pairs of neighbouring positions' candidates.
+
+        root (...): the token before position 0.  hidden (..., L, D), candidates (..., L, K).
+        Returns (..., L, K, K) float32: [d, r, c] is candidate c of position d after candidate r of position
+        d - 1; at position 0 after the root, whatever r.
+        """
+        first = mx.broadcast_to(root[..., None, None], (*candidates.shape[:-2], 1, candidates.shape[-1]))
+        parents = mx.concatenate([first.astype(candidates.dtype), candidates[..., :-1, :]], axis=-2)
+        return self.scores(parents, hidden, candidates)
+
+
+class DFlash2Layer(DFlashLayer):
+    """A layer whose two sublayers stand between convolutions.  Context rows are never convolved."""
+
+    def __init__(self, config: DrafterConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        assert config.dflash2 is not None
+        self.attention_conv = GroupedConv(config.hidden_size, config.dflash2)
+        self.mlp_conv = GroupedConv(config.hidden_size, config.dflash2)
+
+    def with_attention(self, block: mx.array, attend: Sublayer) -> mx.array:
+        block = block + self.attention_conv(self.input_layernorm(block), attend)
+        return block + self.mlp_conv(self.post_attention_layernorm(block), self.mlp)
+
+
+class DFlash2Drafter(DFlashDrafter):
+    """The same drafter of such layers, with a selector."""
+
+    layer_type = DFlash2Layer
+
+    def __init__(self, config: DrafterConfig, taps: int) -> None:
+        super().__init__(config, taps)
+        assert config.dflash2 is not None
+        assert config.vocab_size is not None
+        self.candidate_selector = CandidateSelector(config.hidden_size, config.vocab_size, config.dflash2)
+
+
+def make_drafter(config: DrafterConfig, taps: int) -> DFlashDrafter:
+    """The network that a config describes, with weights of no use yet."""
+    return (DFlashDrafter if config.dflash2 is None else DFlash2Drafter)(config, taps)
+
+
+def selector_of(drafter: DFlashDrafter) -> CandidateSelector | None:
+    """What scores pairs of tokens, where the drafter has it."""
+    return drafter.candidate_selector if isinstance(drafter, DFlash2Drafter) else None
