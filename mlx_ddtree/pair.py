@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -32,6 +32,7 @@ class Pair:
     def __post_init__(self) -> None:
         if self.drafter is not None:
             self.target.taps = check_pair(self.target, self.drafter)
+            inherit_scales(self.target, self.drafter)
 
 
 def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
@@ -55,6 +56,17 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     if problems:
         raise PairError(f"this drafter was not made for this target: {'; '.join(problems)}")
     return taps
+
+
+def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
+    """A drafter speaks through the target's embedding and head: their scale and soft cap are the target's too
+    where its config has none of its own."""
+    config = drafter.config
+    if isinstance(target, PlainTarget):
+        return
+    scale = target.embed_scale if config.embed_scale == 1.0 else config.embed_scale
+    cap = target.logit_softcap if config.logit_softcap is None else config.logit_softcap
+    drafter.config = replace(config, embed_scale=scale, logit_softcap=cap)
 
 
 def make_prompt_cache(pair: Pair) -> list[Any]:

@@ -32,7 +32,7 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
         raise ValueError("a draft needs a drafter")
     block = mx.array([[state.root] + [drafter.config.mask_token_id] * (block_size - 1)])
     hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache)[0, 1:]
-    logits = drafter.scale_logits(target.unembed(hidden))
+    logits = drafter.scale_logits(target.head(hidden))
     if (selector := selector_of(drafter)) is None:
         top_k = min(top_k, logits.shape[-1])
         started = StartedDraft(start_top_k(logits, top_k), top_k)

@@ -63,14 +63,26 @@ class TreeTarget:
         return make_prompt_cache(self.model)
 
     def embed(self, token_ids: mx.array) -> mx.array:
-        """(1, n) int -> (1, n, D)."""
+        """(1, n) int -> (1, n, D), before the model's own `embed_scale`."""
         return self.text.model.embed_tokens(token_ids)
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""
-        head = self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens.as_linear
-        logits, cap = head(hidden), getattr(self.args, "final_logit_softcapping", None)
+        logits, cap = self.head(hidden), self.logit_softcap
         return logits if cap is None else mx.tanh(logits / cap) * cap
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """The same before the model's own `logit_softcap`."""
+        return (self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens.as_linear)(hidden)
+
+    @property
+    def embed_scale(self) -> float:
+        """What the model multiplies its embeddings by."""
+        return float(getattr(self.text.model, "embed_scale", 1.0))
+
+    @property
+    def logit_softcap(self) -> float | None:
+        return getattr(self.args, "final_logit_softcapping", None)
 
     def forward(self, token_ids: mx.array, cache: Sequence[Any]) -> tuple[mx.array, mx.array | None]:
         """Consecutive tokens (1, n), which stay in the cache -> normalised hidden states (1, n, D), features

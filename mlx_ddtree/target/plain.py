@@ -40,6 +40,9 @@ class PlainTarget:
     def unembed(self, hidden: mx.array) -> mx.array:
         return hidden
 
+    def head(self, hidden: mx.array) -> mx.array:
+        raise self._refusal()
+
     def embed(self, token_ids: mx.array) -> mx.array:
         raise self._refusal()
 

@@ -171,7 +171,7 @@ def _bias(visible: mx.array) -> mx.array:
 
 def slot_logits(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array) -> mx.array:
     """(..., D) -> float32 (..., V), with the target's own head, as drafting computes them."""
-    return drafter.scale_logits(target.unembed(hidden).astype(mx.float32))
+    return drafter.scale_logits(target.head(hidden).astype(mx.float32))
 
 
 def head_loss(
@@ -199,14 +199,14 @@ def _head_gradient(
     target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, labels: mx.array
 ) -> tuple[mx.array, mx.array]:
     """Cross-entropy (R,) of every row and its gradient by `hidden`, (R, D) float32."""
-    raw = target.unembed(hidden)
+    raw = target.head(hidden)
     probabilities = mx.softmax(drafter.scale_logits(raw.astype(mx.float32)), axis=-1)
     chosen = mx.take_along_axis(probabilities, labels[:, None], axis=-1)
     loss = -mx.log(mx.maximum(chosen[:, 0], 1e-37))
     by_logits = mx.put_along_axis(probabilities, labels[:, None], chosen - 1.0, axis=-1)
     if drafter.config.logit_scale != 1.0 or drafter.config.logit_softcap is not None:
         by_logits = mx.vjp(drafter.scale_logits, [raw.astype(mx.float32)], [by_logits])[1][0]
-    by_hidden = mx.vjp(target.unembed, [hidden], [by_logits.astype(raw.dtype)])[1][0]
+    by_hidden = mx.vjp(target.head, [hidden], [by_logits.astype(raw.dtype)])[1][0]
     return loss, by_hidden.astype(mx.float32)
 
 

@@ -16,7 +16,7 @@ from mlx_ddtree.drafter.dflash2 import DFlash2Drafter, make_drafter
 from mlx_ddtree.drafter.load import load_drafter, public_name
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, OptionError, UnsupportedModelError
-from mlx_ddtree.pair import check_pair
+from mlx_ddtree.pair import check_pair, inherit_scales
 from mlx_ddtree.target import Target, TreeTarget
 
 
@@ -73,7 +73,7 @@ def default_config(
         vocab_size=target.vocab_size,
         rms_norm_eps=args.rms_norm_eps,
         max_position_embeddings=getattr(args, "max_position_embeddings", None) or 40960,
-        rope_theta=args.rope_theta,
+        rope_theta=getattr(args, "rope_theta", 1e4),  # gemma4 has one a kind of layer
         rope_scaling=getattr(args, "rope_scaling", None),
         rope_traditional=getattr(args, "rope_traditional", False),
         attention_bias=False,
@@ -95,6 +95,7 @@ def new_drafter(config: DrafterConfig, target: TreeTarget, seed: int) -> DFlashD
     """
     mx.random.seed(seed)
     drafter = make_neutral(config)
+    inherit_scales(target, drafter)
     drafter.norm.weight = mx.array(target.text.model.norm.weight.astype(mx.float32))
     mx.eval(drafter.parameters())
     return drafter
@@ -123,6 +124,7 @@ def start_from(
     if drafter.config.quantization is not None:
         raise ConfigError(f"the drafter in {folder} is quantised and cannot be trained; start from its 16-bit original")
     taps = check_pair(target, drafter)
+    inherit_scales(target, drafter)
     drafter.config = replace(
         drafter.config,
         target_layer_ids=taps,

@@ -83,9 +83,9 @@ class Planner:
 
     def without_draft(self, root: int, copy: Copy | None, context: int) -> Proposal | None:
         """A round that copies, where the drafter could add little; else None."""
-        chances = [] if copy is None else self._chances(copy, None)
-        if copy is None or not chances or not self.policy.skips_drafter(chances[0], context):
+        if copy is None or not self.policy.skips_drafter(self.profile.lookups.probability(copy.match, 1, 2), context):
             return None
+        chances = self._chances(copy, None)
         chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
         tree, choice = self._cut(chain, context)
         if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
