@@ -1,0 +1,2 @@
+// Shared by all kernels.
+#pragma once

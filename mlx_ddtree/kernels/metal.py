@@ -1,0 +1,131 @@
+"""The kernels of metal/: their text, and launching them.
+
+A kernel is metal/<name>.metal: `#include "..."` lines for the device functions it needs, then the body that
+mx.fast.metal_kernel takes, most often one call.  MLX writes the signature.  Rules that follow from how it does:
+
+- Inputs of fewer than 8 elements become `constant` pointers, others `device` pointers.  So numbers that change
+  from launch to launch come as one int32 vector of at most 7; every other input has at least 8 elements (`at_least_8`).
+- Template values become part of the kernel's name and are compiled for: types, head sizes, tile sizes, never
+  a length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import mlx.core as mx
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
+TemplateValue = int | bool | mx.Dtype
+
+
+def metal_folder() -> Path:
+    """Where metal/ is: beside the modules in a wheel, else at the root of the repository."""
+    package = Path(__file__).parents[1]
+    return next(p for p in (package / "metal", package.parent / "metal") if p.is_dir())
+
+
+@dataclass(frozen=True)
+class MetalKernel:
+    """metal/<name>.metal, for mx.fast.metal_kernel.
+
+    contiguous: MLX copies inputs that are not row-contiguous.  Off where a kernel reads slices of a cache by
+    their strides; its other inputs must then be contiguous already.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    contiguous: bool = True
+
+    @cached_property
+    def text(self) -> tuple[str, str]:
+        """(header, body), every line under its own file's name and number for the compiler's messages."""
+        body, included = _read(f"{self.name}.metal"), dict[str, str]()
+        _collect(body, included)
+        header = "".join(f'#line 1 "{name}"\n{_without_includes(text)}\n' for name, text in included.items())
+        return header, f'#line 1 "{self.name}.metal"\n{_without_includes(body)}'
+
+    @cached_property
+    def compiled(self) -> Any:
+        """MLX's object; the Metal compiler runs at the first launch with each set of template values."""
+        header, body = self.text
+        return mx.fast.metal_kernel(
+            name=f"mlx_ddtree_{self.name}",
+            input_names=list(self.inputs),
+            output_names=list(self.outputs),
+            source=body,
+            header=header,
+            ensure_row_contiguous=self.contiguous,
+        )
+
+
+class Launch(Protocol):
+    """How a kernel is run: by Metal, or by the tests' harness on the host."""
+
+    def __call__(
+        self,
+        kernel: MetalKernel,
+        inputs: Sequence[mx.array],
+        *,
+        template: Sequence[tuple[str, TemplateValue]],
+        grid: tuple[int, int, int],
+        threadgroup: tuple[int, int, int],
+        output_shapes: Sequence[tuple[int, ...]],
+        output_dtypes: Sequence[mx.Dtype],
+        init_value: float | None = None,
+    ) -> list[mx.array]:
+        """Outputs in the kernel's order.  grid is in threads; outputs start as init_value where it is given."""
+        ...
+
+
+def launch_on_metal(
+    kernel: MetalKernel,
+    inputs: Sequence[mx.array],
+    *,
+    template: Sequence[tuple[str, TemplateValue]],
+    grid: tuple[int, int, int],
+    threadgroup: tuple[int, int, int],
+    output_shapes: Sequence[tuple[int, ...]],
+    output_dtypes: Sequence[mx.Dtype],
+    init_value: float | None = None,
+) -> list[mx.array]:
+    """The launch on a Mac's GPU; lazy like every MLX operation."""
+    outputs: list[mx.array] = kernel.compiled(
+        inputs=list(inputs),
+        template=list(template),
+        grid=grid,
+        threadgroup=threadgroup,
+        output_shapes=list(output_shapes),
+        output_dtypes=list(output_dtypes),
+        init_value=init_value,
+    )
+    return outputs
+
+
+def at_least_8(x: mx.array) -> mx.array:
+    """`x` flattened, padded with zeros to 8 elements where it has fewer, so that kernels get a `device` pointer."""
+    flat = x.reshape(-1)
+    return flat if flat.size >= 8 else mx.pad(flat, (0, 8 - flat.size))
+
+
+def _read(name: str) -> str:
+    return (metal_folder() / name).read_text(encoding="utf-8")
+
+
+def _collect(text: str, included: dict[str, str]) -> None:
+    """The files that `text` includes into `included`, each once, after those that it includes itself."""
+    for name in _INCLUDE.findall(text):
+        if name not in included:
+            _collect(_read(name), included)
+            included[name] = _read(name)
+
+
+def _without_includes(text: str) -> str:
+    """The text with its lines' numbers kept; `#pragma once` would be meaningless in one text."""
+    return _INCLUDE.sub("\n", text).replace("#pragma once\n", "\n")
