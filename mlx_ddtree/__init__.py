@@ -10,6 +10,7 @@ from mlx_ddtree._blas import use_fast_blas
 blas = use_fast_blas()  # before anything imports mlx.core
 
 from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
+from mlx_ddtree.decoding.session import Session  # noqa: E402
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate  # noqa: E402
 from mlx_ddtree.errors import MlxDdtreeError  # noqa: E402
 from mlx_ddtree.hub.load import load  # noqa: E402
@@ -20,6 +21,7 @@ __all__ = [
     "GenerationResponse",
     "MlxDdtreeError",
     "Pair",
+    "Session",
     "generate",
     "load",
     "make_prompt_cache",

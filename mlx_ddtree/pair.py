@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,7 +70,18 @@ def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
     drafter.config = replace(config, embed_scale=scale, logit_softcap=cap)
 
 
-def make_prompt_cache(pair: Pair) -> list[Any]:
-    """An empty prompt cache: the target's layers, then the drafter's, in one list as mlx-lm does."""
+class PromptCache(list[Any]):
+    """The target's layers, then the drafter's, in one list as mlx-lm has it.
+
+    token_ids: what they hold.
+    """
+
+    def __init__(self, layers: Iterable[Any]) -> None:
+        super().__init__(layers)
+        self.token_ids: list[int] = []
+
+
+def make_prompt_cache(pair: Pair) -> PromptCache:
+    """An empty prompt cache."""
     drafter_cache = [] if pair.drafter is None else pair.drafter.make_cache()
-    return [*pair.target.make_cache(), *drafter_cache]
+    return PromptCache([*pair.target.make_cache(), *drafter_cache])

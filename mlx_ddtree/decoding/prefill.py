@@ -25,11 +25,13 @@ def prefill(state: DecodeState, prompt: Sequence[int], step_size: int, progress:
     report(0, len(prompt))
     for start in range(0, len(prompt) - 1, step_size):
         chunk = prompt[start : min(start + step_size, len(prompt) - 1)]
-        _, features = target.forward(mx.array(list(chunk))[None], state.target_cache)
-        state.append_features(features)
-        state.extend_drafter()
-        mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
-        state.length += len(chunk)
+        with state.all_or_nothing():
+            _, features = target.forward(mx.array(list(chunk))[None], state.target_cache)
+            state.append_features(features)
+            state.extend_drafter()
+            mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
+            state.length += len(chunk)
+            state.token_ids = list(prompt[: start + len(chunk)])
         report(start + len(chunk), len(prompt))
         mx.clear_cache()
     state.root = prompt[-1]

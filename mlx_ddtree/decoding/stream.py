@@ -22,7 +22,7 @@ from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.statistics import RoundStatistics
 from mlx_ddtree.decoding.text import TextStream
-from mlx_ddtree.pair import Pair
+from mlx_ddtree.pair import Pair, PromptCache
 from mlx_ddtree.tree import DraftTree
 
 
@@ -131,6 +131,8 @@ def stream_generate(
         finally:
             if prompt_cache is not None:
                 state.settle()
+            if isinstance(prompt_cache, PromptCache):
+                prompt_cache.token_ids += state.token_ids
 
 
 def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:

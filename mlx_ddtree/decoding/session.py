@@ -1,0 +1,83 @@
+"""A prompt cache that knows which tokens it holds, so that a conversation is never processed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+
+from mlx_ddtree.decoding.options import Prompt, prompt_token_ids, split_cache
+from mlx_ddtree.decoding.stream import GenerationResponse, stream_generate
+from mlx_ddtree.pair import Pair, make_prompt_cache
+from mlx_ddtree.target.cache import Mark
+
+
+class Session:
+    """Answers prompts, and keeps the caches from one to the next.
+
+    A prompt that begins like what the caches hold goes on from there; a chat's next turn always does, but
+    for what its template changes in earlier turns.
+
+    reused: how many tokens of the last prompt were not processed again.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self.pair = pair
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.cache = make_prompt_cache(self.pair)
+        self.reused = 0
+        self._prompt_end: tuple[int, Mark] | None = None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """What the caches hold."""
+        return self.cache.token_ids
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the caches."""
+        return sum(layer.nbytes for layer in self.cache)
+
+    def stream(self, prompt: Prompt, max_tokens: int = 256, **options: Any) -> Iterator[GenerationResponse]:
+        """`stream_generate` over the whole prompt, of which only what is new is processed."""
+        ids = prompt_token_ids(self.pair, prompt)
+        rest = ids[self.resume(ids) :]
+        report = options.pop("prompt_progress_callback", None)
+
+        def progress(done: int, total: int) -> None:
+            if done == total - 1:  # both caches hold everything but the last token, and nothing more
+                self._prompt_end = len(ids) - 1, self.pair.target.mark(self.cache[: self.pair.target.num_caches])
+            if report:
+                report(done, total)
+
+        yield from stream_generate(
+            self.pair, rest, max_tokens, prompt_cache=self.cache, prompt_progress_callback=progress, **options
+        )
+
+    def resume(self, ids: Sequence[int]) -> int:
+        """Set the caches back to the longest beginning that they share with `ids`, but for its last token;
+        its length."""
+        target_cache, drafter_cache, _ = split_cache(self.pair, self.cache, "ar")
+        length = len(self.token_ids)
+        pairs = zip(self.token_ids, ids[:-1], strict=False)
+        shared = next((i for i, (have, want) in enumerate(pairs) if have != want), min(length, len(ids) - 1))
+        if shared < length:
+            if can_trim_prompt_cache(target_cache):
+                trim_prompt_cache(target_cache, length - shared)
+            elif self._prompt_end is not None and self._prompt_end[0] <= shared:
+                shared, marked = self._prompt_end
+                self.pair.target.rewind(target_cache, marked)
+            else:
+                self.reset()
+                shared = 0
+            for layer in drafter_cache if shared else []:
+                layer.offset = min(layer.offset, shared)
+            del self.token_ids[shared:]
+            if self._prompt_end is not None and self._prompt_end[0] > shared:
+                self._prompt_end = None
+        self.reused = shared
+        return shared
