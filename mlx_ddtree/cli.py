@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from mlx_ddtree.errors import MlxDdtreeError, OptionError
+from mlx_ddtree.hub.load import load
+from mlx_ddtree.pair import Pair
 
 
 def make_parser(description: str, examples: str) -> argparse.ArgumentParser:
@@ -62,6 +65,26 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         "making the cache anew, or trust every row (default: %(default)s)",
     )
     group.add_argument("--prefill-step-size", type=int, default=2048, help="prompt tokens at a time")
+
+
+def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
+    """The pair of `add_model_options`; plain decoding works for every model, drafter or not."""
+    draft: str | bool | None = args.draft_model
+    if args.method == "ar" and not need_drafter and draft is None:
+        draft = False
+    return load(
+        args.model,
+        draft,
+        revision=args.revision,
+        draft_revision=args.draft_revision,
+        adapter_path=args.adapter_path,
+        trust_remote_code=args.trust_remote_code,
+    )
+
+
+def dim(text: str) -> str:
+    """Grey on terminals that show it."""
+    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
 
 
 def progress_bar(enabled: bool) -> Callable[[int, int], None]:

@@ -17,7 +17,6 @@ from mlx_ddtree.compare import compare, comparison_table
 from mlx_ddtree.decoding.sampling import Sampler, make_sampler
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate, summary
 from mlx_ddtree.errors import PromptError
-from mlx_ddtree.hub.load import load
 from mlx_ddtree.pair import Pair
 
 EXAMPLES = """\
@@ -56,7 +55,7 @@ def answer(args: argparse.Namespace) -> int:
     prompt_text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not prompt_text.strip():
         raise PromptError("the prompt is empty: give --prompt TEXT, or '-' and text on stdin")
-    pair = load_pair(args)
+    pair = cli.load_pair(args, need_drafter=args.compare)
     if args.verbose:
         print_notes(pair)
     prompt = chat_prompt(pair, prompt_text, args)
@@ -78,20 +77,6 @@ def answer(args: argparse.Namespace) -> int:
         if args.verbose:
             print(summary(response), file=sys.stderr)
     return 0
-
-
-def load_pair(args: argparse.Namespace) -> Pair:
-    draft: str | bool | None = args.draft_model
-    if args.method == "ar" and not args.compare and draft is None:
-        draft = False  # plain decoding works for every model, drafter or not
-    return load(
-        args.model,
-        draft,
-        revision=args.revision,
-        draft_revision=args.draft_revision,
-        adapter_path=args.adapter_path,
-        trust_remote_code=args.trust_remote_code,
-    )
 
 
 def chat_prompt(pair: Pair, text: str, args: argparse.Namespace) -> list[int]:

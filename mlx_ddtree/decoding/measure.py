@@ -87,7 +87,7 @@ def measure_costs(pair: Pair) -> CostTable:
                 for row, state in zip(seconds[chain], states, strict=True):
                     row.append(_seconds(_verify_once(state, rows, chain)))
             bar.update()
-    plain = [_plain_step(state) for state in states]
+    plain = [plain_step(state) for state in states]
     measured = list(ROWS[: len(seconds[False][0])])
     return CostTable(measured, contexts, seconds[False], seconds[True], plain, draft_seconds)
 
@@ -148,7 +148,7 @@ def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable
     return once
 
 
-def _plain_step(state: DecodeState) -> float:
+def plain_step(state: DecodeState) -> float:
     """Seconds of a step in a run of plain decoding, undone again; the run's first step waits and is left out."""
     length, root, tokens = state.length, state.root, list(state.token_ids)
     before = state.pair.target.mark(state.target_cache)

@@ -7,7 +7,9 @@ from typing import Any
 
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
+from mlx_ddtree.decoding.measure import plain_step
 from mlx_ddtree.decoding.options import Prompt, prompt_token_ids, split_cache
+from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.stream import GenerationResponse, stream_generate
 from mlx_ddtree.pair import Pair, make_prompt_cache
 from mlx_ddtree.target.cache import Mark
@@ -57,6 +59,11 @@ class Session:
         yield from stream_generate(
             self.pair, rest, max_tokens, prompt_cache=self.cache, prompt_progress_callback=progress, **options
         )
+
+    def plain_tps(self) -> float:
+        """Tokens a second that plain decoding makes after what the caches hold: measured now, changing nothing."""
+        target_cache, _, length = split_cache(self.pair, self.cache, "ar")
+        return 1 / plain_step(DecodeState(self.pair, target_cache, [], length, self.token_ids[-1]))
 
     def resume(self, ids: Sequence[int]) -> int:
         """Set the caches back to the longest beginning that they share with `ids`, but for its last token;

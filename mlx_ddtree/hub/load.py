@@ -44,6 +44,8 @@ def load(
     Raises PairError (no drafter known, or one that does not fit), ConfigError, WeightsError and
     UnsupportedModelError, with what to do.
     """
+    if target is not None:
+        local_folder(target)
     drafter_name = None if draft is False else _drafter_name(target, draft)
     loaded = load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
     if drafter_name is None:
@@ -96,13 +98,21 @@ def compute_dtype(model: Any, config: dict[str, Any]) -> None:
         mx.eval(model.parameters())
 
 
-def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
-    """A local folder as it is, or a repository from the cache or the Hub (progress bars, resume)."""
+def local_folder(name: str) -> Path | None:
+    """The folder of this name; None if it must be a repository's."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ConfigError(f"{name}: no such folder, and not a Hugging Face repository (owner/name)")
+    return None
+
+
+def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """A local folder as it is, or a repository from the cache or the Hub (progress bars, resume)."""
+    folder = local_folder(name)
+    if folder is not None:
+        return folder
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except RepositoryNotFoundError:
