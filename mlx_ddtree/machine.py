@@ -1,0 +1,61 @@
+"""What this machine is: the facts that decide speed, and that a report of a problem needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import mlx.core as mx
+
+import mlx_ddtree
+from mlx_ddtree.tree.profile import cache_folder
+
+PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub")
+
+
+def machine() -> dict[str, Any]:
+    """Chip, memory in bytes, systems and versions; None where the machine does not tell."""
+    info = mx.device_info()
+    return {
+        "chip": _sysctl("machdep.cpu.brand_string") or info.get("device_name") or platform.machine(),
+        "gpu": info.get("architecture") if mx.metal.is_available() else None,
+        "memory": memory(),
+        "wired_limit": wired_limit(),
+        "system": f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform(),
+        "python": platform.python_version(),
+        "mlx_ddtree": mlx_ddtree.__version__,
+        **{name: _version(name) for name in PACKAGES},
+        "device": mx.default_device().type.name,
+        "blas": mlx_ddtree.blas,
+        "cache": str(cache_folder()),
+    }
+
+
+def memory() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def wired_limit() -> int | None:
+    """Bytes that the GPU may keep resident: the user's setting, else what Metal recommends; None without Metal."""
+    if not mx.metal.is_available():
+        return None
+    megabytes = int(_sysctl("iogpu.wired_limit_mb") or 0)
+    return megabytes * 2**20 or mx.device_info().get("max_recommended_working_set_size")
+
+
+def _sysctl(name: str) -> str | None:
+    if platform.system() != "Darwin":
+        return None
+    done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
