@@ -59,6 +59,7 @@ struct PackedWeights {
     if (column < columns && k < depth) {
       const device uint* from = words + size_t(column) * (depth / 32 * BITS) + k / 32 * BITS;
       if (BITS % 4 == 0) {
+#pragma unroll
         for (int i = 0; i < BITS / 4; ++i) {
           const uint4 four = ((const device uint4*)from)[i];
           for (int j = 0; j < 4; ++j) {
@@ -66,6 +67,7 @@ struct PackedWeights {
           }
         }
       } else {
+#pragma unroll
         for (int i = 0; i < BITS; ++i) {
           run.words[i] = from[i];
         }
@@ -97,6 +99,7 @@ struct DenseWeights {
     Run run = {};
     if (column < columns && k < depth) {
       const device vec<T, 4>* from = (const device vec<T, 4>*)(values + size_t(column) * depth + k);
+#pragma unroll
       for (int i = 0; i < 8; ++i) {
         run.values[i] = from[i];
       }
