@@ -166,6 +166,10 @@ inline T dot(const vec<T, N>& a, const vec<T, N>& b) {
   for (int i = 1; i < N; ++i) sum = T(sum + a[i] * b[i]);
   return sum;
 }
+template <class A, class B, either_swizzle<A, B> = 0>
+inline auto dot(const A& a, const B& b) {
+  return dot(plain(a), plain(b));
+}
 
 #define HOST_BITS(T, U, WIDTH)                                                             \
   inline T popcount(T x) { return T(__builtin_popcountll((unsigned long long)(U)x)); }     \

@@ -56,6 +56,7 @@ struct alignas(4 * sizeof(T)) vec<T, 3> {
   HOST_VECTOR_MEMBERS(3)
   vec(T a, T b, T c) : data{a, b, c, T(0)} {}
   vec(const vec<T, 2>& ab, T c) : data{ab.x, ab.y, c, T(0)} {}
+  vec(T a, const vec<T, 2>& bc) : data{a, bc.x, bc.y, T(0)} {}
 };
 
 template <class T>
@@ -74,7 +75,11 @@ struct alignas(4 * sizeof(T)) vec<T, 4> {
   HOST_VECTOR_MEMBERS(4)
   vec(T a, T b, T c, T d) : data{a, b, c, d} {}
   vec(const vec<T, 2>& ab, const vec<T, 2>& cd) : data{ab.x, ab.y, cd.x, cd.y} {}
+  vec(const vec<T, 2>& ab, T c, T d) : data{ab.x, ab.y, c, d} {}
+  vec(T a, const vec<T, 2>& bc, T d) : data{a, bc.x, bc.y, d} {}
+  vec(T a, T b, const vec<T, 2>& cd) : data{a, b, cd.x, cd.y} {}
   vec(const vec<T, 3>& abc, T d) : data{abc.x, abc.y, abc.z, d} {}
+  vec(T a, const vec<T, 3>& bcd) : data{a, bcd.x, bcd.y, bcd.z} {}
 };
 #undef HOST_VECTOR_MEMBERS
 
@@ -85,6 +90,26 @@ struct Given {
 };
 template <class T>
 using given = typename Given<T>::type;
+
+// A swizzle takes part in expressions as the vector that it stands for.
+template <class T>
+struct IsSwizzle {
+  static constexpr bool value = false;
+};
+template <class T, int... I>
+struct IsSwizzle<Swizzle<T, I...>> {
+  static constexpr bool value = true;
+};
+template <class A, class B>
+using either_swizzle = enable_if_t<IsSwizzle<A>::value || IsSwizzle<B>::value, int>;
+template <class T>
+inline T plain(const T& value) {
+  return value;
+}
+template <class T, int... I>
+inline vec<T, sizeof...(I)> plain(const Swizzle<T, I...>& value) {
+  return value;
+}
 
 #define HOST_BINARY(OP, RESULT)                                                    \
   template <class T, int N>                                                        \
@@ -100,6 +125,10 @@ using given = typename Given<T>::type;
   template <class T, int N>                                                        \
   inline vec<RESULT, N> operator OP(given<T> a, const vec<T, N>& b) {              \
     return vec<T, N>(a) OP b;                                                      \
+  }                                                                                \
+  template <class A, class B, either_swizzle<A, B> = 0>                            \
+  inline auto operator OP(const A& a, const B& b) {                                \
+    return plain(a) OP plain(b);                                                   \
   }
 #define HOST_ARITHMETIC(OP)                                                        \
   HOST_BINARY(OP, T)                                                               \
