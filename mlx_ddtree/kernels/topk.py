@@ -4,6 +4,8 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal
+
 TopK = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
@@ -64,3 +66,52 @@ def top_margins(logits: mx.array, best: mx.array) -> mx.array:
     others = mx.put_along_axis(logits, best[:, None], mx.array(-mx.inf, logits.dtype), axis=-1)
     highest = mx.take_along_axis(logits, best[:, None], axis=-1)[:, 0]
     return highest.astype(mx.float32) - others.max(axis=-1).astype(mx.float32)
+
+
+MOST = 64  # entries that the kernels' lists hold in threadgroup memory
+_SIMDGROUPS = 8
+_EACH = 16  # logits of a thread
+_CHUNKS = MetalKernel("topk_logprobs", ("logits", "size"), ("entries", "sums"))
+_MERGE = MetalKernel("topk_merge", ("entries", "sums", "size"), ("best", "log_sums"))
+
+
+def topk_logprobs(logits: mx.array, k: int, *, launch: Launch = launch_on_metal) -> mx.array:
+    """What `start_top_k` gives, (L, 2 k) int32 for `finish_top_k`, by two launches that read the logits once.
+
+    logits: (L, V) with L V >= 8, any float type; 1 <= k <= min(V, MOST).  Ties go to the smaller token id.
+    """
+    rows, vocab = logits.shape
+    chunks = -(-vocab // (32 * _SIMDGROUPS * _EACH))
+    entries, sums = launch(
+        _CHUNKS,
+        [logits, mx.array([vocab, chunks, k], mx.int32)],
+        template=[("T", logits.dtype), ("COUNT", _EACH), ("SIMDGROUPS", _SIMDGROUPS), ("MOST", MOST)],
+        grid=(chunks * 32 * _SIMDGROUPS, rows, 1),
+        threadgroup=(32 * _SIMDGROUPS, 1, 1),
+        output_shapes=[(rows, chunks, k, 2), (rows, chunks, 2)],
+        output_dtypes=[mx.uint32, mx.float32],
+    )
+    return merge_top_k(entries, sums, launch=launch)[0]
+
+
+def merge_top_k(
+    entries: mx.array, sums: mx.array, *, log_probs: bool = True, launch: Launch = launch_on_metal
+) -> tuple[mx.array, mx.array]:
+    """Lists of parts of the vocabulary into one per row, as metal/topk.h describes them.
+
+    entries: (L, lists, k, 2) uint32.  sums: (L, lists, 2) float32.
+    Returns (L, 2 k) int32, the k best ids, best first, and the bits of their log-probabilities, or of their logits
+    without `log_probs`; and the log of each row's sum of exponentials (L,) float32.
+    """
+    rows, lists, k, _ = entries.shape
+    each = next(n for n in (1, 4, 16, 64) if 32 * _SIMDGROUPS * n >= lists)
+    best, log_sums = launch(
+        _MERGE,
+        [at_least_8(entries), at_least_8(sums), mx.array([lists, k], mx.int32)],
+        template=[("LISTS", each), ("SIMDGROUPS", _SIMDGROUPS), ("LOG_PROBS", log_probs)],
+        grid=(rows * 32 * _SIMDGROUPS, 1, 1),
+        threadgroup=(32 * _SIMDGROUPS, 1, 1),
+        output_shapes=[(rows, 2 * k), (rows,)],
+        output_dtypes=[mx.int32, mx.float32],
+    )
+    return best, log_sums

@@ -1,9 +1,10 @@
 """An mlx-lm model as a target: it runs its own code, with taps, and under a draft tree when asked.
 
 Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
-experts) stays mlx-lm's.  Three things are changed on this instance, and none of them changes what the model
+experts) stays mlx-lm's.  Four things are changed on this instance, and none of them changes what the model
 computes for mlx-lm: rotary embeddings also take a position per row (target/rope.py), tapped layers leave
-their output (target/taps.py), and gated delta layers also take a tree (target/gated_delta.py).
+their output (target/taps.py), gated delta layers also take a tree (target/gated_delta.py), and quantised layers
+ask `products` who multiplies (target/quantized.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
 from mlx_ddtree.target.gated_delta import take_trees
+from mlx_ddtree.target.quantized import Products, take_rows
 from mlx_ddtree.target.rope import take_positions
 from mlx_ddtree.target.taps import tap
 from mlx_ddtree.tree import DraftTree
@@ -39,6 +41,8 @@ class TreeTarget:
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
         self._taps: tuple[int, ...] = ()
         self._tapped: dict[int, mx.array] = {}
+        self.products = Products()
+        take_rows(text, self.products)
         for layer in self.layers:
             for module in layer.modules():
                 take_positions(module)

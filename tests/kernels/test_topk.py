@@ -1,4 +1,4 @@
-"""Top-k log-probabilities equal a full sort in float64, by MLX and by numpy alike."""
+"""Top-k log-probabilities equal a full sort in float64, by MLX, by numpy and by the kernels alike."""
 
 import mlx.core as mx
 import numpy as np
@@ -7,6 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_ddtree.kernels import topk
+
+from ..metal_host import HostLaunch
+
+LAUNCH = HostLaunch(mode="check")
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
@@ -67,3 +71,63 @@ def test_margins_are_the_distance_of_the_two_best(dtype):
     margins = np.array(topk.top_margins(logits, mx.argmax(logits, axis=-1)))
     np.testing.assert_allclose(margins, values[:, -1] - values[:, -2], atol=1e-6)
     assert margins[2] == 0
+
+
+def by_kernels(logits, k, launch=LAUNCH):
+    """The kernels' result, checked to be in its final order before the host sees it."""
+    started = topk.topk_logprobs(logits, k, launch=launch)
+    token_ids, log_probs = topk.finish_top_k(started, k)
+    assert (started.shape, started.dtype) == ((len(logits), 2 * k), mx.int32)
+    np.testing.assert_array_equal(np.asarray(started)[:, :k], token_ids)
+    return token_ids, log_probs
+
+
+def check_kernels(logits, k, launch=LAUNCH):
+    token_ids, log_probs = by_kernels(logits, k, launch)
+    values = np.array(logits.astype(mx.float32), np.float64)
+    order = np.argsort(-values, axis=-1, kind="stable")[:, :k]
+    best = values.max(-1, keepdims=True)
+    log_sum = best + np.log(np.exp(values - best).sum(-1, keepdims=True))
+    np.testing.assert_array_equal(token_ids, order)
+    want = np.take_along_axis(values, order, -1) - log_sum
+    np.testing.assert_allclose(log_probs, want, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize(("rows", "vocab", "k"), [(8, 1, 1), (3, 7, 1), (7, 33, 5), (2, 100, 64), (2, 5, 5)])
+def test_kernels_equal_a_full_sort(rows, vocab, k, dtype):
+    check_kernels((mx.random.normal((rows, vocab), key=mx.random.key(vocab)) * 3).astype(dtype), k)
+
+
+def test_kernels_over_several_chunks():
+    """Ties and the best tokens on either side of a chunk's and a simdgroup's end."""
+    logits = mx.random.normal((2, 9001), key=mx.random.key(5)).astype(mx.bfloat16)
+    logits[0, [511, 512, 4095, 4096, 8191, 8192, 9000]] = 9.0
+    logits[1, 4096:] = -mx.inf
+    check_kernels(logits, 11)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 3), st.integers(8, 40), st.data())
+def test_kernels_with_any_ties_and_impossible_tokens(rows, vocab, data):
+    value = st.sampled_from([-np.inf, -2.0, -0.0, 0.0, 1.5])
+    logits = np.array([data.draw(st.lists(value, min_size=vocab, max_size=vocab)) for _ in range(rows)], np.float32)
+    logits[:, data.draw(st.integers(0, vocab - 1))] = 0.0
+    check_kernels(mx.array(logits), data.draw(st.integers(1, min(vocab, topk.MOST))))
+
+
+def test_kernels_with_huge_logits():
+    check_kernels(mx.array([[1e38, 3.3e38, -3.3e38, 0.0] * 3, [-1e38] * 12]), 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+@pytest.mark.parametrize("k", [1, 8, 64])
+def test_kernels_over_a_vocabulary(k, dtype):
+    logits = (mx.random.normal((3, 151_936), key=mx.random.key(k)) * 3).astype(dtype)
+    check_kernels(logits, k, HostLaunch(mode="fast"))
+
+
+@pytest.mark.slow
+def test_kernels_have_no_undefined_behaviour():
+    check_kernels(mx.random.normal((2, 5000), key=mx.random.key(1)), 9, HostLaunch(mode="asan"))

@@ -1,0 +1,72 @@
+"""A target's quantised products through `verify_qmm`, where a switch says so.
+
+Only instances change, by a subclass: parameters, names and `isinstance` stay as they were, and with the switch off
+they run their own code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_ddtree.kernels.quantized import MAX_ROWS, supports
+
+
+@dataclass
+class Products:
+    """The switch of one model, shared by its modules.
+
+    qmm: `verify_qmm` (or a partial of it), for calls of `least` to `most` rows; None: MLX's own.
+    A row's result is the same for every number of rows; with `least` 1, plain decoding computes what verifications do.
+    """
+
+    qmm: Callable[..., mx.array] | None = None
+    least: int = 2
+    most: int = MAX_ROWS
+
+    def of(self, module: Any, x: mx.array) -> mx.array | None:
+        """x times the module's transposed weight; None if that is left to the module."""
+        if self.qmm is None or not self.least <= x.size // x.shape[-1] <= self.most or x.dtype != module.scales.dtype:
+            return None
+        weights = module.weight, module.scales, module.biases
+        return self.qmm(x, *weights, group_size=module.group_size, bits=module.bits)
+
+
+class RowsLinear(nn.QuantizedLinear):
+    """A quantised linear layer that asks its switch first."""
+
+    products: Products
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = self.products.of(self, x)
+        if y is None:
+            return super().__call__(x)
+        return y + self.bias if "bias" in self else y
+
+
+class RowsEmbedding(nn.QuantizedEmbedding):
+    """A quantised embedding whose use as LM head asks its switch first."""
+
+    products: Products
+
+    def as_linear(self, x: mx.array) -> mx.array:
+        y = self.products.of(self, x)
+        return super().as_linear(x) if y is None else y
+
+
+_WITH_ROWS: dict[type[Any], type[Any]] = {nn.QuantizedLinear: RowsLinear, nn.QuantizedEmbedding: RowsEmbedding}
+
+
+def take_rows(model: nn.Module, products: Products) -> None:
+    """Let the quantised layers of `model` that `verify_qmm` supports ask `products`; others are left alone."""
+    for module in model.modules():
+        asking = _WITH_ROWS.get(type(module))
+        if asking and supports(
+            1, module.scales.dtype, group_size=module.group_size, bits=module.bits, mode=module.mode
+        ):
+            module.__class__ = asking
+            module.products = products

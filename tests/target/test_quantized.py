@@ -1,0 +1,90 @@
+"""A quantised target whose products `verify_qmm` computes verifies a tree to the same logits and choices."""
+
+from functools import partial
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+from mlx_ddtree.kernels.quantized import verify_qmm
+from mlx_ddtree.target.quantized import Products, RowsEmbedding, RowsLinear, take_rows
+
+from ..helpers import small_target
+from ..metal_host import HostLaunch
+from .test_families import TREES, prefilled, verify
+
+CONTEXT = [3, 14, 15, 9, 26]
+HOST = partial(verify_qmm, launch=HostLaunch(mode="check"))
+
+
+@pytest.fixture(scope="module")
+def switched():
+    target = small_target(bits=4, layers=2)
+    return target, target.products
+
+
+@pytest.fixture(autouse=True)
+def off_again(switched):
+    yield
+    switched[1].qmm, switched[1].least = None, 2
+
+
+def test_the_same_logits_choices_and_features(switched):
+    target, products = switched
+    target.taps = (0, 1)
+    cache = prefilled(target, CONTEXT)
+    mark = target.mark(cache)
+    want, features, _ = verify(target, TREES["star"], cache, len(CONTEXT))
+    target.rewind(cache, mark)
+    products.qmm = HOST
+    got, host_features, _ = verify(target, TREES["star"], cache, len(CONTEXT))
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+    np.testing.assert_allclose(host_features, features, atol=1e-5 * np.abs(features).max())
+    np.testing.assert_array_equal(got.argmax(-1), want.argmax(-1))
+
+
+def test_rows_choose_who_computes(switched):
+    """One row and more than 32 are the module's own; between them every product goes through the kernel."""
+    target, products = switched
+    asked = []
+
+    def qmm(x, weight, scales, biases, **how):
+        asked.append(x.size // x.shape[-1])
+        return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
+
+    products.qmm = qmm
+    layers = sum(isinstance(m, RowsLinear | RowsEmbedding) for m in target.model.modules())
+    assert layers == 7 * 2 + 1  # attention and MLP of two layers, and the tied head
+    for rows in (1, 2, 32, 33):
+        asked.clear()
+        hidden, _ = target.forward(mx.array([[1] * rows]), target.make_cache())
+        target.unembed(hidden)
+        assert asked == ([rows] * layers if 2 <= rows <= 32 else [])
+    products.least = 1
+    asked.clear()
+    target.unembed(target.forward(mx.array([[1]]), target.make_cache())[0])
+    assert asked == [1] * layers
+
+
+def test_parameters_keep_their_names_and_other_modes_their_classes():
+    four, mxfp4 = (nn.Linear(64, 64).to_quantized(32, 4, mode) for mode in ("affine", "mxfp4"))
+    model = nn.Sequential(nn.Linear(64, 64), four, mxfp4)
+    names = [name for name, _ in tree_flatten(model.parameters())]
+    take_rows(model, Products())
+    assert [type(m) for m in model.layers] == [nn.Linear, RowsLinear, nn.QuantizedLinear]
+    assert [name for name, _ in tree_flatten(model.parameters())] == names
+    assert isinstance(four, nn.QuantizedLinear)
+
+
+def test_bias_and_other_types(switched):
+    """A layer's bias is added; rows in another type than the scales' are left to MLX."""
+    products = Products(HOST)
+    layer = nn.Linear(64, 40).to_quantized(group_size=32, bits=4)
+    layer.bias = mx.random.normal((40,))
+    x = mx.random.normal((1, 3, 64))
+    want, half = layer(x), layer(x.astype(mx.float16))
+    take_rows(layer, products)
+    np.testing.assert_allclose(layer(x), want, atol=1e-5)
+    np.testing.assert_array_equal(layer(x.astype(mx.float16)), half)
