@@ -15,14 +15,17 @@ So S_0 is read once for the whole tree and written once, by the commit.  All exp
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import mlx.core as mx
+import mlx.nn as nn
 
 
 class TreeDelta(NamedTuple):
-    """What a commit needs of a verification: u (H, N, Dv), keys (H, N, Dk), l (H, N), all fp32, for H value
-    heads; and the state (1, H, Dv, Dk) before the tree."""
+    """What a commit needs of a verification: u (H, N, Dv) and l (H, N), fp32, for H value heads; the keys
+    (1, N, Hk, Dk) and the state (1, H, Dv, Dk) before the tree, as they were given."""
 
     updates: mx.array
     keys: mx.array
@@ -47,10 +50,10 @@ def tree_gated_delta(
     ancestors: (N, N) bool, row t true at t's ancestors and t itself; parents come before children.
     """
     groups = values.shape[2] // keys.shape[2]
-    dtype = queries.dtype
+    dtype, before = queries.dtype, (keys, state)
     queries, keys, values = (_by_head(x) for x in (queries, keys, values))
     log_gates, beta = (x[0].T.astype(mx.float32) for x in (log_gates, beta))
-    keys, queries, state = (x.astype(mx.float32) for x in (keys, queries, state))
+    state = state.astype(mx.float32)
 
     log_decay = log_gates @ ancestors.T.astype(mx.float32)  # (H, N)
     between = mx.where(ancestors, log_decay[:, :, None] - log_decay[:, None, :], -mx.inf)
@@ -66,17 +69,24 @@ def tree_gated_delta(
     right = beta[..., None] * (values - from_state[:, :count])
     updates = unit_lower_inverse(system) @ right
     outputs = from_state[:, count:] + (decay * products[:, count:]) @ updates
-    delta = TreeDelta(updates, keys, log_decay, state)
+    delta = TreeDelta(updates, before[0], log_decay, before[1])
     return outputs.transpose(1, 0, 2)[None].astype(dtype), delta
 
 
 def commit_delta(delta: TreeDelta, path: mx.array) -> mx.array:
-    """The state (1, H, Dv, Dk), fp32, after the nodes of `path` (m,), root first: a rank-m update."""
+    """The state (1, H, Dv, Dk), in the dtype it had, after the nodes of `path` (m,), root first: a rank-m update."""
     log_decay = mx.take(delta.log_decay, path, axis=1)
     weights = mx.exp(log_decay[:, -1:] - log_decay)[..., None]
     updates = mx.take(delta.updates, path, axis=1) * weights
-    rank_m = updates.swapaxes(1, 2) @ mx.take(delta.keys, path, axis=1)
-    return mx.exp(log_decay[:, -1])[None, :, None, None] * delta.state + rank_m[None]
+    keys = _by_head(mx.take(delta.keys, path, axis=1))
+    keys = mx.repeat(keys, updates.shape[0] // keys.shape[0], axis=0)
+    decayed = mx.exp(log_decay[:, -1])[None, :, None, None] * delta.state
+    return (decayed + (updates.swapaxes(1, 2) @ keys)[None]).astype(delta.state.dtype)
+
+
+def commit_states(deltas: Sequence[TreeDelta], path: mx.array) -> list[mx.array]:
+    """`commit_delta` of every layer."""
+    return [commit_delta(delta, path) for delta in deltas]
 
 
 def unit_lower_inverse(strict: mx.array) -> mx.array:
@@ -108,6 +118,46 @@ def tree_conv(rows: mx.array, before: mx.array, weight: mx.array, table: mx.arra
     past = mx.take(mx.concatenate([before, rows], axis=1)[0], table, axis=0)  # (N, kernel, C)
     taps = weight[..., 0].T.astype(mx.float32)
     return (past.astype(mx.float32) * taps).sum(axis=1)[None].astype(rows.dtype)
+
+
+def tree_conv_qkv(
+    rows: mx.array, before: mx.array, weight: mx.array, table: mx.array, key_dim: int
+) -> tuple[mx.array, mx.array, mx.array]:
+    """`tree_conv` and SiLU: queries and keys (1, N, key_dim), values (1, N, C - 2 key_dim)."""
+    queries, keys, values = mx.split(nn.silu(tree_conv(rows, before, weight, table)), [key_dim, 2 * key_dim], axis=-1)
+    return queries, keys, values
+
+
+def commit_windows(windows: Sequence[mx.array], rows: Sequence[mx.array], path: mx.array) -> list[mx.array]:
+    """For every layer, the last rows of [window, the path's rows], as many as the window (1, kernel - 1, C) has.
+
+    rows: (1, N, C) each, one per node.  path: (m,) int32.
+    """
+    return [_commit_window(window, x, path) for window, x in zip(windows, rows, strict=True)]
+
+
+def _commit_window(window: mx.array, rows: mx.array, path: mx.array) -> mx.array:
+    count, length = window.shape[1], path.size
+    if length >= count:
+        return mx.take(rows, path[length - count :], axis=1)
+    return mx.concatenate([window[:, length:], mx.take(rows, path, axis=1)], axis=1)
+
+
+@dataclass(frozen=True)
+class DeltaKernels:
+    """What gated delta layers under a tree call: the functions of this module, or launchers of the same names.
+
+    packed_ancestors: tree_gated_delta takes ancestors as bits of words, not as a mask.
+    """
+
+    tree_conv_qkv: Callable[..., tuple[mx.array, mx.array, mx.array]] = tree_conv_qkv
+    tree_gated_delta: Callable[..., tuple[mx.array, TreeDelta]] = tree_gated_delta
+    commit_states: Callable[..., list[mx.array]] = commit_states
+    commit_windows: Callable[..., list[mx.array]] = commit_windows
+    packed_ancestors: bool = False
+
+
+REFERENCES = DeltaKernels()
 
 
 def _by_head(x: mx.array) -> mx.array:

@@ -5,6 +5,7 @@ mx.fast.metal_kernel takes, most often one call.  MLX writes the signature.  Rul
 
 - Inputs of fewer than 8 elements become `constant` pointers, others `device` pointers.  So numbers that change
   from launch to launch come as one int32 vector of at most 7; every other input has at least 8 elements (`at_least_8`).
+- MLX knows a kernel by its name: what else changes its text (`repeat`) must be in the name as well.
 - Template values become part of the kernel's name and are compiled for: types, head sizes, tile sizes, never
   a length.
 """
@@ -36,17 +37,20 @@ class MetalKernel:
 
     contiguous: MLX copies inputs that are not row-contiguous.  Off where a kernel reads slices of a cache by
     their strides; its other inputs must then be contiguous already.
+    repeat: a line of the body that has `$i` in it is there so many times, with 0, 1, ... for `$i`: one line for every
+        array, in kernels that take any number of them.
     """
 
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     contiguous: bool = True
+    repeat: int = 1
 
     @cached_property
     def text(self) -> tuple[str, str]:
         """(header, body), every line under its own file's name and number for the compiler's messages."""
-        body, included = _read(f"{self.name}.metal"), dict[str, str]()
+        body, included = _repeated(_read(f"{self.name}.metal"), self.repeat), dict[str, str]()
         _collect(body, included)
         header = "".join(f'#line 1 "{name}"\n{_without_includes(text)}\n' for name, text in included.items())
         return header, f'#line 1 "{self.name}.metal"\n{_without_includes(body)}'
@@ -56,7 +60,7 @@ class MetalKernel:
         """MLX's object; the Metal compiler runs at the first launch with each set of template values."""
         header, body = self.text
         return mx.fast.metal_kernel(
-            name=f"mlx_ddtree_{self.name}",
+            name=f"mlx_ddtree_{self.name}" + (f"_{self.repeat}" if self.repeat > 1 else ""),
             input_names=list(self.inputs),
             output_names=list(self.outputs),
             source=body,
@@ -124,6 +128,15 @@ def _collect(text: str, included: dict[str, str]) -> None:
         if name not in included:
             _collect(_read(name), included)
             included[name] = _read(name)
+
+
+def _repeated(body: str, times: int) -> str:
+    """Lines with `$i` written out, each into one line, so that lines keep their numbers."""
+    lines = body.split("\n")
+    return "\n".join(
+        " ".join(x.replace("$i", str(i)) for i in range(times)) if "$i" in x and not x.startswith("//") else x
+        for x in lines
+    )
 
 
 def _without_includes(text: str) -> str:

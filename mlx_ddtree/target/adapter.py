@@ -16,6 +16,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
+from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels
+from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
 from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.quantized import Products, take_rows
@@ -39,6 +41,8 @@ class TreeTarget:
         self.layers: list[nn.Module] = text.model.layers
         self.num_layers = len(self.layers)
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
+        self.delta_kernels: DeltaKernels = REFERENCES
+        self.gather_rows: GatherRows = gather_rows
         self._taps: tuple[int, ...] = ()
         self._tapped: dict[int, mx.array] = {}
         self.products = Products()
@@ -105,8 +109,8 @@ class TreeTarget:
         """
         if token_ids.shape[1] == 1:
             return *self.forward(token_ids, cache), Pending()
-        views = tree_views(cache, tree, start, token_ids.shape[1])
-        return *self.forward(token_ids, views), Pending(views)
+        views = tree_views(cache, tree, start, token_ids.shape[1], self.delta_kernels)
+        return *self.forward(token_ids, views), Pending(views, self.gather_rows)
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         check_cache(cache)

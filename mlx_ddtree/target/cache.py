@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
 from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
 
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.kernels.gated_delta import TreeDelta, commit_delta
+from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels, TreeDelta
+from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 
@@ -27,7 +27,19 @@ Mark = list[tuple[Any, ...]]
 """Where each layer's cache stood; see `mark`."""
 
 
-class AppendView:
+class _View:
+    """What one layer's cache answers under a tree; `commit_all` for the views of one kind, which share their rows."""
+
+    @staticmethod
+    def commit_all(views: Sequence[Any], path: Sequence[int], gather: GatherRows) -> None:
+        raise NotImplementedError
+
+    def commit(self, path: Sequence[int]) -> None:
+        """Keep the rows of `path`, node indices with the root first, in path order."""
+        self.commit_all([self], path, gather_rows)
+
+
+class AppendView(_View):
     """Rows behind the context of a cache that keeps everything."""
 
     def __init__(self, base: KVCache | QuantizedKVCache, rows: TreeRows) -> None:
@@ -47,20 +59,20 @@ class AppendView:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         return self.base.update_and_fetch(keys, values)
 
-    def commit(self, path: Sequence[int]) -> None:
-        base, start, stop = self.base, self.rows.start, self.rows.start + len(path)
-        if list(path) != list(range(len(path))):  # else the path's rows are the first ones already
-            moved = mx.array(list(path), mx.int32) + start
+    @staticmethod
+    def commit_all(views: Sequence[AppendView], path: Sequence[int], gather: GatherRows) -> None:
+        start = views[0].rows.start
+        stay = next((i for i, row in enumerate(path) if i != row), len(path))  # rows that are in place already
+        if stay < len(path):
+            arrays = [x for view in views for x in _arrays(view.base)]
+            moved = gather(arrays, mx.array(list(path[stay:]), mx.int32), start)
+            for x, rows in zip(arrays, moved, strict=True):
+                x[..., start + stay : start + len(path), :] = rows
+        for view in views:
+            view.base.offset = start + len(path)
 
-            def gather(x: mx.array) -> mx.array:
-                x[..., start:stop, :] = mx.take(x, moved, axis=2)
-                return x
 
-            base.keys, base.values = tree_map(gather, (base.keys, base.values))
-        base.offset = stop
-
-
-class RingView:
+class RingView(_View):
     """Rows beside a cache of limited size: the committed part in its order in time, then the rows."""
 
     def __init__(self, base: RotatingKVCache, rows: TreeRows) -> None:
@@ -85,34 +97,34 @@ class RingView:
         whole = tuple(mx.concatenate([o, x], axis=2) for o, x in zip(ordered, self.waiting, strict=True))
         return whole[0], whole[1]
 
-    def commit(self, path: Sequence[int]) -> None:
-        assert self.waiting is not None
-        rows = mx.array(list(path), mx.int32)
-        keys, values = (mx.take(x, rows, axis=2) for x in self.waiting)
-        self.base.update_and_fetch(keys, values)
+    @staticmethod
+    def commit_all(views: Sequence[RingView], path: Sequence[int], gather: GatherRows) -> None:
+        rows = gather([x for view in views for x in view.waiting or ()], mx.array(list(path), mx.int32), 0)
+        for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
+            view.base.update_and_fetch(keys, values)
 
 
-class DeltaView:
+class DeltaView(_View):
     """Rows beside the convolution window and the state of a gated delta layer.
 
     waiting: (rows (1, N, C) that went into the convolution, what the recurrence computed).
     """
 
-    def __init__(self, base: ArraysCache, rows: TreeRows) -> None:
-        self.base, self.rows = base, rows
+    def __init__(self, base: ArraysCache, rows: TreeRows, kernels: DeltaKernels = REFERENCES) -> None:
+        self.base, self.rows, self.kernels = base, rows, kernels
         self.waiting: tuple[mx.array, TreeDelta] | None = None
 
     def make_mask(self, n: int) -> None:
         return None
 
-    def commit(self, path: Sequence[int]) -> None:
-        assert self.waiting is not None
-        conv_rows, delta = self.waiting
-        nodes = mx.array(list(path), mx.int32)
-        window = self.base[0]
-        recent = mx.concatenate([window, mx.take(conv_rows, nodes, axis=1)], axis=1)
-        self.base[0] = mx.contiguous(recent[:, -window.shape[1] :])
-        self.base[1] = commit_delta(delta, nodes).astype(self.base[1].dtype)
+    @staticmethod
+    def commit_all(views: Sequence[DeltaView], path: Sequence[int], gather: GatherRows) -> None:
+        nodes, kernels = mx.array(list(path), mx.int32), views[0].kernels
+        waiting = [view.waiting for view in views if view.waiting is not None]
+        windows = kernels.commit_windows([view.base[0] for view in views], [rows for rows, _ in waiting], nodes)
+        states = kernels.commit_states([delta for _, delta in waiting], nodes)
+        for view, window, state in zip(views, windows, states, strict=True):
+            view.base[0], view.base[1] = window, state
 
 
 View = AppendView | RingView | DeltaView
@@ -127,13 +139,15 @@ _VIEWS: dict[type, type[Any]] = {
 class Pending:
     """The rows of one verification.  Until `commit` the caches stand where they stood, or can be rewound there."""
 
-    def __init__(self, views: Sequence[View] = ()) -> None:
-        self.views = views
+    def __init__(self, views: Sequence[View] = (), gather: GatherRows = gather_rows) -> None:
+        self.views, self._gather = views, gather
 
     def commit(self, path: Sequence[int]) -> None:
         """Keep the rows of `path`, node indices with the root first, in path order."""
-        for view in self.views:
-            view.commit(path)
+        for kind in (AppendView, RingView, DeltaView):
+            views: list[Any] = [view for view in self.views if type(view) is kind]
+            if views:
+                kind.commit_all(views, path, self._gather)
 
 
 def check_cache(cache: Sequence[object]) -> None:
@@ -145,10 +159,17 @@ def check_cache(cache: Sequence[object]) -> None:
             )
 
 
-def tree_views(cache: Sequence[Any], tree: DraftTree, start: int, rows: int) -> list[View]:
+def tree_views(
+    cache: Sequence[Any], tree: DraftTree, start: int, rows: int, delta: DeltaKernels = REFERENCES
+) -> list[View]:
     """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens."""
     shared = TreeRows(tree, start, rows)
-    return [_VIEWS[type(layer_cache)](layer_cache, shared) for layer_cache in cache]
+    return [
+        DeltaView(layer_cache, shared, delta)
+        if isinstance(layer_cache, ArraysCache)
+        else _VIEWS[type(layer_cache)](layer_cache, shared)
+        for layer_cache in cache
+    ]
 
 
 def mark(cache: Sequence[Any]) -> Mark:
@@ -177,6 +198,12 @@ def _standing(layer_cache: Any) -> tuple[Any, ...]:
     if isinstance(layer_cache, RotatingKVCache):
         return _alias(layer_cache.keys), _alias(layer_cache.values), layer_cache.offset, layer_cache._idx
     return (layer_cache.offset,)
+
+
+def _arrays(base: KVCache | QuantizedKVCache) -> list[mx.array]:
+    """Keys and values; three arrays for each where they are quantised."""
+    parts = (x if isinstance(x, (tuple, list)) else (x,) for x in (base.keys, base.values))
+    return [x for part in parts for x in part]
 
 
 def _alias(x: mx.array | None) -> mx.array | None:

@@ -9,7 +9,6 @@ import mlx.nn as nn
 from mlx_lm.models import qwen3_5, qwen3_next
 from mlx_lm.models.gated_delta import normalize_qk
 
-from mlx_ddtree.kernels.gated_delta import tree_conv, tree_gated_delta
 from mlx_ddtree.target.cache import DeltaView
 
 Projected = tuple[mx.array, mx.array, mx.array, mx.array]
@@ -24,15 +23,16 @@ class _TreeDelta:
         if not isinstance(cache, DeltaView):
             return super().__call__(inputs, mask, cache)  # type: ignore[misc]
         rows, z, b, a = self._project(inputs)
-        count = inputs.shape[1]
+        count, kernels = inputs.shape[1], cache.kernels
         window, state = _initial(self, cache.base, rows)
-        convolved = nn.silu(tree_conv(rows, window, self.conv1d.weight, cache.rows.conv_table(self.conv_kernel_size)))
-        queries, keys, values = mx.split(convolved, [self.key_dim, 2 * self.key_dim], -1)
+        table = cache.rows.conv_table(self.conv_kernel_size)
+        queries, keys, values = kernels.tree_conv_qkv(rows, window, self.conv1d.weight, table, self.key_dim)
         queries, keys = (x.reshape(1, count, self.num_k_heads, self.head_k_dim) for x in (queries, keys))
         queries, keys = normalize_qk(queries, keys, inv_scale=self.head_k_dim**-0.5, eps=1e-6)
         log_gates = -mx.exp(self.A_log.astype(mx.float32)) * nn.softplus(a + self.dt_bias)
         values = values.reshape(1, count, self.num_v_heads, self.head_v_dim)
-        out, delta = tree_gated_delta(queries, keys, values, log_gates, mx.sigmoid(b), state, cache.rows.ancestors)
+        ancestors = cache.rows.ancestor_words if kernels.packed_ancestors else cache.rows.ancestors
+        out, delta = kernels.tree_gated_delta(queries, keys, values, log_gates, mx.sigmoid(b), state, ancestors)
         cache.waiting = rows, delta
         return self.out_proj(self.norm(out, z).reshape(1, count, -1))
 

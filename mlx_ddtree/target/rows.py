@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from mlx_ddtree.tree import DraftTree
+
+
+def pack_bits(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    """(N, N) bool -> (N, ceil(N / 32)) uint32, bit a % 32 of word a // 32 for column a."""
+    count = len(mask)
+    padded = np.zeros((count, -(-count // 32) * 32), np.bool_)
+    padded[:, :count] = mask
+    return np.packbits(padded, axis=1, bitorder="little").view("<u4")
 
 
 class TreeRows:
@@ -21,6 +30,7 @@ class TreeRows:
         self._depths[: len(tree)] = tree.depths
         self._positions: mx.array | None = None
         self._ancestors: mx.array | None = None
+        self._ancestor_words: mx.array | None = None
         self._masks: dict[tuple[int | None, int, int], mx.array] = {}
         self._tables: dict[int, mx.array] = {}
 
@@ -37,10 +47,20 @@ class TreeRows:
     def ancestors(self) -> mx.array:
         """(N, N) bool: row i is true at i's ancestors, the root and i itself."""
         if self._ancestors is None:
-            tail = np.eye(self.rows, dtype=np.bool_)
-            tail[: len(self.tree), : len(self.tree)] = self.tree.ancestor_mask()
-            self._ancestors = mx.array(tail)
+            self._ancestors = mx.array(self._ancestor_mask())
         return self._ancestors
+
+    @property
+    def ancestor_words(self) -> mx.array:
+        """The same as bits, (N, ceil(N / 32)) uint32."""
+        if self._ancestor_words is None:
+            self._ancestor_words = mx.array(pack_bits(self._ancestor_mask()))
+        return self._ancestor_words
+
+    def _ancestor_mask(self) -> NDArray[np.bool_]:
+        mask = np.eye(self.rows, dtype=np.bool_)
+        mask[: len(self.tree), : len(self.tree)] = self.tree.ancestor_mask()
+        return mask
 
     def mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array:
         """(N, context + N) bool over the last `context` tokens before the root (all of them, or what a cache

@@ -1,0 +1,8 @@
+#include "gather_rows.h"
+// The line with $i is there once for every array.  T: their type.
+const GatherShape shape(sizes);
+const device T* source = source_0;
+switch (int(thread_position_in_grid.y) / shape.heads) {
+  case $i: source = source_$i; break;
+}
+gather_rows(shape, source, path, packed, int(thread_position_in_grid.x), int(thread_position_in_grid.y));
