@@ -20,7 +20,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, Rotating
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.gated_delta import TreeDelta, commit_delta
-from mlx_ddtree.target.rows import TreeRows
+from mlx_ddtree.target.rows import RowsMask, TreeAttention, TreeRows
 from mlx_ddtree.tree import DraftTree
 
 Mark = list[tuple[Any, ...]]
@@ -39,10 +39,14 @@ class AppendView:
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str:
-        if self.rows.is_chain and window_size is None and not return_array:
+    def make_mask(
+        self, n: int, return_array: bool = False, window_size: int | None = None
+    ) -> mx.array | RowsMask | str:
+        if return_array:
+            return self.rows.mask(self.rows.start, window_size)
+        if self.rows.is_chain and window_size is None and self.rows.attention is None:
             return "causal"
-        return self.rows.mask(self.rows.start, window_size)
+        return self.rows.attention_mask(self.rows.start, window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         return self.base.update_and_fetch(keys, values)
@@ -72,9 +76,9 @@ class RingView:
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
-        base = self.base
-        return self.rows.mask(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | RowsMask:
+        base, make = self.base, self.rows.mask if return_array else self.rows.attention_mask
+        return make(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.waiting = keys, values
@@ -145,9 +149,14 @@ def check_cache(cache: Sequence[object]) -> None:
             )
 
 
-def tree_views(cache: Sequence[Any], tree: DraftTree, start: int, rows: int) -> list[View]:
-    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens."""
-    shared = TreeRows(tree, start, rows)
+def tree_views(
+    cache: Sequence[Any], tree: DraftTree, start: int, rows: int, attention: TreeAttention | None = None
+) -> list[View]:
+    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens.
+
+    attention: in place of mlx-lm's, where the model's attention asks for it (target/attention.py).
+    """
+    shared = TreeRows(tree, start, rows, attention)
     return [_VIEWS[type(layer_cache)](layer_cache, shared) for layer_cache in cache]
 
 
