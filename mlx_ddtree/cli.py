@@ -31,6 +31,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--revision", help="branch, tag or commit of --model")
     group.add_argument("--draft-revision", help="branch, tag or commit of --draft-model")
     group.add_argument("--adapter-path", help="LoRA adapters to apply to the target")
+    group.add_argument(
+        "--kernels", choices=("auto", "on", "off"), default="auto", help="Metal kernels: where they are faster, or not"
+    )
     group.add_argument("--trust-remote-code", action="store_true", help="allow custom tokenizer or model code")
 
 
@@ -79,6 +82,7 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
         draft_revision=args.draft_revision,
         adapter_path=args.adapter_path,
         trust_remote_code=args.trust_remote_code,
+        kernels=args.kernels,
     )
 
 

@@ -44,7 +44,7 @@ def wired_limit() -> int | None:
     if not mx.metal.is_available():
         return None
     megabytes = int(_sysctl("iogpu.wired_limit_mb") or 0)
-    return megabytes * 2**20 or mx.device_info().get("max_recommended_working_set_size")
+    return megabytes * 2**20 or int(mx.device_info().get("max_recommended_working_set_size", 0)) or None
 
 
 def _sysctl(name: str) -> str | None:

@@ -21,6 +21,8 @@ class Pair:
 
     drafter: None decodes plainly (method 'ar').
     notes: how the pair was loaded (names, revisions, dtypes), for --verbose.
+    kernels: 'auto' uses Metal kernels where they agree with MLX's operations and are faster here, 'on' wherever they
+        agree, 'off' never.
     profile: what was measured of it on this machine, once a round needed it.
     """
 
@@ -28,6 +30,7 @@ class Pair:
     drafter: DFlashDrafter | None
     tokenizer: TokenizerWrapper
     notes: dict[str, Any] = field(default_factory=dict)
+    kernels: str = "auto"
     profile: Profile | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
-from mlx_ddtree.kernels.topk import finish_top_k, start_top_k
+from mlx_ddtree.kernels.topk import finish_top_k
 from mlx_ddtree.tree.candidates import Candidates
 
 
@@ -35,7 +35,7 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
     logits = drafter.scale_logits(target.head(hidden))
     if (selector := selector_of(drafter)) is None:
         top_k = min(top_k, logits.shape[-1])
-        started = StartedDraft(start_top_k(logits, top_k), top_k)
+        started = StartedDraft(target.kernels.start_top_k(logits, top_k), top_k)
     else:  # it may lift a token from any place among its candidates: all of them are scored for any top_k
         edges = partial(selector.edges, block[0, 0], hidden)
         started = StartedDraft(start_pairwise(logits, selector.top_k, edges), top_k, selector.top_k)

@@ -6,7 +6,9 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -15,6 +17,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
+from mlx_ddtree.decoding.choose import Finding, choose_kernels, kernel_choice, mode_of
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.parity import measure_parity
@@ -42,20 +45,36 @@ def profile_of(pair: Pair) -> Profile:
     """The pair's profile: in memory, from disk, or measured now (a few seconds, with a bar on a terminal)."""
     if pair.profile is None:
         assert pair.drafter is not None
-        path, block_size = _path(pair), pair.drafter.config.block_size
-        saved = Profile.load(path, block_size) if path else None
-        pair.profile = saved or Profile(measure_costs(pair), measure_parity(pair), block_size, path)
+        mode = mode_of(pair.kernels)
+        path, block_size = _path(pair, mode), pair.drafter.config.block_size
+        pair.profile = (Profile.load(path, block_size) if path else None) or _measured(pair, mode, path)
+        pair.target.kernels = kernel_choice(pair.profile.kernels)
         pair.profile.save()
     return pair.profile
 
 
-def _path(pair: Pair) -> Any:
+def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:
+    """Kernels first: what rounds cost, and how they round, depends on them."""
+    assert pair.drafter is not None
+    kernels: dict[int, list[str]] = {}
+    findings: list[Finding] = []
+    if mode != "off":
+        kernels, findings = choose_kernels(
+            _filled(pair, min(CONTEXTS[-1], (pair.target.max_context or 2048) // 2)), mode
+        )
+    pair.target.kernels = kernel_choice(kernels)
+    profile = Profile(measure_costs(pair), measure_parity(pair), pair.drafter.config.block_size, path, kernels)
+    profile.findings = [asdict(finding) for finding in findings]
+    return profile
+
+
+def _path(pair: Pair, mode: str) -> Path | None:
     """A file named by all that the timings depend on; None for models made in memory."""
     known = ("target_folder", "target_config", "drafter_folder", "drafter_config")
     if any(key not in pair.notes for key in known):
         return None
     facts = {key: pair.notes[key] for key in known}
-    facts |= {"mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
+    facts |= {"kernels": mode, "mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
     facts |= {"machine": platform.processor() or platform.machine(), "info": _device_info()}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return cache_folder() / f"{digest[:20]}.json"

@@ -8,6 +8,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.sample_utils import LogitsProcessor
 
+from mlx_ddtree.decoding.choose import mode_of
 from mlx_ddtree.decoding.measure import profile_of
 from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
 from mlx_ddtree.decoding.round import Auto, RoundPlan
@@ -46,6 +47,8 @@ def make_plan(
             f"tree budget {tree_budget!r} is out of range: use 'auto', or 0 (no draft) to {MAX_BUDGET} nodes"
         )
     bounds = parity_bounds(pair, parity, sampler)
+    if mode_of(pair.kernels) != "off":
+        profile_of(pair)  # knows which kernels to use
     if method == "dflash":
         tree_budget = "auto" if block_size is None else block_size - 1
     elif block_size is None and tree_budget != "auto":

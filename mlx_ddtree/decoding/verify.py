@@ -27,7 +27,7 @@ class Verification:
     """The target's answer to a tree of N nodes, root included; its rows await the commit.
 
     chosen: N token ids, what the target says after each node.
-    logits: (N, V), evaluated.
+    logits: (N, V).
     features: (1, rows, taps * D), or None without taps.
     pending: the rows in the target's caches.
     margins: (N,) between the two best logits of each node; None where nobody asked.
@@ -73,10 +73,17 @@ def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification
     token_ids = np.full(nodes if tree.is_chain else padded_rows(nodes, plan.tree_budget), tree.token_ids[0])
     token_ids[:nodes] = tree.token_ids
     hidden, features, pending = target.forward_tree(mx.array(token_ids)[None], tree, state.length, state.target_cache)
-    logits = target.unembed(hidden[0, :nodes])
-    chosen, logits = choose_tokens(logits, tree, state.length + 1, state.token_ids, plan.sampler, plan.processors)
-    guarded = (plan.parity.rows if nodes > 1 else plan.parity.cache) > 0 and is_greedy(plan.sampler)
-    margins = top_margins(logits, chosen) if guarded else None
-    mx.eval(chosen, logits, margins)  # the round's second and last wait: the walk needs the target's choices
+    logits = target.unembed_tree(hidden[0, :nodes])
+    greedy = is_greedy(plan.sampler)
+    guarded = (plan.parity.rows if nodes > 1 else plan.parity.cache) > 0 and greedy
+    best = target.best_of_tree(hidden[0, :nodes], 2) if greedy and not plan.processors else None
+    if best is not None:
+        chosen = best.token_ids[:, 0]
+        margins = best.logits[:, 0] - best.logits[:, 1] if guarded else None
+        mx.eval(chosen, margins)  # and no logits, until somebody looks at them
+    else:
+        chosen, logits = choose_tokens(logits, tree, state.length + 1, state.token_ids, plan.sampler, plan.processors)
+        margins = top_margins(logits, chosen) if guarded else None
+        mx.eval(chosen, logits, margins)  # the round's second and last wait: the walk needs the target's choices
     answers: list[int] = chosen.tolist()  # type: ignore[assignment]
-    return Verification(answers, logits, features, pending, None if margins is None else np.asarray(margins))
+    return Verification(answers, logits, features, pending, np.asarray(margins) if guarded else None)

@@ -34,12 +34,15 @@ def load(
     draft_revision: str | None = None,
     adapter_path: str | None = None,
     trust_remote_code: bool = False,
+    kernels: str = "auto",
 ) -> Pair:
     """Load a target and its drafter.
 
     target: a Hugging Face repository or a local folder; None is the embedded demo pair, offline.
     draft: likewise; None looks the target up among the public pairs; False loads no drafter.
     revision, draft_revision: branch, tag or commit of a repository.
+    kernels: 'auto' uses Metal kernels where they agree with MLX's operations and make verifications faster on this
+        machine, which is found out once; 'on' wherever they agree; 'off' never.  $MLX_DDTREE_KERNELS overrules it.
 
     Raises PairError (no drafter known, or one that does not fit), ConfigError, WeightsError and
     UnsupportedModelError, with what to do.
@@ -49,9 +52,9 @@ def load(
     drafter_name = None if draft is False else _drafter_name(target, draft)
     loaded = load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
     if drafter_name is None:
-        return Pair(loaded.target, None, loaded.tokenizer, loaded.notes)
+        return Pair(loaded.target, None, loaded.tokenizer, loaded.notes, kernels)
     drafter, notes = _load_drafter(drafter_name, draft_revision, loaded.target)
-    return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes)
+    return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes, kernels)
 
 
 @dataclass

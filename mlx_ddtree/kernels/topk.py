@@ -78,8 +78,11 @@ _MERGE = MetalKernel("topk_merge", ("entries", "sums", "size"), ("best", "log_su
 def topk_logprobs(logits: mx.array, k: int, *, launch: Launch = launch_on_metal) -> mx.array:
     """What `start_top_k` gives, (L, 2 k) int32 for `finish_top_k`, by two launches that read the logits once.
 
-    logits: (L, V) with L V >= 8, any float type; 1 <= k <= min(V, MOST).  Ties go to the smaller token id.
+    logits: (L, V), any float type; 1 <= k <= V.  Ties go to the smaller token id.  For more than MOST it is MLX's
+    operations that give it.
     """
+    if k > MOST or logits.size < 8:
+        return _by_mlx(logits.astype(mx.float32), k)
     rows, vocab = logits.shape
     chunks = -(-vocab // (32 * _SIMDGROUPS * _EACH))
     entries, sums = launch(

@@ -16,10 +16,12 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels
-from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
+from mlx_ddtree.kernels.head import HeadTopK, HeadWeights
+from mlx_ddtree.kernels.quantized import MAX_ROWS
+from mlx_ddtree.target.attention import take_tree_attention
 from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
 from mlx_ddtree.target.gated_delta import take_trees
+from mlx_ddtree.target.kernels import NO_KERNELS
 from mlx_ddtree.target.quantized import Products, take_rows
 from mlx_ddtree.target.rope import take_positions
 from mlx_ddtree.target.taps import tap
@@ -41,8 +43,7 @@ class TreeTarget:
         self.layers: list[nn.Module] = text.model.layers
         self.num_layers = len(self.layers)
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
-        self.delta_kernels: DeltaKernels = REFERENCES
-        self.gather_rows: GatherRows = gather_rows
+        self.kernels = NO_KERNELS
         self._taps: tuple[int, ...] = ()
         self._tapped: dict[int, mx.array] = {}
         self.products = Products()
@@ -51,6 +52,7 @@ class TreeTarget:
             for module in layer.modules():
                 take_positions(module)
                 take_trees(module)
+                take_tree_attention(module)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -78,6 +80,26 @@ class TreeTarget:
         """(..., D) normalised hidden states -> (..., V) logits."""
         logits, cap = self.head(hidden), self.logit_softcap
         return logits if cap is None else mx.tanh(logits / cap) * cap
+
+    def unembed_tree(self, hidden: mx.array) -> mx.array:
+        """`unembed` of a verification's rows."""
+        with self.products.by(self.kernels.of(len(hidden)).product):
+            return self.unembed(hidden)
+
+    def best_of_tree(self, hidden: mx.array, k: int) -> HeadTopK | None:
+        """The k best tokens of a verification's rows (N, D) by a kernel that writes no logits, where there is one."""
+        kernel, head = self.kernels.of(len(hidden)).head_top_k, self._head_weights()
+        if kernel is None or head is None or not 2 <= len(hidden) <= MAX_ROWS or hidden.shape[1] % 32:
+            return None
+        return kernel(hidden, head, k, soft_cap=self.logit_softcap)
+
+    def _head_weights(self) -> HeadWeights | None:
+        module = self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens
+        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding) and module.mode == "affine":
+            packed = module.scales, module.biases, module.group_size, module.bits
+            return None if "bias" in module else HeadWeights(module.weight, *packed)
+        plain = isinstance(module, nn.Linear | nn.Embedding) and "bias" not in module
+        return HeadWeights(module.weight) if plain else None
 
     def head(self, hidden: mx.array) -> mx.array:
         """The same before the model's own `logit_softcap`."""
@@ -109,8 +131,11 @@ class TreeTarget:
         """
         if token_ids.shape[1] == 1:
             return *self.forward(token_ids, cache), Pending()
-        views = tree_views(cache, tree, start, token_ids.shape[1], self.delta_kernels)
-        return *self.forward(token_ids, views), Pending(views, self.gather_rows)
+        rows = token_ids.shape[1]
+        kernels = self.kernels.of(rows)
+        views = tree_views(cache, tree, start, rows, kernels)
+        with self.products.by(kernels.product):
+            return *self.forward(token_ids, views), Pending(views, kernels.gather_rows)
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         check_cache(cache)

@@ -18,9 +18,10 @@ import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
 
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels, TreeDelta
+from mlx_ddtree.kernels.gated_delta import TreeDelta
 from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
-from mlx_ddtree.target.rows import TreeRows
+from mlx_ddtree.target.kernels import MLX, KernelSet
+from mlx_ddtree.target.rows import RowsMask, TreeRows
 from mlx_ddtree.tree import DraftTree
 
 Mark = list[tuple[Any, ...]]
@@ -51,10 +52,14 @@ class AppendView(_View):
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str:
-        if self.rows.is_chain and window_size is None and not return_array:
+    def make_mask(
+        self, n: int, return_array: bool = False, window_size: int | None = None
+    ) -> mx.array | RowsMask | str:
+        if return_array:
+            return self.rows.mask(self.rows.start, window_size)
+        if self.rows.is_chain and window_size is None and self.rows.kernels.attention is None:
             return "causal"
-        return self.rows.mask(self.rows.start, window_size)
+        return self.rows.attention_mask(self.rows.start, window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         return self.base.update_and_fetch(keys, values)
@@ -84,9 +89,9 @@ class RingView(_View):
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
-        base = self.base
-        return self.rows.mask(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | RowsMask:
+        base, make = self.base, self.rows.mask if return_array else self.rows.attention_mask
+        return make(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.waiting = keys, values
@@ -110,8 +115,8 @@ class DeltaView(_View):
     waiting: (rows (1, N, C) that went into the convolution, what the recurrence computed).
     """
 
-    def __init__(self, base: ArraysCache, rows: TreeRows, kernels: DeltaKernels = REFERENCES) -> None:
-        self.base, self.rows, self.kernels = base, rows, kernels
+    def __init__(self, base: ArraysCache, rows: TreeRows) -> None:
+        self.base, self.rows = base, rows
         self.waiting: tuple[mx.array, TreeDelta] | None = None
 
     def make_mask(self, n: int) -> None:
@@ -119,7 +124,7 @@ class DeltaView(_View):
 
     @staticmethod
     def commit_all(views: Sequence[DeltaView], path: Sequence[int], gather: GatherRows) -> None:
-        nodes, kernels = mx.array(list(path), mx.int32), views[0].kernels
+        nodes, kernels = mx.array(list(path), mx.int32), views[0].rows.kernels.delta
         waiting = [view.waiting for view in views if view.waiting is not None]
         windows = kernels.commit_windows([view.base[0] for view in views], [rows for rows, _ in waiting], nodes)
         states = kernels.commit_states([delta for _, delta in waiting], nodes)
@@ -159,17 +164,10 @@ def check_cache(cache: Sequence[object]) -> None:
             )
 
 
-def tree_views(
-    cache: Sequence[Any], tree: DraftTree, start: int, rows: int, delta: DeltaKernels = REFERENCES
-) -> list[View]:
+def tree_views(cache: Sequence[Any], tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX) -> list[View]:
     """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens."""
-    shared = TreeRows(tree, start, rows)
-    return [
-        DeltaView(layer_cache, shared, delta)
-        if isinstance(layer_cache, ArraysCache)
-        else _VIEWS[type(layer_cache)](layer_cache, shared)
-        for layer_cache in cache
-    ]
+    shared = TreeRows(tree, start, rows, kernels)
+    return [_VIEWS[type(layer_cache)](layer_cache, shared) for layer_cache in cache]
 
 
 def mark(cache: Sequence[Any]) -> Mark:

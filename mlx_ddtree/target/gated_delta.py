@@ -23,7 +23,7 @@ class _TreeDelta:
         if not isinstance(cache, DeltaView):
             return super().__call__(inputs, mask, cache)  # type: ignore[misc]
         rows, z, b, a = self._project(inputs)
-        count, kernels = inputs.shape[1], cache.kernels
+        count, kernels = inputs.shape[1], cache.rows.kernels.delta
         window, state = _initial(self, cache.base, rows)
         table = cache.rows.conv_table(self.conv_kernel_size)
         queries, keys, values = kernels.tree_conv_qkv(rows, window, self.conv1d.weight, table, self.key_dim)
@@ -31,7 +31,7 @@ class _TreeDelta:
         queries, keys = normalize_qk(queries, keys, inv_scale=self.head_k_dim**-0.5, eps=1e-6)
         log_gates = -mx.exp(self.A_log.astype(mx.float32)) * nn.softplus(a + self.dt_bias)
         values = values.reshape(1, count, self.num_v_heads, self.head_v_dim)
-        ancestors = cache.rows.ancestor_words if kernels.packed_ancestors else cache.rows.ancestors
+        ancestors = cache.rows.bits.words if kernels.packed_ancestors else cache.rows.ancestors
         out, delta = kernels.tree_gated_delta(queries, keys, values, log_gates, mx.sigmoid(b), state, ancestors)
         cache.waiting = rows, delta
         return self.out_proj(self.norm(out, z).reshape(1, count, -1))

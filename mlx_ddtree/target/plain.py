@@ -11,6 +11,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target.cache import Mark, Pending
+from mlx_ddtree.target.kernels import NO_KERNELS
 from mlx_ddtree.tree import DraftTree
 
 
@@ -25,6 +26,7 @@ class PlainTarget:
         self.model_type: str = model.args.model_type
         self.taps: tuple[int, ...] = ()
         self.num_caches = len(self.make_cache())
+        self.kernels = NO_KERNELS
 
     @property
     def max_context(self) -> int | None:
@@ -39,6 +41,11 @@ class PlainTarget:
 
     def unembed(self, hidden: mx.array) -> mx.array:
         return hidden
+
+    unembed_tree = unembed
+
+    def best_of_tree(self, hidden: mx.array, k: int) -> None:
+        return None
 
     def head(self, hidden: mx.array) -> mx.array:
         raise self._refusal()

@@ -6,7 +6,8 @@ they run their own code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,22 +19,28 @@ from mlx_ddtree.kernels.quantized import MAX_ROWS, supports
 
 @dataclass
 class Products:
-    """The switch of one model, shared by its modules.
+    """What one model's quantised modules ask; all of them share it.
 
-    qmm: `verify_qmm` (or a partial of it), for calls of `least` to `most` rows; None: MLX's own.
-    A row's result is the same for every number of rows; with `least` 1, plain decoding computes what verifications do.
+    product: `verify_qmm` (or a partial of it), for calls of 2 to 32 rows; None: MLX's own.
     """
 
-    qmm: Callable[..., mx.array] | None = None
-    least: int = 2
-    most: int = MAX_ROWS
+    product: Callable[..., mx.array] | None = None
+
+    @contextmanager
+    def by(self, product: Callable[..., mx.array] | None) -> Iterator[None]:
+        """For the modules that are called within; plain decoding and prompts keep MLX's own, which mlx-lm runs."""
+        self.product = product
+        try:
+            yield
+        finally:
+            self.product = None
 
     def of(self, module: Any, x: mx.array) -> mx.array | None:
         """x times the module's transposed weight; None if that is left to the module."""
-        if self.qmm is None or not self.least <= x.size // x.shape[-1] <= self.most or x.dtype != module.scales.dtype:
+        if self.product is None or not 2 <= x.size // x.shape[-1] <= MAX_ROWS or x.dtype != module.scales.dtype:
             return None
         weights = module.weight, module.scales, module.biases
-        return self.qmm(x, *weights, group_size=module.group_size, bits=module.bits)
+        return self.product(x, *weights, group_size=module.group_size, bits=module.bits)
 
 
 class RowsLinear(nn.QuantizedLinear):

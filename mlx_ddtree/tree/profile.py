@@ -17,7 +17,7 @@ from mlx_ddtree.tree.calibration import DECAY, DraftCalibration, LookupCalibrati
 from mlx_ddtree.tree.cost import CostTable
 from mlx_ddtree.tree.policy import Survival
 
-VERSION = 3
+VERSION = 4
 SAVE_EVERY, WORTH_SAVING = 256, 16
 """Rounds between two writes, while a text goes on and at its end."""
 
@@ -47,6 +47,8 @@ TRUSTING = ParityBounds()
 class Profile:
     """One per pair and machine, shared by all its sequences.
 
+    kernels: names of the kernels in use, by rows of a verification (decoding/choose.py); findings: what was found of
+        each.
     drafts, survivals: what was learned of drafts, by how the target chooses: 'greedy' or 'sampled'.
     path: None keeps it in memory only.
     """
@@ -55,6 +57,8 @@ class Profile:
     parity: ParityBounds
     block_size: int
     path: Path | None = None
+    kernels: dict[int, list[str]] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
     survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: LookupCalibration = field(default_factory=LookupCalibration)
@@ -86,6 +90,8 @@ class Profile:
             "version": VERSION,
             "cost": self.cost.as_dict(),
             "parity": self.parity,
+            "kernels": {str(rows): names for rows, names in self.kernels.items()},
+            "findings": self.findings,
             "drafts": {name: c.as_dict() for name, c in self.drafts.items()},
             "survivals": {name: [s.hits.tolist(), s.trials.tolist()] for name, s in self.survivals.items()},
             "lookups": self.lookups.as_dict(),
@@ -110,6 +116,8 @@ class Profile:
                 return None
             rows, cache = (float(bound) for bound in record["parity"])
             profile = cls(CostTable.from_dict(record["cost"]), ParityBounds(rows, cache), block_size, path)
+            profile.kernels = {int(rows): list(names) for rows, names in record["kernels"].items()}
+            profile.findings = list(record["findings"])
             for name, saved in record["drafts"].items():
                 profile.draft_calibration(name == "greedy").load(saved)
             for name, counts in record["survivals"].items():

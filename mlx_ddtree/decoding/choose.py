@@ -1,0 +1,279 @@
+"""Which kernels verifications use on this machine: those that agree with MLX's operations and make rounds faster.
+
+A kernel that wins alone can still lose in a whole verification, so whole verifications are what is timed, with
+the commit that follows.  What is checked are the very arrays of such a verification: the kernel and its
+reference get the same ones, layer by layer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from tqdm import tqdm
+
+from mlx_ddtree.decoding.round import RoundPlan
+from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.verify import verify
+from mlx_ddtree.errors import OptionError
+from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels
+from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
+from mlx_ddtree.kernels.gather_rows import gather_rows, launch_gather_rows
+from mlx_ddtree.kernels.head import HeadTopK, head_top_k, head_top_k_reference
+from mlx_ddtree.kernels.metal import Launch, launch_on_metal
+from mlx_ddtree.kernels.quantized import quantized_matmul, verify_qmm
+from mlx_ddtree.kernels.topk import finish_top_k, start_top_k, topk_logprobs
+from mlx_ddtree.kernels.tree_attention import tree_attention, tree_attention_ops
+from mlx_ddtree.target.kernels import MLX, KernelChoice, KernelSet
+from mlx_ddtree.tree import DraftTree
+
+MODES = ("auto", "on", "off")
+SIZES = (4, 8, 16, 32)
+"""Rows that are timed; a verification uses what was chosen for the next larger one."""
+DRAFT = 0
+"""In place of a number of rows: what a draft uses."""
+TOP_K = "topk_logprobs"
+REPEATS = 5
+FASTER = 0.98
+"""A kernel must bring a verification down to this share of its time, or it is not worth its risk."""
+TOLERANCE = {mx.float32: 1e-4, mx.float16: 1e-2, mx.bfloat16: 6e-2}
+"""Largest difference against the largest value, by the type that the values are rounded to: a few units of rounding."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A kernel: the fields of a KernelSet that use it, and the same fields by its reference, which takes the
+    same arguments."""
+
+    name: str
+    kernel: Mapping[str, Any]
+    reference: Mapping[str, Any]
+
+
+@dataclass
+class Finding:
+    """What was found of one kernel for the loaded pair.
+
+    error: largest difference from the reference, relative to the reference's largest value; None: the model never
+        called it.
+    agrees: whether that is within rounding.
+    speedup: a verification's time without it over with it, by rows.
+    """
+
+    name: str
+    error: float | None = None
+    agrees: bool = False
+    speedup: dict[int, float] = field(default_factory=dict)
+
+
+def options(launch: Launch) -> list[Option]:
+    """All kernels that a verification may use."""
+    by_reference = replace(REFERENCES, tree_gated_delta=_delta_by_words, packed_ancestors=True)
+    return [
+        Option(
+            "tree_attention", {"attention": partial(tree_attention, launch=launch)}, {"attention": tree_attention_ops}
+        ),
+        Option("verify_qmm", {"product": partial(verify_qmm, launch=launch)}, {"product": quantized_matmul}),
+        Option("tree_gated_delta", {"delta": delta_kernels(launch)}, {"delta": by_reference}),
+        Option("head_topk", {"head_top_k": partial(head_top_k, launch=launch)}, {"head_top_k": head_top_k_reference}),
+        Option(
+            "gather_rows", {"gather_rows": partial(launch_gather_rows, launch=launch)}, {"gather_rows": gather_rows}
+        ),
+    ]
+
+
+def mode_of(asked: str) -> str:
+    """'auto', 'on' or 'off': $MLX_DDTREE_KERNELS overrules what was asked for.  Raises OptionError."""
+    mode = os.environ.get("MLX_DDTREE_KERNELS", "").lower() or asked
+    if mode not in MODES:
+        raise OptionError(f"kernels={mode!r} is unknown; choose one of {', '.join(MODES)}")
+    if mode == "on" and not mx.metal.is_available():
+        raise OptionError("kernels='on' needs Metal, which this machine's MLX does not have; 'auto' does without")
+    return mode if mx.metal.is_available() else "off"
+
+
+def choose_kernels(
+    state: DecodeState, mode: str = "auto", launch: Launch = launch_on_metal
+) -> tuple[dict[int, list[str]], list[Finding]]:
+    """Names of kernels by number of rows, and what was found of each.
+
+    state: after some text, with caches of its own.
+    mode: 'auto' takes those that agree and are faster, 'on' all that agree.
+    """
+    target, chosen, findings = state.pair.target, dict[int, list[str]](), list[Finding]()
+    known, before = options(launch), target.kernels
+    sizes = [n for n in SIZES if target.max_context is None or state.length + n < target.max_context]
+    try:
+        with tqdm(total=len(known) * len(sizes), desc="choosing kernels, once", leave=False, disable=None) as bar:
+            usable = []
+            for option in known:
+                findings.append(check(state, option))
+                if findings[-1].agrees:
+                    usable.append((option, findings[-1]))
+            for rows in sizes:
+                chosen[rows] = []
+                for option, finding in usable:
+                    if mode == "on" or _is_faster(state, rows, option, finding, chosen[rows], known):
+                        chosen[rows].append(option.name)
+                    bar.update()
+            chosen[DRAFT], finding = choose_top_k(state, mode, launch)
+    finally:
+        target.kernels = before
+    return chosen, [*findings, finding]
+
+
+def choose_top_k(state: DecodeState, mode: str, launch: Launch) -> tuple[list[str], Finding]:
+    """The same for the candidates of a draft, alone: nothing else reads the drafter's logits."""
+    target = state.pair.target
+    hidden, _ = target.forward(mx.arange(15)[None], target.make_cache())
+    logits = target.unembed(hidden[0])
+    sides: dict[bool, Callable[[mx.array, int], mx.array]] = {
+        False: start_top_k,
+        True: partial(topk_logprobs, launch=launch),
+    }
+    finding, k = Finding(TOP_K), min(16, logits.shape[-1])
+    (want_ids, want), (ids, got) = (finish_top_k(mx.array(side(logits, k)), k) for side in sides.values())
+    finding.error = float(np.abs(want - got).max())
+    finding.agrees = bool((want_ids == ids).all() and finding.error < 1e-3)
+    seconds = _seconds({name: partial(_evaluate, side, logits, k) for name, side in sides.items()})
+    finding.speedup[DRAFT] = seconds[False] / seconds[True]
+    used = finding.agrees and (mode == "on" or 1 / finding.speedup[DRAFT] < FASTER)
+    return [TOP_K] if used else [], finding
+
+
+def _evaluate(top_k: Callable[[mx.array, int], mx.array], logits: mx.array, k: int) -> None:
+    mx.eval(top_k(logits, k))
+
+
+def kernel_choice(chosen: Mapping[int, Iterable[str]], launch: Launch = launch_on_metal) -> KernelChoice:
+    """From names to the functions."""
+    known = options(launch)
+    sets = {rows: _set_of(names, known) for rows, names in sorted(chosen.items()) if rows != DRAFT}
+    if TOP_K in chosen.get(DRAFT, ()):
+        return KernelChoice(sets, partial(topk_logprobs, launch=launch))
+    return KernelChoice(sets)
+
+
+def check(state: DecodeState, option: Option, rows: int = 13) -> Finding:
+    """A verification and its commit in which the kernel and its reference compute everything that it is for."""
+    finding, errors = Finding(option.name), list[tuple[mx.array, mx.Dtype]]()
+    checked = {name: _checked(option.kernel[name], option.reference[name], errors) for name in option.kernel}
+    try:
+        verification_and_commit(state, rows, replace(MLX, **checked))
+    except Exception as error:  # a kernel that does not even compile here must not stop anybody's work
+        logging.getLogger(__name__).warning("kernel %s cannot run here and is not used: %s", option.name, error)
+        return finding
+    if errors:
+        mx.eval([error for error, _ in errors])
+        largest = np.array([np.asarray(error) for error, _ in errors])
+        allowed = np.array([TOLERANCE[dtype] for _, dtype in errors])
+        finding.error, finding.agrees = float(largest.max()), bool((largest <= allowed).all())  # no NaN is <=
+        if not finding.agrees:
+            logging.getLogger(__name__).warning(
+                "kernel %s disagrees with MLX's operations here (relative error %.2g) and is not used; please report "
+                "what `mlx_ddtree.doctor --json` says",
+                *(option.name, finding.error),
+            )
+    return finding
+
+
+def verification_and_commit(state: DecodeState, rows: int, kernels: KernelSet) -> None:
+    """Of a bushy tree, undone again."""
+    target = state.pair.target
+    before, target.kernels = target.mark(state.target_cache), KernelChoice({rows: kernels})
+    tree = bushy_tree(rows, state.root or 0)
+    path = tree.path_to(rows - 1)
+    try:
+        verification = verify(state, tree, RoundPlan("ddtree", None, rows - 1, Sampler()))
+        verification.pending.commit(path)
+        mx.eval([layer.state for layer in state.target_cache], verification.features)
+    finally:
+        target.rewind(state.target_cache, before)
+
+
+def bushy_tree(rows: int, token: int) -> DraftTree:
+    """Every node has two children, as far as there are rows."""
+    parents = ((np.arange(rows) - 1) // 2).astype(np.int32)
+    depths = np.zeros(rows, np.int32)
+    for node in range(1, rows):
+        depths[node] = depths[parents[node]] + 1
+    return DraftTree(np.full(rows, token, np.int32), parents, depths, np.zeros(rows, np.float32))
+
+
+def _is_faster(
+    state: DecodeState, rows: int, option: Option, finding: Finding, chosen: Sequence[str], known: Sequence[Option]
+) -> bool:
+    """Whether verifications take less time with the kernel beside those that are chosen already."""
+    without = _set_of(chosen, known)
+    sides = {False: without, True: replace(without, **option.kernel)}
+    seconds = _seconds({w: partial(verification_and_commit, state, rows, kernels) for w, kernels in sides.items()})
+    finding.speedup[rows] = seconds[False] / seconds[True]
+    return 1 / finding.speedup[rows] < FASTER
+
+
+def _seconds(sides: Mapping[bool, Callable[[], None]]) -> dict[bool, float]:
+    """Medians, taken in turns so that all sides meet the same machine."""
+    times: dict[bool, list[float]] = {side: [] for side in sides}
+    for repeat in range(-1, REPEATS):  # the first ones compile and are not counted
+        for side, run in sides.items():
+            start = perf_counter()
+            run()
+            if repeat >= 0:
+                times[side].append(perf_counter() - start)
+    return {side: median(seconds) for side, seconds in times.items()}
+
+
+def _set_of(names: Iterable[str], known: Sequence[Option]) -> KernelSet:
+    by_name = {option.name: option for option in known}
+    kernels = MLX
+    for name in names:
+        kernels = replace(kernels, **by_name[name].kernel)
+    return kernels
+
+
+def _checked(kernel: Any, reference: Any, errors: list[tuple[mx.array, mx.Dtype]]) -> Any:
+    """A function that answers with the reference's result and notes how far the kernel's is from it; for
+    DeltaKernels one of such functions."""
+    if isinstance(kernel, DeltaKernels):
+        names = [name for name in vars(kernel) if callable(getattr(kernel, name))]
+        return replace(kernel, **{n: _checked(getattr(kernel, n), getattr(reference, n), errors) for n in names})
+
+    def both(*args: Any, **how: Any) -> Any:
+        want, got = reference(*args, **how), kernel(*args, **how)
+        errors.append((mx.stack(list(_differences(want, got))).max(), _arrays(args[0])[0].dtype))
+        return want
+
+    return both
+
+
+def _differences(want: Any, got: Any) -> Iterator[mx.array]:
+    """Of each array, relative to the largest value; of the LM head's tokens, whether the best one is another
+    although no other comes close."""
+    if isinstance(want, HeadTopK):
+        sure = want.logits[:, 0] - want.logits[:, 1] > 0.05 * mx.abs(want.logits).max()
+        yield (sure & (want.token_ids[:, 0] != got.token_ids[:, 0])).astype(mx.float32).max()
+        want, got = want[1:], got[1:]
+    for a, b in zip(_arrays(want), _arrays(got), strict=True):
+        difference = mx.abs(a.astype(mx.float32) - b.astype(mx.float32)).max()
+        yield difference / mx.maximum(mx.abs(a.astype(mx.float32)).max(), 1e-6)
+
+
+def _arrays(x: Any) -> list[mx.array]:
+    return [x] if isinstance(x, mx.array) else [leaf for part in x for leaf in _arrays(part)]
+
+
+def _delta_by_words(*args: mx.array) -> Any:
+    """The reference, from ancestors as bits."""
+    *arrays, words = args
+    count, columns = arrays[0].shape[1], mx.arange(arrays[0].shape[1])
+    bits = mx.take(words[:count], columns // 32, axis=1) >> (columns % 32).astype(mx.uint32)
+    return REFERENCES.tree_gated_delta(*arrays, (bits & 1).astype(mx.bool_))
