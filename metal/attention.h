@@ -60,7 +60,8 @@ struct Queries {
   }
 };
 
-// Keys or values of one KV head: a slice of a cache, whose last axis is contiguous.
+// Keys or values of one KV head: a slice of a cache, whose last axis is contiguous.  Rows start at multiples of 4
+// columns from its beginning, so four columns are one aligned load.
 template <typename T>
 struct Rows {
   static constant constexpr int CHUNK = 8;  // columns that one thread copies at once: 16 bytes in 16 bits

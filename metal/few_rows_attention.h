@@ -19,6 +19,16 @@ struct FewRows {
   float top[ROWS], sum[ROWS], weights[ROWS];
   float4 out[ROWS][FOURS];
 
+  void start() {
+    UNROLL for (int r = 0; r < ROWS; ++r) {
+      top[r] = EMPTY;
+      sum[r] = 0.0f;
+      UNROLL for (int f = 0; f < FOURS; ++f) {
+        out[r][f] = float4(0.0f);
+      }
+    }
+  }
+
   // The weights of this lane's key, which it shares with three others; everything so far is rescaled.
   template <typename T, bool WINDOW>
   void soften(Span span, Tree tree, Rows<T> keys, const threadgroup float* queries, int key, int stop, int lane) {
@@ -97,9 +107,9 @@ struct FewRows {
       }
     }
     for (int g = 0; g < SIMDGROUPS; ++g) {
-      for (int r = 0; r < ROWS && simdgroup == g; ++r) {
-        for (int f = 0; f < FOURS; ++f) {
-          if (lane + 32 * f < DV / 4) {
+      UNROLL for (int r = 0; r < ROWS; ++r) {
+        UNROLL for (int f = 0; f < FOURS; ++f) {
+          if (simdgroup == g && lane + 32 * f < DV / 4) {
             threadgroup float4* slot = (threadgroup float4*)(merged + r * DV) + lane + 32 * f;
             *slot = g == 0 ? out[r][f] : *slot + out[r][f];
           }
@@ -123,13 +133,7 @@ METAL_FUNC void few_rows_attention(
   threadgroup_barrier(mem_flags::mem_threadgroup);
 
   FewRows<D, DV, ROWS> mine;
-  UNROLL for (int r = 0; r < ROWS; ++r) {
-    mine.top[r] = EMPTY;
-    mine.sum[r] = 0.0f;
-    UNROLL for (int f = 0; f < mine.FOURS; ++f) {
-      mine.out[r][f] = float4(0.0f);
-    }
-  }
+  mine.start();
   const int stop = min(span.length(), (split + 1) * span.split);
   for (int first = split * span.split + simdgroup * RUN; first < stop; first += SIMDGROUPS * RUN) {
     mine.template soften<T, WINDOW>(span, tree, keys, memory, first + lane / 4, stop, lane);

@@ -193,13 +193,12 @@ struct RowBlocks {
     }
   }
 
-  void store(device float* partial, device float* stats, int rows) const {
+  void store(device float* partial, device float* stats, int rows) {
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
       const int mine = row + MATRIX * b;
       if (mine < rows) {
         UNROLL for (int d = 0; d < DV / MATRIX; ++d) {
-          auto part = out[b][d];
-          *(device float2*)(partial + int64_t(mine) * DV + d * MATRIX + column) = elements(part);
+          *(device float2*)(partial + int64_t(mine) * DV + d * MATRIX + column) = elements(out[b][d]);
         }
         if (column == 0) {
           stats[mine * 2] = top[b];

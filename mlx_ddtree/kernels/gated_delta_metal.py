@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 
 import mlx.core as mx
 
-from mlx_ddtree.kernels.gated_delta import TreeDelta
+from mlx_ddtree.kernels.gated_delta import DeltaKernels, TreeDelta
 from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal
 
 _TREE_GATED_DELTA = MetalKernel(
@@ -23,6 +23,17 @@ _THREADGROUP_BYTES = 32768
 _MOST_BUFFERS = 31
 """What Metal gives a kernel."""
 MAX_NODES = 128
+
+
+def delta_kernels(launch: Launch = launch_on_metal) -> DeltaKernels:
+    """All of this module, for a target whose sizes `fits` accepts."""
+    return DeltaKernels(
+        partial(tree_conv_qkv, launch=launch),
+        partial(tree_gated_delta, launch=launch),
+        partial(commit_states, launch=launch),
+        partial(commit_windows, launch=launch),
+        packed_ancestors=True,
+    )
 
 
 def tree_gated_delta(

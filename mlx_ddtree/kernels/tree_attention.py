@@ -74,7 +74,7 @@ def tree_attention(
     sizes = _sizes(context, nodes, plan.split, window or 0, 0 if window is None else keep, gap, scale)
     partial, stats = launch(
         _QUANTISED if packing else _FEW if plan.few else _MANY,
-        [queries, *key_parts, *value_parts, at_least_8(tree.words), at_least_8(tree.depths), sizes],
+        [queries, *key_parts, *value_parts, *(x if x.size >= 8 else at_least_8(x) for x in tree), sizes],
         template=[
             *(("T", queries.dtype), ("D", head_dim), ("DV", value_dim), ("WINDOW", window is not None)),
             *([("ROWS", rows)] if plan.few else [("BLOCKS", plan.blocks), ("KEY_GROUPS", plan.key_groups)]),
