@@ -48,6 +48,8 @@ FASTER = 0.98
 TOLERANCE = {mx.float32: 1e-4, mx.float16: 1e-2, mx.bfloat16: 6e-2}
 """Largest difference against the largest value, by the type that the values are rounded to: a few units of rounding."""
 
+TopKStart = Callable[[mx.array, int], mx.array]
+
 
 @dataclass(frozen=True)
 class Option:
@@ -136,10 +138,7 @@ def choose_top_k(state: DecodeState, mode: str, launch: Launch) -> tuple[list[st
     target = state.pair.target
     hidden, _ = target.forward(mx.arange(15)[None], target.make_cache())
     logits = target.unembed(hidden[0])
-    sides: dict[bool, Callable[[mx.array, int], mx.array]] = {
-        False: start_top_k,
-        True: partial(topk_logprobs, launch=launch),
-    }
+    sides: dict[bool, TopKStart] = {False: start_top_k, True: partial(topk_logprobs, launch=launch)}
     finding, k = Finding(TOP_K), min(16, logits.shape[-1])
     (want_ids, want), (ids, got) = (finish_top_k(mx.array(side(logits, k)), k) for side in sides.values())
     finding.error = float(np.abs(want - got).max())
@@ -150,7 +149,7 @@ def choose_top_k(state: DecodeState, mode: str, launch: Launch) -> tuple[list[st
     return [TOP_K] if used else [], finding
 
 
-def _evaluate(top_k: Callable[[mx.array, int], mx.array], logits: mx.array, k: int) -> None:
+def _evaluate(top_k: TopKStart, logits: mx.array, k: int) -> None:
     mx.eval(top_k(logits, k))
 
 

@@ -6,6 +6,7 @@ import pytest
 from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache, make_prompt_cache
 
 from mlx_ddtree.kernels.tree_attention import tree_attention, tree_attention_ops
+from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
 
 from ..families import FAMILIES, tiny_model, tiny_target
 from ..metal_host import HostLaunch, missing_compiler
@@ -29,13 +30,13 @@ class Counted:
 def both(target, tree, context, attention, padding=0, make_cache=None):
     """Logits and caches after a commit, with mlx-lm's attention and with `attention`."""
     results = []
-    for target.attention in (None, attention):
+    for target.kernels in (NO_KERNELS, always(KernelSet(attention=attention))):
         cache = prefilled(target, context, make_cache)
         logits, _, pending = verify(target, tree, cache, len(context), padding)
         pending.commit(deepest(tree))
         follows = target.model(mx.array([[7]]), cache=cache)
         results.append((logits, np.array(follows)))
-    target.attention = None
+    target.kernels = NO_KERNELS
     return results
 
 
@@ -82,7 +83,7 @@ def test_no_mask_of_all_keys_is_made():
         seen.append(tree)
         return tree_attention_ops(queries, keys, values, tree, **how)
 
-    target.attention = attention
+    target.kernels = always(KernelSet(attention=attention))
     cache = prefilled(target, CONTEXTS["short"])
     _, _, pending = verify(target, TREES["bushy"], cache, 5)
     rows = pending.views[0].rows
@@ -119,8 +120,9 @@ def test_only_this_instance_changes():
     target = tiny_target("llama, windows")
     assert type(other.layers[0].self_attn) is before and before is not type(target.layers[0].self_attn)
     assert isinstance(target.layers[0].self_attn, before)
-    target.attention = Counted()
+    attention = Counted()
+    target.kernels = always(KernelSet(attention=attention))
     tokens = mx.array([CONTEXTS["past the windows"]])
     own = target.model(tokens, cache=make_prompt_cache(target.model))
     np.testing.assert_array_equal(np.array(own), np.array(other(tokens, cache=make_prompt_cache(other))))
-    assert not target.attention.calls
+    assert not attention.calls

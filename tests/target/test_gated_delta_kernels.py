@@ -10,6 +10,7 @@ from mlx_lm.models.cache import QuantizedKVCache
 from mlx_ddtree.kernels.gated_delta import DeltaKernels
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import launch_gather_rows
+from mlx_ddtree.target.kernels import KernelSet, always
 
 from ..families import tiny_target
 from ..kernels.test_gated_delta import tree_of
@@ -43,7 +44,8 @@ def test_logits_and_caches_are_those_of_plain_mlx(family):
     target = tiny_target(family)
     plain, plain_cache = rounds(target, trees)
     launch = HostLaunch()
-    target.delta_kernels, target.gather_rows = delta_kernels(launch), partial(launch_gather_rows, launch=launch)
+    gather = partial(launch_gather_rows, launch=launch)
+    target.kernels = always(KernelSet(delta=delta_kernels(launch), gather_rows=gather))
     ours, cache = rounds(target, trees)
     for a, b in zip(ours, plain, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
@@ -70,7 +72,7 @@ def test_a_layer_that_computes_something_else_shows():
     def wrong(queries, keys, values, log_gates, beta, state, ancestors):
         return right.tree_gated_delta(queries, keys, values, log_gates, beta * 1.001, state, ancestors)
 
-    target.delta_kernels = DeltaKernels(tree_gated_delta=wrong)
+    target.kernels = always(KernelSet(delta=DeltaKernels(tree_gated_delta=wrong)))
     ours, _ = rounds(target, trees)
     assert np.abs(ours[1] - plain[1]).max() > 1e-4 * np.abs(plain[1]).max()
 
@@ -84,7 +86,7 @@ def test_rings_and_quantised_caches_take_gathered_rows():
         if bits:
             target.make_cache = lambda target=target: [QuantizedKVCache(32, 8) for _ in target.layers]
         plain, plain_cache = rounds(target, trees)
-        target.gather_rows = partial(launch_gather_rows, launch=launch)
+        target.kernels = always(KernelSet(gather_rows=partial(launch_gather_rows, launch=launch)))
         ours, cache = rounds(target, trees)
         np.testing.assert_array_equal(np.concatenate(ours, 1), np.concatenate(plain, 1))
         for layer, other in zip(cache, plain_cache, strict=True):

@@ -9,6 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.kernels.quantized import verify_qmm
+from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
 from mlx_ddtree.target.quantized import Products, RowsEmbedding, RowsLinear, take_rows
 
 from ..helpers import small_target
@@ -20,52 +21,51 @@ HOST = partial(verify_qmm, launch=HostLaunch(mode="check"))
 
 
 @pytest.fixture(scope="module")
-def switched():
-    target = small_target(bits=4, layers=2)
-    return target, target.products
+def target():
+    return small_target(bits=4, layers=2)
 
 
-@pytest.fixture(autouse=True)
-def off_again(switched):
-    yield
-    switched[1].qmm, switched[1].least = None, 2
-
-
-def test_the_same_logits_choices_and_features(switched):
-    target, products = switched
+def test_the_same_logits_choices_and_features(target):
     target.taps = (0, 1)
     cache = prefilled(target, CONTEXT)
     mark = target.mark(cache)
     want, features, _ = verify(target, TREES["star"], cache, len(CONTEXT))
     target.rewind(cache, mark)
-    products.qmm = HOST
+    target.kernels = always(KernelSet(product=HOST))
     got, host_features, _ = verify(target, TREES["star"], cache, len(CONTEXT))
+    target.kernels = NO_KERNELS
     np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
     np.testing.assert_allclose(host_features, features, atol=1e-5 * np.abs(features).max())
     np.testing.assert_array_equal(got.argmax(-1), want.argmax(-1))
 
 
-def test_rows_choose_who_computes(switched):
-    """One row and more than 32 are the module's own; between them every product goes through the kernel."""
-    target, products = switched
+def test_who_computes(target):
+    """Trees of 2 to 32 rows are the kernel's, all products of them; other rows, and prompts and plain decoding of any
+    size, the module's own."""
     asked = []
 
-    def qmm(x, weight, scales, biases, **how):
+    def product(x, weight, scales, biases, **how):
         asked.append(x.size // x.shape[-1])
         return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
 
-    products.qmm = qmm
     layers = sum(isinstance(m, RowsLinear | RowsEmbedding) for m in target.model.modules())
     assert layers == 7 * 2 + 1  # attention and MLP of two layers, and the tied head
     for rows in (1, 2, 32, 33):
         asked.clear()
-        hidden, _ = target.forward(mx.array([[1] * rows]), target.make_cache())
-        target.unembed(hidden)
+        with target.products.by(product):
+            hidden, _ = target.forward(mx.array([[1] * rows]), target.make_cache())
+            target.unembed(hidden)
         assert asked == ([rows] * layers if 2 <= rows <= 32 else [])
-    products.least = 1
     asked.clear()
-    target.unembed(target.forward(mx.array([[1]]), target.make_cache())[0])
-    assert asked == [1] * layers
+    target.kernels = always(KernelSet(product=product))
+    cache = prefilled(target, CONTEXT)
+    assert not asked
+    nodes = len(TREES["star"])
+    verify(target, TREES["star"], cache, len(CONTEXT))
+    assert asked == [nodes] * 14
+    target.unembed_tree(mx.zeros((nodes, target.hidden_size)))
+    target.kernels = NO_KERNELS
+    assert asked == [nodes] * 15
 
 
 def test_parameters_keep_their_names_and_other_modes_their_classes():
