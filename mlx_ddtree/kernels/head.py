@@ -74,7 +74,12 @@ def head_top_k(
     tiles = -(-vocab // columns)
     cap = int(np.float32(soft_cap or 0.0).view(np.int32))
     weights = [at_least_8(w) for w in head[: 3 if packed else 1] if isinstance(w, mx.array)]
-    template: list[tuple[str, TemplateValue]] = [("T", hidden.dtype), ("F", fragments), ("ROWS", tile_rows(rows)), ("WIDTH", WIDTH)]
+    template: list[tuple[str, TemplateValue]] = [
+        ("T", hidden.dtype),
+        ("F", fragments),
+        ("ROWS", tile_rows(rows)),
+        ("WIDTH", WIDTH),
+    ]
     if packed:
         template += [("BITS", head.bits), ("GROUP", head.group_size)]
     entries, sums = launch(
