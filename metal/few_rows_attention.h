@@ -82,7 +82,8 @@ struct FewRows {
     }
   }
 
-  // All simdgroups' accumulators to `merged` (ROWS, DV), maxima and sums to this one's.
+  // All simdgroups' accumulators to `merged` (ROWS, DV), maxima and sums to this one's.  Its first barrier also says
+  // that nobody reads the queries any more, which lay there.
   void merge(threadgroup float* merged, int simdgroup, int lane) {
     threadgroup float* parts = merged + ROWS * (D > DV ? D : DV);
     UNROLL for (int r = 0; r < ROWS; ++r) {
@@ -139,7 +140,6 @@ METAL_FUNC void few_rows_attention(
     mine.template soften<T, WINDOW>(span, tree, keys, memory, first + lane / 4, stop, lane);
     mine.add_values(span, values, first, stop, lane);
   }
-  threadgroup_barrier(mem_flags::mem_threadgroup);
   mine.merge(memory, simdgroup, lane);
 
   const int64_t before = int64_t(int(group.y) * splits + split) * ROWS;

@@ -1,7 +1,8 @@
 #include "topk.h"
 // First pass: a threadgroup's chunk of a row of logits (rows, vocab); size = vocab, chunks of a row, k <= MOST.
 // entries (rows, chunks, k, 2), sums (rows, chunks, 2).
-threadgroup uint2 lists[SIMDGROUPS * MOST];
+constexpr int most = SIMDGROUPS * MOST;
+threadgroup uint2 lists[most];
 threadgroup float2 parts[SIMDGROUPS];
 const int chunk = int(threadgroup_position_in_grid.x), row = int(threadgroup_position_in_grid.y);
 const int part = row * size[1] + chunk;

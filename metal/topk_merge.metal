@@ -1,6 +1,7 @@
 #include "topk.h"
 // Second pass: the lists of a row into one; size = lists of a row, k.  best (rows, 2 k), log_sums (rows,).
-threadgroup uint2 tops[2 * SIMDGROUPS];
+constexpr int two_each = 2 * SIMDGROUPS;
+threadgroup uint2 tops[two_each];
 threadgroup float2 parts[SIMDGROUPS];
 const int row = int(threadgroup_position_in_grid.x), first = row * size[0];
 merge_top_k<LISTS, SIMDGROUPS, LOG_PROBS>(

@@ -16,12 +16,12 @@
 constant constexpr int BLOCK = 128;
 
 // The lane holds elements (row, column) and (row, column + 1) of an 8x8 simdgroup matrix: x is the row.
-METAL_FUNC uint2 matrix_place(uint lane) {
+METAL_FUNC uint2 fragment_place(uint lane) {
   return uint2((lane >> 4 & 1) * 4 + (lane >> 1 & 3), (lane >> 3 & 1) * 4 + (lane & 1) * 2);
 }
 
 // The lane of an element in row `row` and even column `column`.
-METAL_FUNC uint matrix_lane(uint row, uint column) {
+METAL_FUNC uint fragment_lane(uint row, uint column) {
   return (row >> 2) << 4 | (column >> 2) << 3 | (row & 3) << 1 | (column >> 1 & 1);
 }
 
@@ -136,7 +136,7 @@ METAL_FUNC void stage_rows(
       high = from[1];
     }
     const uint strip = (chain * HALVES + half_run) * (ROWS / 8) + row / 8;
-    const uint slot = (strip * 2 + row % 2) * 32 + matrix_lane(c, row & 6);
+    const uint slot = (strip * 2 + row % 2) * 32 + fragment_lane(c, row & 6);
     slab[2 * slot] = low;
     slab[2 * slot + 1] = high;
   }
@@ -195,7 +195,7 @@ METAL_FUNC void multiply_tile(
   constexpr int row_strips = ROWS / 8;
   const int chain = int(simdgroup) / WIDTH, within = int(simdgroup) % WIDTH * 8 * STRIPS;
   const int blocks = (weights.depth + BLOCK - 1) / BLOCK;
-  const uint2 place = matrix_place(lane);
+  const uint2 place = fragment_place(lane);
   const int column = first_column + within + int(place.x), k = 16 * int(place.y);
   threadgroup vec<T, 4>* slab = (threadgroup vec<T, 4>*)memory;
 
