@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
@@ -153,7 +153,7 @@ def _evaluate(top_k: TopKStart, logits: mx.array, k: int) -> None:
     mx.eval(top_k(logits, k))
 
 
-def kernel_choice(chosen: Mapping[int, Iterable[str]], launch: Launch = launch_on_metal) -> KernelChoice:
+def kernel_choice(chosen: Mapping[int, Collection[str]], launch: Launch = launch_on_metal) -> KernelChoice:
     """From names to the functions."""
     known = options(launch)
     sets = {rows: _set_of(names, known) for rows, names in sorted(chosen.items()) if rows != DRAFT}
@@ -231,11 +231,11 @@ def _seconds(sides: Mapping[bool, Callable[[], None]]) -> dict[bool, float]:
     return {side: median(seconds) for side, seconds in times.items()}
 
 
-def _set_of(names: Iterable[str], known: Sequence[Option]) -> KernelSet:
-    by_name = {option.name: option for option in known}
+def _set_of(names: Collection[str], known: Sequence[Option]) -> KernelSet:
     kernels = MLX
-    for name in names:
-        kernels = replace(kernels, **by_name[name].kernel)
+    for option in known:
+        if option.name in names:
+            kernels = replace(kernels, **option.kernel)
     return kernels
 
 

@@ -78,7 +78,7 @@ def test_parameters_keep_their_names_and_other_modes_their_classes():
     assert isinstance(four, nn.QuantizedLinear)
 
 
-def test_bias_and_other_types(switched):
+def test_bias_and_other_types():
     """A layer's bias is added; rows in another type than the scales' are left to MLX."""
     products = Products(HOST)
     layer = nn.Linear(64, 40).to_quantized(group_size=32, bits=4)
