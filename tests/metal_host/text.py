@@ -20,7 +20,9 @@ _INSTANTIATION = re.compile(r"\ntemplate \[\[host_name\(.*?;\n", re.DOTALL)
 _SIGNATURE = re.compile(r"\[\[kernel\]\] void (\w+)\(\n(.*?)\)\s*\{", re.DOTALL)
 _BUFFER = re.compile(r"\s*(.*?)([*&])\s*(\w+) \[\[buffer\((\d+)\)\]\]", re.DOTALL)
 # A declaration of arrays or values; pointers and references have * or & and stay as they are.
-_THREADGROUP = re.compile(r"\bthreadgroup\s+((?!_)[A-Za-z][\w:]*(?:<[^;{}()]*?>)?)\s+(\w[^;*&(){}]*);")
+# Within brackets anything may stand.
+_DECLARATORS = r"\w(?:[^;*&(){}\[\]]|\[[^;\]]*\])*"
+_THREADGROUP = re.compile(rf"\bthreadgroup\s+((?!_)[A-Za-z][\w:]*(?:<[^;{{}}()]*?>)?)\s+({_DECLARATORS});")
 _DECLARATOR = re.compile(r"(\w+)\s*((?:\[[^\]]*\]\s*)*)$")
 
 # What MLX may ask for, in terms of host::Thread.
@@ -162,7 +164,7 @@ def with_threadgroup_arrays(text: str, macro: str = "HOST_THREADGROUP") -> str:
         return " ".join(made)
 
     rewritten = _THREADGROUP.sub(rewrite, text)
-    left = re.search(r"\bthreadgroup\s+[^;(){}*&]*;", rewritten)
+    left = re.search(rf"\bthreadgroup\s+{_DECLARATORS};", rewritten)
     if left:
         raise ValueError(f"a threadgroup declaration the harness does not understand: {left[0]}")
     return rewritten
