@@ -127,7 +127,7 @@ def _recursion(text: str) -> Places:
 
 def _threadgroup_declarations(text: str) -> Places:
     """Only in a kernel's body, not within its blocks: a function takes `threadgroup T*`."""
-    declaration = re.compile(r"(?:^|(?<=[;{}]))\s*(threadgroup\s+[^;(){}*&=]*(?:=[^;]*)?;)")
+    declaration = re.compile(r"(?:^|(?<=[;{}]))\s*(threadgroup\s+(?:[^;(){}*&=\[\]]|\[[^;\]]*\])*(?:=[^;]*)?;)")
     for match in declaration.finditer(text):
         before = text[: match.start(1)]
         if before.count("{") > before.count("}"):

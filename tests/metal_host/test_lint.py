@@ -40,6 +40,7 @@ VIOLATIONS = {
     "inline int f(int n) { return n > 1 ? f(n - 1) : 0; }": "1: 'f' calls itself",
     "inline int g(int n);\ninline int f(int n) { return g(n); }\ninline int g(int n) { return f(n); }": "2: 'f' calls itself",
     "if (x[0] > 0.0f) {\n  threadgroup float t[3];\n}": "2: a threadgroup declaration that is not at the top",
+    "{ threadgroup float t[3 * (N + 1)], u; }": "1: a threadgroup declaration that is not at the top",
     "inline void f() { threadgroup float t; t = 0.0f; }": "1: a threadgroup declaration that is not at the top",
     "threadgroup float t = 0.0f;": "1: threadgroup memory cannot be initialised",
     "float m = std::max(1.0f, 2.0f);": "1: 'std::max'",
