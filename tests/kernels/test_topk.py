@@ -126,6 +126,25 @@ def test_kernels_with_huge_logits():
 
 
 @needs_clang
+@pytest.mark.parametrize("lists", [255, 600])
+def test_more_lists_than_threads_are_merged(lists):
+    """As the LM head leaves them, one a tile; some lists are short."""
+    rng, k = np.random.default_rng(lists), 7
+    keys = np.sort(rng.integers(1 << 31, (1 << 31) + 99, (2, lists, k)).astype(np.uint32), axis=-1)[..., ::-1].copy()
+    ids = np.broadcast_to(np.arange(lists * k, dtype=np.uint32).reshape(lists, k), keys.shape).copy()
+    keys[:, 3, 2:], ids[:, 3, 2:] = 0, 0x7FFFFFFF
+    sums = np.stack([rng.normal(size=(2, lists)) * 9, rng.random((2, lists)) + 1], axis=-1).astype(np.float32)
+    entries = mx.array(np.stack([keys, ids], axis=-1))
+    best, log_sums = topk.merge_top_k(entries, mx.array(sums), log_probs=False, launch=LAUNCH)
+    order = np.lexsort((ids.reshape(2, -1), -keys.reshape(2, -1).astype(np.int64)), axis=-1)[:, :k]
+    np.testing.assert_array_equal(np.array(best)[:, :k], np.take_along_axis(ids.reshape(2, -1), order, -1))
+    want = np.take_along_axis(keys.reshape(2, -1), order, -1) - np.uint32(1 << 31)  # the keys of floats >= 0
+    np.testing.assert_array_equal(np.array(best)[:, k:], want)
+    sums = sums.astype(np.float64)
+    np.testing.assert_allclose(log_sums, np.log((sums[..., 1] * np.exp(sums[..., 0])).sum(-1)), rtol=1e-6)
+
+
+@needs_clang
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 @pytest.mark.parametrize("k", [1, 8, 64])

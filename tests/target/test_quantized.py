@@ -12,7 +12,8 @@ from mlx_ddtree.kernels.head import head_top_k
 from mlx_ddtree.kernels.quantized import verify_qmm
 from mlx_ddtree.target.quantized import Products, RowsEmbedding, RowsLinear, head_weights, take_rows
 
-from ..helpers import small_target
+from ..decoding.test_lossless import our_tokens, stock_tokens, without_end
+from ..helpers import small_pair, small_target
 from ..metal_host import HostLaunch, missing_compiler
 from .test_families import TREES, prefilled, verify
 
@@ -111,3 +112,22 @@ def test_heads_that_the_kernel_does_not_have():
     assert head_weights(nn.Linear(64, 8)) is None  # it has a bias
     assert head_weights(nn.Linear(48, 8, bias=False)) is None  # not a whole number of runs of 32
     assert head_weights(nn.Linear(64, 8, bias=False).to_quantized(mode="mxfp4", group_size=32, bits=4)) is None
+
+
+@needs_clang
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "least"), [("ddtree", 2), ("ar", 1)])
+def test_whole_texts_are_mlx_lms(method, least):
+    """Prefill's chunk, every verification and, from one row on, every step through the kernel."""
+    pair = without_end(small_pair(bits=4))
+    want = stock_tokens(pair, CONTEXT, 32)
+    calls = []
+
+    def qmm(x, *weights, **how):
+        calls.append(x.size // x.shape[-1])
+        return verify_qmm(x, *weights, **how, launch=HostLaunch(mode="fast"))
+
+    pair.target.products.qmm, pair.target.products.least = qmm, least
+    options = {"tree_budget": 7} if method == "ddtree" else {}
+    assert our_tokens(pair, CONTEXT, 32, method=method, **options) == want
+    assert min(calls) == least
