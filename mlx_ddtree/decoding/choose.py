@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median
@@ -25,10 +25,11 @@ from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.kernels.agreement import TOLERANCE, arrays, difference
 from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import gather_rows, launch_gather_rows
-from mlx_ddtree.kernels.head import HeadTopK, head_top_k, head_top_k_reference
+from mlx_ddtree.kernels.head import head_top_k, head_top_k_reference
 from mlx_ddtree.kernels.metal import Launch, launch_on_metal
 from mlx_ddtree.kernels.quantized import quantized_matmul, verify_qmm
 from mlx_ddtree.kernels.topk import finish_top_k, start_top_k, topk_logprobs
@@ -45,9 +46,6 @@ TOP_K = "topk_logprobs"
 REPEATS = 5
 FASTER = 0.98
 """A kernel must bring a verification down to this share of its time, or it is not worth its risk."""
-TOLERANCE = {mx.float32: 1e-4, mx.float16: 1e-2, mx.bfloat16: 6e-2}
-"""Largest difference against the largest value, by the type that the values are rounded to: a few units of rounding."""
-
 TopKStart = Callable[[mx.array, int], mx.array]
 
 
@@ -248,26 +246,10 @@ def _checked(kernel: Any, reference: Any, errors: list[tuple[mx.array, mx.Dtype]
 
     def both(*args: Any, **how: Any) -> Any:
         want, got = reference(*args, **how), kernel(*args, **how)
-        errors.append((mx.stack(list(_differences(want, got))).max(), _arrays(args[0])[0].dtype))
+        errors.append((difference(want, got), arrays(args[0])[0].dtype))
         return want
 
     return both
-
-
-def _differences(want: Any, got: Any) -> Iterator[mx.array]:
-    """Of each array, relative to the largest value; of the LM head's tokens, whether the best one is another
-    although no other comes close."""
-    if isinstance(want, HeadTopK):
-        sure = want.logits[:, 0] - want.logits[:, 1] > 0.05 * mx.abs(want.logits).max()
-        yield (sure & (want.token_ids[:, 0] != got.token_ids[:, 0])).astype(mx.float32).max()
-        want, got = want[1:], got[1:]
-    for a, b in zip(_arrays(want), _arrays(got), strict=True):
-        difference = mx.abs(a.astype(mx.float32) - b.astype(mx.float32)).max()
-        yield difference / mx.maximum(mx.abs(a.astype(mx.float32)).max(), 1e-6)
-
-
-def _arrays(x: Any) -> list[mx.array]:
-    return [x] if isinstance(x, mx.array) else [leaf for part in x for leaf in _arrays(part)]
 
 
 def _delta_by_words(*args: mx.array) -> Any:

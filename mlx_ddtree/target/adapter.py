@@ -16,13 +16,13 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
-from mlx_ddtree.kernels.head import HeadTopK, HeadWeights
+from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.target.attention import take_tree_attention
 from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.kernels import NO_KERNELS
-from mlx_ddtree.target.quantized import Products, take_rows
+from mlx_ddtree.target.quantized import Products, head_weights, take_rows
 from mlx_ddtree.target.rope import take_positions
 from mlx_ddtree.target.taps import tap
 from mlx_ddtree.tree import DraftTree
@@ -88,22 +88,19 @@ class TreeTarget:
 
     def best_of_tree(self, hidden: mx.array, k: int) -> HeadTopK | None:
         """The k best tokens of a verification's rows (N, D) by a kernel that writes no logits, where there is one."""
-        kernel, head = self.kernels.of(len(hidden)).head_top_k, self._head_weights()
-        if kernel is None or head is None or not 2 <= len(hidden) <= MAX_ROWS or hidden.shape[1] % 32:
+        kernel, head = self.kernels.of(len(hidden)).head_top_k, head_weights(self._head_module)
+        if kernel is None or head is None or not 2 <= len(hidden) <= MAX_ROWS:
             return None
         return kernel(hidden, head, k, soft_cap=self.logit_softcap)
 
-    def _head_weights(self) -> HeadWeights | None:
-        module = self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens
-        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding) and module.mode == "affine":
-            packed = module.scales, module.biases, module.group_size, module.bits
-            return None if "bias" in module else HeadWeights(module.weight, *packed)
-        plain = isinstance(module, nn.Linear | nn.Embedding) and "bias" not in module
-        return HeadWeights(module.weight) if plain else None
-
     def head(self, hidden: mx.array) -> mx.array:
         """The same before the model's own `logit_softcap`."""
-        return (self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens.as_linear)(hidden)
+        head = self._head_module
+        return (head if "lm_head" in self.text else head.as_linear)(hidden)
+
+    @property
+    def _head_module(self) -> Any:
+        return self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens
 
     @property
     def embed_scale(self) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_ddtree.kernels.head import HeadWeights
 from mlx_ddtree.kernels.quantized import MAX_ROWS, supports
 
 
@@ -77,3 +78,16 @@ def take_rows(model: nn.Module, products: Products) -> None:
         ):
             module.__class__ = asking
             module.products = products
+
+
+def head_weights(head: Any) -> HeadWeights | None:
+    """The weights of a model's LM head, a linear layer or the embedding that is used as one, as `head_top_k` takes
+    them; None for a head with a bias or of another kind."""
+    if "bias" in head:
+        return None
+    if isinstance(head, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        how = {"group_size": head.group_size, "bits": head.bits}
+        fits = supports(1, head.scales.dtype, mode=head.mode, **how)
+        return HeadWeights(head.weight, head.scales, head.biases, **how) if fits else None
+    plain = isinstance(head, nn.Linear | nn.Embedding) and head.weight.shape[1] % 32 == 0
+    return HeadWeights(head.weight) if plain else None

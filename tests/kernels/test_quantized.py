@@ -7,7 +7,9 @@ import pytest
 
 from mlx_ddtree.kernels.quantized import Tile, quantized_matmul, supports, tile_for, tile_rows, verify_qmm
 
-from ..metal_host import HostLaunch
+from ..metal_host import HostLaunch, missing_compiler
+
+pytestmark = pytest.mark.skipif(missing_compiler() is not None, reason=missing_compiler() or "")
 
 EPS = {mx.float32: 2.0**-22, mx.float16: 2.0**-11, mx.bfloat16: 2.0**-8}
 
@@ -132,6 +134,7 @@ def test_tiles():
 def test_all_formats(bits, group, dtype):
     for rows in (2, 9, 32):
         check(rows, 37, 384, bits, group, dtype)
+    check(9, 37, 384, bits, group, dtype, fragments=dtype)
 
 
 @pytest.mark.slow

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.kernels import topk
 
-from ..metal_host import HostLaunch
+from ..metal_host import HostLaunch, missing_compiler
 
 LAUNCH = HostLaunch(mode="check")
+needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=missing_compiler() or "")
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
@@ -93,12 +94,14 @@ def check_kernels(logits, k, launch=LAUNCH):
     np.testing.assert_allclose(log_probs, want, rtol=1e-6, atol=1e-5)
 
 
+@needs_clang
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
 @pytest.mark.parametrize(("rows", "vocab", "k"), [(8, 1, 1), (3, 7, 1), (7, 33, 5), (2, 100, 64), (2, 5, 5)])
 def test_kernels_equal_a_full_sort(rows, vocab, k, dtype):
     check_kernels((mx.random.normal((rows, vocab), key=mx.random.key(vocab)) * 3).astype(dtype), k)
 
 
+@needs_clang
 def test_kernels_over_several_chunks():
     """Ties and the best tokens on either side of a chunk's and a simdgroup's end."""
     logits = mx.random.normal((2, 9001), key=mx.random.key(5)).astype(mx.bfloat16)
@@ -107,6 +110,7 @@ def test_kernels_over_several_chunks():
     check_kernels(logits, 11)
 
 
+@needs_clang
 @settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(8, 40), st.data())
 def test_kernels_with_any_ties_and_impossible_tokens(rows, vocab, data):
@@ -116,10 +120,31 @@ def test_kernels_with_any_ties_and_impossible_tokens(rows, vocab, data):
     check_kernels(mx.array(logits), data.draw(st.integers(1, min(vocab, topk.MOST))))
 
 
+@needs_clang
 def test_kernels_with_huge_logits():
     check_kernels(mx.array([[1e38, 3.3e38, -3.3e38, 0.0] * 3, [-1e38] * 12]), 4)
 
 
+@needs_clang
+@pytest.mark.parametrize("lists", [255, 600])
+def test_more_lists_than_threads_are_merged(lists):
+    """As the LM head leaves them, one a tile; some lists are short."""
+    rng, k = np.random.default_rng(lists), 7
+    keys = np.sort(rng.integers(1 << 31, (1 << 31) + 99, (2, lists, k)).astype(np.uint32), axis=-1)[..., ::-1].copy()
+    ids = np.broadcast_to(np.arange(lists * k, dtype=np.uint32).reshape(lists, k), keys.shape).copy()
+    keys[:, 3, 2:], ids[:, 3, 2:] = 0, 0x7FFFFFFF
+    sums = np.stack([rng.normal(size=(2, lists)) * 9, rng.random((2, lists)) + 1], axis=-1).astype(np.float32)
+    entries = mx.array(np.stack([keys, ids], axis=-1))
+    best, log_sums = topk.merge_top_k(entries, mx.array(sums), log_probs=False, launch=LAUNCH)
+    order = np.lexsort((ids.reshape(2, -1), -keys.reshape(2, -1).astype(np.int64)), axis=-1)[:, :k]
+    np.testing.assert_array_equal(np.array(best)[:, :k], np.take_along_axis(ids.reshape(2, -1), order, -1))
+    want = np.take_along_axis(keys.reshape(2, -1), order, -1) - np.uint32(1 << 31)  # the keys of floats >= 0
+    np.testing.assert_array_equal(np.array(best)[:, k:], want)
+    sums = sums.astype(np.float64)
+    np.testing.assert_allclose(log_sums, np.log((sums[..., 1] * np.exp(sums[..., 0])).sum(-1)), rtol=1e-6)
+
+
+@needs_clang
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
 @pytest.mark.parametrize("k", [1, 8, 64])
@@ -128,6 +153,7 @@ def test_kernels_over_a_vocabulary(k, dtype):
     check_kernels(logits, k, HostLaunch(mode="fast"))
 
 
+@needs_clang
 @pytest.mark.slow
 def test_kernels_have_no_undefined_behaviour():
     check_kernels(mx.random.normal((2, 5000), key=mx.random.key(1)), 9, HostLaunch(mode="asan"))

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_ddtree.kernels.head import head_top_k
 from mlx_ddtree.kernels.quantized import verify_qmm
 from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
-from mlx_ddtree.target.quantized import Products, RowsEmbedding, RowsLinear, take_rows
+from mlx_ddtree.target.quantized import Products, RowsEmbedding, RowsLinear, head_weights, take_rows
 
 from ..helpers import small_target
-from ..metal_host import HostLaunch
+from ..metal_host import HostLaunch, missing_compiler
 from .test_families import TREES, prefilled, verify
 
 CONTEXT = [3, 14, 15, 9, 26]
+needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=missing_compiler() or "")
 HOST = partial(verify_qmm, launch=HostLaunch(mode="check"))
 
 
@@ -25,6 +27,7 @@ def target():
     return small_target(bits=4, layers=2)
 
 
+@needs_clang
 def test_the_same_logits_choices_and_features(target):
     target.taps = (0, 1)
     cache = prefilled(target, CONTEXT)
@@ -78,6 +81,7 @@ def test_parameters_keep_their_names_and_other_modes_their_classes():
     assert isinstance(four, nn.QuantizedLinear)
 
 
+@needs_clang
 def test_bias_and_other_types():
     """A layer's bias is added; rows in another type than the scales' are left to MLX."""
     products = Products(HOST)
@@ -88,3 +92,22 @@ def test_bias_and_other_types():
     take_rows(layer, products)
     np.testing.assert_allclose(layer(x), want, atol=1e-5)
     np.testing.assert_array_equal(layer(x.astype(mx.float16)), half)
+
+
+@needs_clang
+@pytest.mark.parametrize(("bits", "tied"), [(4, True), (None, False)])
+def test_the_head_gives_the_targets_choices(bits, tied):
+    """The fused head's best token and margin at every node are those of the target's own logits."""
+    target = small_target(bits=bits, tied=tied, layers=1)
+    weights = head_weights(target.text.model.embed_tokens if tied else target.text.lm_head)
+    hidden = target.forward(mx.array([CONTEXT]), target.make_cache())[0][0]
+    logits = np.sort(np.array(target.unembed(hidden)), axis=-1)
+    got = head_top_k(hidden, weights, 2, launch=HostLaunch(mode="check"))
+    np.testing.assert_array_equal(got.token_ids[:, 0], mx.argmax(target.unembed(hidden), axis=-1))
+    np.testing.assert_allclose(got.logits, logits[:, :-3:-1], atol=1e-4)
+
+
+def test_heads_that_the_kernel_does_not_have():
+    assert head_weights(nn.Linear(64, 8)) is None  # it has a bias
+    assert head_weights(nn.Linear(48, 8, bias=False)) is None  # not a whole number of runs of 32
+    assert head_weights(nn.Linear(64, 8, bias=False).to_quantized(mode="mxfp4", group_size=32, bits=4)) is None
