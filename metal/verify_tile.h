@@ -38,7 +38,7 @@ struct PackedRun {
     if (bit % 32 + BITS > 32) {
       bits |= words[bit / 32 + 1] << (32 - bit % 32);
     }
-    return scale * float(bits & ((1u << BITS) - 1)) + bias;
+    return fma(scale, float(bits & ((1u << BITS) - 1)), bias);
   }
 };
 
