@@ -6,7 +6,7 @@
 template <typename T>
 METAL_FUNC float soft_capped(float value, float cap) {
   value = float(T(value));
-  return cap > 0.0f ? float(T(float(T(precise::tanh(float(T(value / cap))))) * cap)) : value;
+  return cap > 0.0f ? float(T(float(T(precise::tanh(float(T(precise::divide(value, cap)))))) * cap)) : value;
 }
 
 // The logits of a tile's tokens, their k best of every row and their sum of exponentials; the logits themselves stay in

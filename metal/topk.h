@@ -140,8 +140,8 @@ METAL_FUNC void chunk_top_k(
   }
 }
 
-// All lists of a row into one; 32 * SIMDGROUPS threads take up to LISTS lists each.  best: k ids, then the bits of k values,
-// which are log-probabilities if LOG_PROBS.  tops: 2 * SIMDGROUPS, parts: SIMDGROUPS.
+// All lists of a row into one; 32 * SIMDGROUPS threads take up to LISTS lists each.  best: k ids, then the bits of k
+// values, which are log-probabilities if LOG_PROBS.  tops: 2 * SIMDGROUPS, parts: SIMDGROUPS.
 template <int LISTS, int SIMDGROUPS, bool LOG_PROBS>
 METAL_FUNC void merge_top_k(
     const device uint2* entries,

@@ -5,13 +5,13 @@
 //
 // The inputs k are taken in blocks of 128.  For one output column, four lanes hold 32 consecutive weights of a block
 // each, so that a lane's load is 16 or 32 bytes and a column's four lanes read 64 (4 bits) or 128 (8 bits) bytes in
-// a row.  Matrix products are the simdgroup's 8x8x8 steps; which 8 inputs meet in one step is free as long as
-// both operands agree, and step t (0..15) takes k = 16 c + t, c = 0..7.  Then both operands are consecutive in memory for
-// a lane: as the left operand (columns of W) it holds c = 2 j and 2 j + 1, inputs t and 16 + t of its run of 32; as the
-// right one (rows of x) a run of 16 of two rows.  x goes through threadgroup memory, zeros behind its last row.
+// a row.  Matrix products are the simdgroup's 8x8x8 steps; which 8 inputs meet in one step is free as long as both
+// operands agree, and step t (0..15) takes k = 16 c + t, c = 0..7.  Then both operands are consecutive in memory for
+// a lane: as the left operand (columns of W) it holds c = 2 j and 2 j + 1, inputs t and 16 + t of its run of 32; as
+// the right one (rows of x) a run of 16 of two rows.  x goes through threadgroup memory, zeros behind its last row.
 //
 // CHAINS simdgroups share a group of columns: chain i takes blocks i, i + CHAINS, ..., and their sums are added in
-// order.  A row's result depends on neither the other rows nor the tile's height: always the same sums in the same order.
+// order.  A row's result depends on neither the other rows nor the tile's height: the same sums in the same order.
 
 constant constexpr int BLOCK = 128;
 
@@ -38,7 +38,7 @@ struct PackedRun {
     if (bit % 32 + BITS > 32) {
       bits |= words[bit / 32 + 1] << (32 - bit % 32);
     }
-    return scale * float(bits & ((1u << BITS) - 1)) + bias;
+    return fma(scale, float(bits & ((1u << BITS) - 1)), bias);
   }
 };
 
@@ -124,7 +124,14 @@ struct VerifyTile {
 // [chain][half][8 rows][row is odd][lane][2].  Threads next to each other read x next to each other.
 template <typename T, int ROWS, int CHAINS, int HALVES>
 METAL_FUNC void stage_rows(
-    const device T* x, threadgroup vec<T, 4>* slab, int rows, int depth, int first, int half0, uint thread_index, uint threads) {
+    const device T* x,
+    threadgroup vec<T, 4>* slab,
+    int rows,
+    int depth,
+    int first,
+    int half0,
+    uint thread_index,
+    uint threads) {
   for (uint i = thread_index; i < uint(8 * HALVES * CHAINS * ROWS); i += threads) {
     const uint half_run = i % HALVES, c = i / HALVES % 8, chain = i / (8 * HALVES) % CHAINS;
     const uint row = i / (8 * HALVES * CHAINS);
@@ -153,6 +160,7 @@ METAL_FUNC void multiply_half(
   vec<T, 4> rows[ROW_STRIPS][2][2];
 #pragma unroll
   for (int r = 0; r < ROW_STRIPS; ++r) {
+#pragma unroll
     for (int odd = 0; odd < 2; ++odd) {
       const threadgroup vec<T, 4>* from = slab + ((r * 2 + odd) * 32 + lane) * 2;
       rows[r][odd][0] = from[0];
@@ -165,11 +173,13 @@ METAL_FUNC void multiply_half(
 #pragma unroll
     for (int s = 0; s < STRIPS; ++s) {
       const int i = 8 * half_run + t;
-      left[s].thread_elements() = vec<F, 2>(F(runs[s].weight(i)), F(runs[s].weight(16 + i)));
+      left[s].thread_elements()[0] = F(runs[s].weight(i));
+      left[s].thread_elements()[1] = F(runs[s].weight(16 + i));
     }
 #pragma unroll
     for (int r = 0; r < ROW_STRIPS; ++r) {
-      right.thread_elements() = vec<F, 2>(F(rows[r][0][t / 4][t % 4]), F(rows[r][1][t / 4][t % 4]));
+      right.thread_elements()[0] = F(rows[r][0][t / 4][t % 4]);
+      right.thread_elements()[1] = F(rows[r][1][t / 4][t % 4]);
 #pragma unroll
       for (int s = 0; s < STRIPS; ++s) {
         thread simdgroup_matrix<float, 8, 8>& sum = sums[s * ROW_STRIPS + r];

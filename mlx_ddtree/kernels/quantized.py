@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -77,23 +77,21 @@ def verify_qmm(
     tile: for measurements; `tile_for` chooses it.
     """
     depth, columns = x.shape[-1], weight.shape[0]
-    rows = x.size // depth
-    tile = tile or tile_for(rows, columns, x.dtype)
+    sizes = x.size // depth, columns, depth
+    size, how = _plan(sizes, x.dtype, group_size, bits, fragments, tile or tile_for(sizes[0], columns, x.dtype))
+    inputs = [w if w.size >= 8 else at_least_8(w) for w in (weight, scales, biases)]
     [y] = launch(
-        VERIFY_QMM,
-        [x, *map(at_least_8, (weight, scales, biases)), mx.array([rows, columns, depth], mx.int32)],
-        template=[
-            ("T", x.dtype),
-            ("F", fragments),
-            ("BITS", bits),
-            ("GROUP", group_size),
-            ("ROWS", tile.rows),
-            ("WIDTH", tile.width),
-            ("CHAINS", tile.chains),
-        ],
-        grid=(-(-columns // tile.columns) * tile.threads, 1, 1),
-        threadgroup=(tile.threads, 1, 1),
-        output_shapes=[(*x.shape[:-1], columns)],
-        output_dtypes=[x.dtype],
+        VERIFY_QMM, [x, *inputs, size], output_shapes=[(*x.shape[:-1], columns)], output_dtypes=[x.dtype], **how
     )
     return y
+
+
+@cache
+def _plan(
+    sizes: tuple[int, int, int], dtype: mx.Dtype, group_size: int, bits: int, fragments: mx.Dtype, tile: Tile
+) -> tuple[mx.array, dict[str, Any]]:
+    """What all launches of a shape share; a verification has hundreds of them, and the host builds each."""
+    template = [("T", dtype), ("F", fragments), ("BITS", bits), ("GROUP", group_size)]
+    template += [("ROWS", tile.rows), ("WIDTH", tile.width), ("CHAINS", tile.chains)]
+    grid = (-(-sizes[1] // tile.columns) * tile.threads, 1, 1)
+    return mx.array(sizes, mx.int32), {"template": template, "grid": grid, "threadgroup": (tile.threads, 1, 1)}

@@ -131,6 +131,7 @@ def test_more_lists_than_threads_are_merged(lists):
     """As the LM head leaves them, one a tile; some lists are short."""
     rng, k = np.random.default_rng(lists), 7
     keys = np.sort(rng.integers(1 << 31, (1 << 31) + 99, (2, lists, k)).astype(np.uint32), axis=-1)[..., ::-1].copy()
+    keys[0, -1] += 1000  # one list has all of a row's best
     ids = np.broadcast_to(np.arange(lists * k, dtype=np.uint32).reshape(lists, k), keys.shape).copy()
     keys[:, 3, 2:], ids[:, 3, 2:] = 0, 0x7FFFFFFF
     sums = np.stack([rng.normal(size=(2, lists)) * 9, rng.random((2, lists)) + 1], axis=-1).astype(np.float32)
