@@ -1,10 +1,15 @@
 """A tree's rows can go to a kernel: the model's own code then computes the same, and nobody else notices."""
 
+import functools
+import json
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache, make_prompt_cache
 
+from mlx_ddtree import load, stream_generate
+from mlx_ddtree.hub.load import DEMO
 from mlx_ddtree.kernels.tree_attention import tree_attention, tree_attention_ops
 
 from ..families import FAMILIES, tiny_model, tiny_target
@@ -63,12 +68,8 @@ def test_every_family_computes_the_same_with_the_reference(name, length):
 @needs_compiler
 @pytest.mark.parametrize("name", ["llama, windows", "gpt_oss"])
 def test_families_compute_the_same_with_the_kernel(name):
-    target = tiny_target(name)
-    launch = HostLaunch("fast")
-
-    def attention(*args, **how):
-        return tree_attention(*args, **how, launch=launch)
-
+    target, launch = tiny_target(name), HostLaunch("fast")
+    attention = functools.partial(tree_attention, launch=launch)
     assert_same(both(target, TREES["bushy"], CONTEXTS["past the windows"], attention, padding=3), 1e-4)
     assert {launched.kernel for launched in launch.launches} == {"tree_attention", "merge_attention"}
 
@@ -124,3 +125,21 @@ def test_only_this_instance_changes():
     own = target.model(tokens, cache=make_prompt_cache(target.model))
     np.testing.assert_array_equal(np.array(own), np.array(other(tokens, cache=make_prompt_cache(other))))
     assert not target.attention.calls
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"method": "ddtree", "tree_budget": 16}, {"method": "dflash"}])
+def test_the_embedded_pair_writes_the_same_text_with_the_kernel(options):
+    pair, launch = load(), HostLaunch("fast")
+    prompts = [json.loads(line)["prompt"] for line in (DEMO / "heldout_prompts.jsonl").read_text().splitlines()[:12]]
+
+    def text(prompt):
+        chat = [{"role": "user", "content": prompt}]
+        ids = pair.tokenizer.apply_chat_template(chat, add_generation_prompt=True)
+        return [response.token for response in stream_generate(pair, ids, max_tokens=40, **options)]
+
+    want = [text(prompt) for prompt in prompts]
+    pair.target.attention = functools.partial(tree_attention, launch=launch)
+    assert [text(prompt) for prompt in prompts] == want
+    assert sum(map(len, want)) > 60 and len(launch.launches) > 10 * 2 * len(pair.target.layers)
