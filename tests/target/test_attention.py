@@ -142,4 +142,4 @@ def test_the_embedded_pair_writes_the_same_text_with_the_kernel(options):
     want = [text(prompt) for prompt in prompts]
     pair.target.attention = functools.partial(tree_attention, launch=launch)
     assert [text(prompt) for prompt in prompts] == want
-    assert sum(map(len, want)) > 60 and len(launch.launches) > 10 * 2 * len(pair.target.layers)
+    assert sum(map(len, want)) > 60 and len(launch.launches) > 100
