@@ -260,6 +260,25 @@ def test_grids_that_threadgroups_do_not_divide():
     assert last.threads == 101
 
 
+def test_threadgroup_arrays_of_any_shape_are_the_threadgroups():
+    """Several to a declaration, sizes that are expressions, more dimensions, single values."""
+    body = """
+    constexpr int n = 8;
+    threadgroup float a[4 * n][2], b[(n + 24) * 1], c;
+    threadgroup float4 d[ n/2 + 1 ];
+    threadgroup vec<float, 4> e[2]; threadgroup uint f;
+    uint i = thread_position_in_grid.x;
+    a[i][0] = x[i];
+    b[i] = a[i][1] = 1.0f;
+    if (i == 0) { c = 2.0f; d[4] = float4(3.0f); e[1] = float4(4.0f); f = 5u; }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    y[i] = a[31 - i][0] + 100.0f * (b[31 - i] + a[31 - i][1] + c + d[4].x + e[1].w + float(f));
+    """
+    y, last = launch(body, x=X[:32], n=32, threads=32)
+    np.testing.assert_array_equal(y, X[31::-1] + 1600)
+    assert last.threadgroup_bytes == 256 + 128 + 16 + 80 + 32 + 4
+
+
 def test_every_access_of_every_thread_is_counted():
     body = "uint i = thread_position_in_grid.x; y[i] = x[0] + x[i]; y[i] += 1.0f;"
     _, last = launch(body, x=X)

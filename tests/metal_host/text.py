@@ -20,7 +20,9 @@ _INSTANTIATION = re.compile(r"\ntemplate \[\[host_name\(.*?;\n", re.DOTALL)
 _SIGNATURE = re.compile(r"\[\[kernel\]\] void (\w+)\(\n(.*?)\)\s*\{", re.DOTALL)
 _BUFFER = re.compile(r"\s*(.*?)([*&])\s*(\w+) \[\[buffer\((\d+)\)\]\]", re.DOTALL)
 # A declaration of arrays or values; pointers and references have * or & and stay as they are.
-_THREADGROUP = re.compile(r"\bthreadgroup\s+((?!_)[A-Za-z][\w:]*(?:<[^;{}()]*?>)?)\s+(\w[^;*&(){}]*);")
+# Within brackets anything may stand.
+_DECLARATORS = r"\w(?:[^;*&(){}\[\]]|\[[^;\]]*\])*"
+_THREADGROUP = re.compile(rf"\bthreadgroup\s+((?!_)[A-Za-z][\w:]*(?:<[^;{{}}()]*?>)?)\s+({_DECLARATORS});")
 _DECLARATOR = re.compile(r"(\w+)\s*((?:\[[^\]]*\]\s*)*)$")
 
 # What MLX may ask for, in terms of host::Thread.
@@ -124,6 +126,11 @@ def signature(text: str) -> Signature:
     return Signature(found[1], instance[1] if instance else found[1], parameters)
 
 
+def without_instantiation(text: str) -> str:
+    """Without the line by which Metal is told to instantiate the template."""
+    return _INSTANTIATION.sub("\n", text)
+
+
 def without_comments(text: str) -> str:
     """The text with its lines' numbers kept."""
     return _COMMENT.sub(lambda m: " " + "\n" * m[0].count("\n"), text)
@@ -157,7 +164,7 @@ def with_threadgroup_arrays(text: str, macro: str = "HOST_THREADGROUP") -> str:
         return " ".join(made)
 
     rewritten = _THREADGROUP.sub(rewrite, text)
-    left = re.search(r"\bthreadgroup\s+[^;(){}*&]*;", rewritten)
+    left = re.search(rf"\bthreadgroup\s+{_DECLARATORS};", rewritten)
     if left:
         raise ValueError(f"a threadgroup declaration the harness does not understand: {left[0]}")
     return rewritten
@@ -170,7 +177,7 @@ def source(text: str) -> str:
         ATTRIBUTES[p.name] if p.index < 0 else f"{'*' if p.reference else ''}({p.type}*)buffers[{p.index}]"
         for p in found.parameters
     ]
-    body = with_threadgroup_arrays(without_comments(_INSTANTIATION.sub("\n", text)))
+    body = with_threadgroup_arrays(without_comments(without_instantiation(text)))
     return f"""#include <metal_stdlib>
 using namespace metal;
 {body}

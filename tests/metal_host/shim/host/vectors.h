@@ -3,21 +3,56 @@
 #include "types.h"
 
 namespace metal {
-
 template <class T, int N>
 struct vec;
+}
+
+// Helpers of the shim are not in metal's namespace: a kernel may use their names.
+namespace host {
 
 // `v.xyz` and the like: a view of some elements of the union it stands in.
 template <class T, int... I>
 struct Swizzle {
   T data[4];
-  operator vec<T, sizeof...(I)>() const { return vec<T, sizeof...(I)>(data[I]...); }
-  Swizzle& operator=(const vec<T, sizeof...(I)>& value) {
+  operator metal::vec<T, sizeof...(I)>() const { return metal::vec<T, sizeof...(I)>(data[I]...); }
+  Swizzle& operator=(const metal::vec<T, sizeof...(I)>& value) {
     int from = 0;
     ((data[I] = value[from++]), ...);
     return *this;
   }
 };
+
+// The type itself, where it must not take part in the deduction of T.
+template <class T>
+struct Given {
+  using type = T;
+};
+template <class T>
+using given = typename Given<T>::type;
+
+// A swizzle takes part in expressions as the vector that it stands for.
+template <class T>
+struct IsSwizzle {
+  static constexpr bool value = false;
+};
+template <class T, int... I>
+struct IsSwizzle<Swizzle<T, I...>> {
+  static constexpr bool value = true;
+};
+template <class A, class B>
+using either_swizzle = metal::enable_if_t<IsSwizzle<A>::value || IsSwizzle<B>::value, int>;
+template <class T>
+inline T plain(const T& value) {
+  return value;
+}
+template <class T, int... I>
+inline metal::vec<T, sizeof...(I)> plain(const Swizzle<T, I...>& value) {
+  return value;
+}
+
+}  // namespace host
+
+namespace metal {
 
 #define HOST_VECTOR_MEMBERS(N)                                  \
   vec() = default;                                              \
@@ -50,8 +85,8 @@ struct alignas(4 * sizeof(T)) vec<T, 3> {
     struct {
       T x, y, z;
     };
-    Swizzle<T, 0, 1> xy;
-    Swizzle<T, 1, 2> yz;
+    host::Swizzle<T, 0, 1> xy;
+    host::Swizzle<T, 1, 2> yz;
   };
   HOST_VECTOR_MEMBERS(3)
   vec(T a, T b, T c) : data{a, b, c, T(0)} {}
@@ -66,11 +101,11 @@ struct alignas(4 * sizeof(T)) vec<T, 4> {
     struct {
       T x, y, z, w;
     };
-    Swizzle<T, 0, 1> xy;
-    Swizzle<T, 1, 2> yz;
-    Swizzle<T, 2, 3> zw;
-    Swizzle<T, 0, 1, 2> xyz;
-    Swizzle<T, 1, 2, 3> yzw;
+    host::Swizzle<T, 0, 1> xy;
+    host::Swizzle<T, 1, 2> yz;
+    host::Swizzle<T, 2, 3> zw;
+    host::Swizzle<T, 0, 1, 2> xyz;
+    host::Swizzle<T, 1, 2, 3> yzw;
   };
   HOST_VECTOR_MEMBERS(4)
   vec(T a, T b, T c, T d) : data{a, b, c, d} {}
@@ -83,34 +118,6 @@ struct alignas(4 * sizeof(T)) vec<T, 4> {
 };
 #undef HOST_VECTOR_MEMBERS
 
-// The type itself, where it must not take part in the deduction of T.
-template <class T>
-struct Given {
-  using type = T;
-};
-template <class T>
-using given = typename Given<T>::type;
-
-// A swizzle takes part in expressions as the vector that it stands for.
-template <class T>
-struct IsSwizzle {
-  static constexpr bool value = false;
-};
-template <class T, int... I>
-struct IsSwizzle<Swizzle<T, I...>> {
-  static constexpr bool value = true;
-};
-template <class A, class B>
-using either_swizzle = enable_if_t<IsSwizzle<A>::value || IsSwizzle<B>::value, int>;
-template <class T>
-inline T plain(const T& value) {
-  return value;
-}
-template <class T, int... I>
-inline vec<T, sizeof...(I)> plain(const Swizzle<T, I...>& value) {
-  return value;
-}
-
 #define HOST_BINARY(OP, RESULT)                                                    \
   template <class T, int N>                                                        \
   inline vec<RESULT, N> operator OP(const vec<T, N>& a, const vec<T, N>& b) {      \
@@ -119,16 +126,16 @@ inline vec<T, sizeof...(I)> plain(const Swizzle<T, I...>& value) {
     return r;                                                                      \
   }                                                                                \
   template <class T, int N>                                                        \
-  inline vec<RESULT, N> operator OP(const vec<T, N>& a, given<T> b) {              \
+  inline vec<RESULT, N> operator OP(const vec<T, N>& a, host::given<T> b) {              \
     return a OP vec<T, N>(b);                                                      \
   }                                                                                \
   template <class T, int N>                                                        \
-  inline vec<RESULT, N> operator OP(given<T> a, const vec<T, N>& b) {              \
+  inline vec<RESULT, N> operator OP(host::given<T> a, const vec<T, N>& b) {              \
     return vec<T, N>(a) OP b;                                                      \
   }                                                                                \
-  template <class A, class B, either_swizzle<A, B> = 0>                            \
+  template <class A, class B, host::either_swizzle<A, B> = 0>                         \
   inline auto operator OP(const A& a, const B& b) {                                \
-    return plain(a) OP plain(b);                                                   \
+    return host::plain(a) OP host::plain(b);                                       \
   }
 #define HOST_ARITHMETIC(OP)                                                        \
   HOST_BINARY(OP, T)                                                               \
@@ -137,7 +144,7 @@ inline vec<T, sizeof...(I)> plain(const Swizzle<T, I...>& value) {
     return a = a OP b;                                                             \
   }                                                                                \
   template <class T, int N>                                                        \
-  inline vec<T, N>& operator OP##=(vec<T, N>& a, given<T> b) {                     \
+  inline vec<T, N>& operator OP##=(vec<T, N>& a, host::given<T> b) {                     \
     return a = a OP b;                                                             \
   }
 HOST_ARITHMETIC(+)
