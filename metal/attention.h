@@ -5,7 +5,8 @@
 // The rows are the N nodes for one query head, then for the next head of the same KV head, and so on.
 #pragma once
 
-// Arrays of simdgroup matrices stay in registers only if every index is known.  On the host it would only cost minutes.
+// Arrays of simdgroup matrices stay in registers only if every index is known.  On the host it would only cost
+// seconds of compilation.
 #ifdef __METAL_VERSION__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else

@@ -64,12 +64,8 @@ def test_every_family_computes_the_same_with_the_reference(name, length):
 @needs_compiler
 @pytest.mark.parametrize("name", ["llama, windows", "gpt_oss"])
 def test_families_compute_the_same_with_the_kernel(name):
-    target = tiny_target(name)
-    launch = HostLaunch("fast")
-
-    def attention(*args, **how):
-        return tree_attention(*args, **how, launch=launch)
-
+    target, launch = tiny_target(name), HostLaunch("fast")
+    attention = functools.partial(tree_attention, launch=launch)
     assert_same(both(target, TREES["bushy"], CONTEXTS["past the windows"], attention, padding=3), 1e-4)
     assert {launched.kernel for launched in launch.launches} == {"tree_attention", "merge_attention"}
 
