@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import mlx.core as mx
 
@@ -68,7 +68,7 @@ def tree_gated_delta(
             beta,
             state,
             at_least_8(ancestors),
-            mx.array([count, key_heads, heads, dv], mx.int32),
+            _sizes(count, key_heads, heads, dv),
         ],
         template=[
             ("T", dtype),
@@ -107,7 +107,7 @@ def tree_conv_qkv(
             before.astype(dtype),
             weight,
             at_least_8(table),
-            mx.array([count, channels, key_dim], mx.int32),
+            _sizes(count, channels, key_dim),
         ],
         template=[
             ("T", dtype),
@@ -143,7 +143,7 @@ def _commit_states(deltas: Sequence[TreeDelta], path: mx.array, length: int, lau
         [
             *(x for delta in deltas for x in (delta.updates, delta.keys, at_least_8(delta.log_decay), delta.state)),
             path,
-            mx.array([length, nodes, key_heads, heads, dv], mx.int32),
+            _sizes(length, nodes, key_heads, heads, dv),
         ],
         template=[("T", keys.dtype), ("State", state.dtype), ("DK", dk), ("ROWS", rows)],
         grid=(dk * (dv // rows), heads, len(deltas)),
@@ -172,7 +172,7 @@ def _commit_windows(
     group = 256
     return launch(
         _commit_kernel("commit_window", ("window", "rows"), len(pairs)),
-        [*(x for pair in pairs for x in pair), path, mx.array([channels, count, length], mx.int32)],
+        [*(x for pair in pairs for x in pair), path, _sizes(channels, count, length)],
         template=[("T", window.dtype)],
         grid=(group * -(-channels // group), count, len(pairs)),
         threadgroup=(group, 1, 1),
@@ -211,3 +211,9 @@ def _simdgroups(nodes: int, dk: int, dv: int, dtype: mx.Dtype) -> int:
         (s for s in range(8, 0, -1) if dv // 8 % s == 0 and shared + 32 * nodes * s <= _THREADGROUP_BYTES),
         0,
     )
+
+
+@lru_cache(maxsize=256)
+def _sizes(*numbers: int) -> mx.array:
+    """The same for all layers of a round."""
+    return mx.array(numbers, mx.int32)
