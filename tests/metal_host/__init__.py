@@ -2,7 +2,7 @@
 
 from .build import missing_compiler
 from .launch import HostLaunch, Launched
-from .report import CompileError, KernelError
+from .report import CompileError, KernelError, LintError
 from .text import InlineKernel
 
-__all__ = ["CompileError", "HostLaunch", "InlineKernel", "KernelError", "Launched", "missing_compiler"]
+__all__ = ["CompileError", "HostLaunch", "InlineKernel", "KernelError", "Launched", "LintError", "missing_compiler"]

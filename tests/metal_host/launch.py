@@ -18,8 +18,9 @@ from mlx_ddtree.kernels.metal import TemplateValue
 
 from .arrays import Bytes, output_array, to_bytes, to_mlx
 from .build import MODES, build, symbolizer
-from .report import KernelError, of_sanitizer, with_places
-from .text import capture, signature, source
+from .lint import compile_errors
+from .report import KernelError, LintError, of_sanitizer, with_places
+from .text import InlineKernel, capture, signature, source
 
 ORDERS = ("forward", "reverse", "shuffled")
 THREADGROUP_LIMIT = 32768  # bytes, of all Apple GPUs
@@ -101,6 +102,8 @@ class HostLaunch:
         """As mlx_ddtree.kernels.metal.Launch says, but at once: inputs are evaluated."""
         mx.eval(list(inputs))
         text = _text(kernel, inputs, tuple(template), output_shapes, tuple(output_dtypes))
+        if not isinstance(kernel, InlineKernel) and (errors := _lint(text)):
+            raise LintError(f"{kernel.name}: {errors}")
         given = {name: to_bytes(x, kernel.contiguous) for name, x in zip(kernel.inputs, inputs, strict=True)}
         arrays = [output_array(s, d, init_value) for s, d in zip(output_shapes, output_dtypes, strict=True)]
         outputs = dict(zip(kernel.outputs, arrays, strict=True))
@@ -119,6 +122,7 @@ class HostLaunch:
 
 _texts: dict[Any, str] = {}
 _source = functools.cache(source)
+_lint = functools.cache(compile_errors)
 
 
 def _text(

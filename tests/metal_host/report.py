@@ -13,6 +13,10 @@ class KernelError(RuntimeError):
     """A kernel broke a rule while it ran; the message says which, where, and by which thread."""
 
 
+class LintError(KernelError):
+    """The kernel's text breaks a rule of Metal that C++ does not have; the message holds clang's errors."""
+
+
 class CompileError(KernelError):
     """The kernel's text does not compile; the message holds the compiler's errors."""
 

@@ -126,6 +126,11 @@ def signature(text: str) -> Signature:
     return Signature(found[1], instance[1] if instance else found[1], parameters)
 
 
+def without_instantiation(text: str) -> str:
+    """Without the line by which Metal is told to instantiate the template."""
+    return _INSTANTIATION.sub("\n", text)
+
+
 def without_comments(text: str) -> str:
     """The text with its lines' numbers kept."""
     return _COMMENT.sub(lambda m: " " + "\n" * m[0].count("\n"), text)
@@ -172,7 +177,7 @@ def source(text: str) -> str:
         ATTRIBUTES[p.name] if p.index < 0 else f"{'*' if p.reference else ''}({p.type}*)buffers[{p.index}]"
         for p in found.parameters
     ]
-    body = with_threadgroup_arrays(without_comments(_INSTANTIATION.sub("\n", text)))
+    body = with_threadgroup_arrays(without_comments(without_instantiation(text)))
     return f"""#include <metal_stdlib>
 using namespace metal;
 {body}

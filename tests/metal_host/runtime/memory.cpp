@@ -138,8 +138,8 @@ void on_access(const volatile void* pointer, size_t size, Access access, void* r
   }
   size_t offset = address - r->data;
   if (offset + size > r->size) {
-    report(access == Access::READ ? "out-of-bounds read of" : "out-of-bounds write to", r->name, long(offset + size - 1),
-           r->size, pc);
+    const char* what = access == Access::READ ? "out-of-bounds read of" : "out-of-bounds write to";
+    report(what, r->name, long(offset + size - 1), r->size, pc);
   }
   if (r->buffer) {
     if (access != Access::WRITE) r->buffer->bytes_read += size;

@@ -86,7 +86,7 @@ host_switch:
 #error "write host_switch for this processor"
 #endif
 
-// Makes `stack` start with main(); `colour` bytes below the top, so that stacks do not all meet in the same cache lines.
+// Makes `stack` start with main(); `colour` bytes below the top, so that stacks do not share their cache lines.
 inline void start_stack(Stack& stack, char* low, size_t size, size_t colour, void (*main)()) {
   stack.low = low;
   stack.size = size;

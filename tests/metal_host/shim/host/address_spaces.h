@@ -4,7 +4,6 @@
 #define constant
 #define threadgroup
 #define thread
-#define METAL_FUNC inline __attribute__((always_inline))
 
 namespace host {
 // T from `void(T)`: the type comes in parentheses, since it may hold commas.

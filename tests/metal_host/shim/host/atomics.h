@@ -1,4 +1,4 @@
-// Atomics, relaxed as in Metal.  Threads do not run at the same time here, so plain reads and writes do.
+// Atomics, relaxed as in Metal.  Threads do not run at the same time here, so a read and a write do.
 #pragma once
 #include "simdgroup.h"
 
@@ -16,23 +16,33 @@ typedef atomic<float> atomic_float;
 typedef atomic<bool> atomic_bool;
 typedef atomic<ulong> atomic_ulong;
 
+}  // namespace metal
+
+namespace host {
+
 // The old value; f(old) takes its place.
 template <class T, class F>
-HOST_UNCHECKED T atomic_modify(volatile atomic<T>* p, F f) {
-  host::check_atomic(p, sizeof(T));
-  T old = p->value;
-  p->value = f(old);
+METAL_FUNC T atomic_modify(volatile metal::atomic<T>* p, F f) {
+  check_atomic(p, sizeof(T));
+  T old, changed;
+  __atomic_load(&p->value, &old, __ATOMIC_RELAXED);  // the check of plain accesses does not see these
+  changed = f(old);
+  __atomic_store(&p->value, &changed, __ATOMIC_RELAXED);
   return old;
 }
 
+}  // namespace host
+
+namespace metal {
+
 template <class T>
-inline T atomic_load_explicit(const volatile atomic<T>* p, memory_order) {
-  return atomic_modify(const_cast<volatile atomic<T>*>(p), [](T old) { return old; });
+METAL_FUNC T atomic_load_explicit(const volatile atomic<T>* p, memory_order) {
+  return host::atomic_modify(const_cast<volatile atomic<T>*>(p), [](T old) { return old; });
 }
 #define HOST_ATOMIC(NAME, RESULT, VALUE)                                              \
   template <class T>                                                                  \
-  inline RESULT atomic_##NAME##_explicit(volatile atomic<T>* p, given<T> x, memory_order) { \
-    return RESULT(atomic_modify(p, [x](T old) { return T(VALUE); }));                 \
+  METAL_FUNC RESULT atomic_##NAME##_explicit(volatile atomic<T>* p, host::given<T> x, memory_order) { \
+    return RESULT(host::atomic_modify(p, [x](T old) { return T(VALUE); }));                 \
   }
 HOST_ATOMIC(exchange, T, ((void)old, x))
 HOST_ATOMIC(store, void, ((void)old, x))
@@ -46,10 +56,10 @@ HOST_ATOMIC(fetch_xor, T, old ^ x)
 #undef HOST_ATOMIC
 
 template <class T>
-inline bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* p, T* expected, given<T> desired, memory_order,
-                                                  memory_order) {
+METAL_FUNC bool atomic_compare_exchange_weak_explicit(volatile atomic<T>* p, T* expected, host::given<T> desired,
+                                                      memory_order, memory_order) {
   T wanted = *expected;
-  *expected = atomic_modify(p, [wanted, desired](T old) { return old == wanted ? desired : old; });
+  *expected = host::atomic_modify(p, [wanted, desired](T old) { return old == wanted ? desired : old; });
   return *expected == wanted;
 }
 

@@ -92,7 +92,7 @@ HOST_ORDER(bfloat)
     return r;                                                                   \
   }                                                                             \
   template <class T, int N>                                                     \
-  inline vec<T, N> NAME(const vec<T, N>& a, given<T> b) {                       \
+  inline vec<T, N> NAME(const vec<T, N>& a, host::given<T> b) {                       \
     return NAME(a, vec<T, N>(b));                                               \
   }
 HOST_VECTOR_BINARY(max)
@@ -108,7 +108,7 @@ inline vec<T, N> fma(const vec<T, N>& a, const vec<T, N>& b, const vec<T, N>& c)
   return r;
 }
 template <class T, int N>
-inline vec<T, N> clamp(const vec<T, N>& x, given<vec<T, N>> low, given<vec<T, N>> high) {
+inline vec<T, N> clamp(const vec<T, N>& x, host::given<vec<T, N>> low, host::given<vec<T, N>> high) {
   return min(max(x, low), high);
 }
 
@@ -166,6 +166,10 @@ inline T dot(const vec<T, N>& a, const vec<T, N>& b) {
   for (int i = 1; i < N; ++i) sum = T(sum + a[i] * b[i]);
   return sum;
 }
+template <class A, class B, host::either_swizzle<A, B> = 0>
+inline auto dot(const A& a, const B& b) {
+  return dot(host::plain(a), host::plain(b));
+}
 
 #define HOST_BITS(T, U, WIDTH)                                                             \
   inline T popcount(T x) { return T(__builtin_popcountll((unsigned long long)(U)x)); }     \
@@ -180,7 +184,9 @@ HOST_BITS(long, ulong, 64)
 HOST_BITS(ulong, ulong, 64)
 #undef HOST_BITS
 inline uint reverse_bits(uint x) { return __builtin_bitreverse32(x); }
-inline uint extract_bits(uint x, uint offset, uint bits) { return bits ? (x << (32 - bits - offset)) >> (32 - bits) : 0; }
+inline uint extract_bits(uint x, uint offset, uint bits) {
+  return bits ? (x << (32 - bits - offset)) >> (32 - bits) : 0;
+}
 inline uint mulhi(uint a, uint b) { return uint((ulong(a) * b) >> 32); }
 
 HOST_BY_ELEMENT(popcount)

@@ -3,7 +3,7 @@
 #pragma once
 #include "simdgroup.h"
 
-namespace metal {
+namespace host {
 
 struct MatrixPlace {
   uint row, column;  // of the lane's first element; the second is in the next column
@@ -11,7 +11,25 @@ struct MatrixPlace {
 inline MatrixPlace matrix_place(uint lane) {
   return {(lane >> 4 & 1) * 4 + (lane >> 1 & 3), (lane >> 3 & 1) * 4 + (lane & 1) * 2};
 }
-inline MatrixPlace matrix_place() { return matrix_place(host::self().lane); }
+inline MatrixPlace matrix_place() { return matrix_place(self().lane); }
+
+// Element (r, c) is at p[(origin.y + r) * elements_per_row + origin.x + c], rows and columns swapped if transposed.
+template <class P>
+inline P* matrix_element(P* p, ulong elements_per_row, ulong2 origin, bool transpose, uint k) {
+  MatrixPlace at = matrix_place();
+  uint row = transpose ? at.column + k : at.row, column = transpose ? at.row : at.column + k;
+  return p + (origin.y + row) * elements_per_row + origin.x + column;
+}
+template <class A, class B, class C>
+struct Factors {
+  metal::vec<A, 2> a;
+  metal::vec<B, 2> b;
+  metal::vec<C, 2> c;
+};
+
+}  // namespace host
+
+namespace metal {
 
 template <class T, int Columns, int Rows>
 struct simdgroup_matrix {
@@ -21,7 +39,7 @@ struct simdgroup_matrix {
   simdgroup_matrix() = default;
   // A diagonal matrix.
   explicit simdgroup_matrix(T diagonal) {
-    MatrixPlace at = matrix_place();
+    host::MatrixPlace at = host::matrix_place();
     for (uint k = 0; k < 2; ++k) elements[k] = at.row == at.column + k ? diagonal : T(0);
   }
   storage_type& thread_elements() { return elements; }
@@ -38,41 +56,27 @@ inline simdgroup_matrix<T, Columns, Rows> make_filled_simdgroup_matrix(T value) 
   return m;
 }
 
-// Element (r, c) is at p[(origin.y + r) * elements_per_row + origin.x + c], rows and columns swapped if transposed.
-template <class P>
-inline P* matrix_element(P* p, ulong elements_per_row, ulong2 origin, bool transpose, uint k) {
-  MatrixPlace at = matrix_place();
-  uint row = transpose ? at.column + k : at.row, column = transpose ? at.row : at.column + k;
-  return p + (origin.y + row) * elements_per_row + origin.x + column;
-}
 template <class T>
 inline void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, const T* p, ulong elements_per_row = 8,
                            ulong2 origin = ulong2(0), bool transpose = false) {
-  for (uint k = 0; k < 2; ++k) m.elements[k] = *matrix_element(p, elements_per_row, origin, transpose, k);
+  for (uint k = 0; k < 2; ++k) m.elements[k] = *host::matrix_element(p, elements_per_row, origin, transpose, k);
 }
 template <class T>
 inline void simdgroup_store(simdgroup_matrix<T, 8, 8> m, T* p, ulong elements_per_row = 8, ulong2 origin = ulong2(0),
                             bool transpose = false) {
-  for (uint k = 0; k < 2; ++k) *matrix_element(p, elements_per_row, origin, transpose, k) = m.elements[k];
+  for (uint k = 0; k < 2; ++k) *host::matrix_element(p, elements_per_row, origin, transpose, k) = m.elements[k];
 }
-
-template <class A, class B, class C>
-struct Factors {
-  vec<A, 2> a;
-  vec<B, 2> b;
-  vec<C, 2> c;
-};
 
 // d = a b + c, accumulated in float.
 template <class D, class A, class B, class C>
 inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8> a,
                                           simdgroup_matrix<B, 8, 8> b, simdgroup_matrix<C, 8, 8> c, HOST_PLACE) {
-  using In = Factors<A, B, C>;
-  auto combine = [place](In* in, vec<D, 2>* out, uint lanes) __attribute__((no_sanitize("thread"))) {
+  using In = host::Factors<A, B, C>;
+  auto combine = [place](In* in, vec<D, 2>* out, uint lanes) HOST_UNCHECKED_LAMBDA {
     if (lanes != 32) host::fail("simdgroup_matrix needs all 32 lanes", place);
     float left[8][8], right[8][8], sum[8][8];
     for (uint lane = 0; lane < 32; ++lane) {
-      MatrixPlace at = matrix_place(lane);
+      host::MatrixPlace at = host::matrix_place(lane);
       for (uint k = 0; k < 2; ++k) {
         left[at.row][at.column + k] = float(in[lane].a.data[k]);
         right[at.row][at.column + k] = float(in[lane].b.data[k]);
@@ -83,11 +87,12 @@ inline void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, simdgrou
       for (uint k = 0; k < 8; ++k)
         for (uint j = 0; j < 8; ++j) sum[i][j] = __builtin_fmaf(left[i][k], right[k][j], sum[i][j]);
     for (uint lane = 0; lane < 32; ++lane) {
-      MatrixPlace at = matrix_place(lane);
+      host::MatrixPlace at = host::matrix_place(lane);
       for (uint k = 0; k < 2; ++k) out[lane].data[k] = D(sum[at.row][at.column + k]);
     }
   };
-  d.elements = collective<In, vec<D, 2>>({a.elements, b.elements, c.elements}, host::MATRIX_MULTIPLY, 0, place, combine);
+  const In mine = {a.elements, b.elements, c.elements};
+  d.elements = host::collective<In, vec<D, 2>>(mine, host::MATRIX_MULTIPLY, 0, place, combine);
 }
 template <class D, class A, class B>
 inline void simdgroup_multiply(simdgroup_matrix<D, 8, 8>& d, simdgroup_matrix<A, 8, 8> a, simdgroup_matrix<B, 8, 8> b,

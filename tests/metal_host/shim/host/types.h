@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define METAL_FUNC inline __attribute__((always_inline))
+
 typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;

@@ -3,21 +3,56 @@
 #include "types.h"
 
 namespace metal {
-
 template <class T, int N>
 struct vec;
+}
+
+// Helpers of the shim are not in metal's namespace: a kernel may use their names.
+namespace host {
 
 // `v.xyz` and the like: a view of some elements of the union it stands in.
 template <class T, int... I>
 struct Swizzle {
   T data[4];
-  operator vec<T, sizeof...(I)>() const { return vec<T, sizeof...(I)>(data[I]...); }
-  Swizzle& operator=(const vec<T, sizeof...(I)>& value) {
+  operator metal::vec<T, sizeof...(I)>() const { return metal::vec<T, sizeof...(I)>(data[I]...); }
+  Swizzle& operator=(const metal::vec<T, sizeof...(I)>& value) {
     int from = 0;
     ((data[I] = value[from++]), ...);
     return *this;
   }
 };
+
+// The type itself, where it must not take part in the deduction of T.
+template <class T>
+struct Given {
+  using type = T;
+};
+template <class T>
+using given = typename Given<T>::type;
+
+// A swizzle takes part in expressions as the vector that it stands for.
+template <class T>
+struct IsSwizzle {
+  static constexpr bool value = false;
+};
+template <class T, int... I>
+struct IsSwizzle<Swizzle<T, I...>> {
+  static constexpr bool value = true;
+};
+template <class A, class B>
+using either_swizzle = metal::enable_if_t<IsSwizzle<A>::value || IsSwizzle<B>::value, int>;
+template <class T>
+inline T plain(const T& value) {
+  return value;
+}
+template <class T, int... I>
+inline metal::vec<T, sizeof...(I)> plain(const Swizzle<T, I...>& value) {
+  return value;
+}
+
+}  // namespace host
+
+namespace metal {
 
 #define HOST_VECTOR_MEMBERS(N)                                  \
   vec() = default;                                              \
@@ -50,12 +85,13 @@ struct alignas(4 * sizeof(T)) vec<T, 3> {
     struct {
       T x, y, z;
     };
-    Swizzle<T, 0, 1> xy;
-    Swizzle<T, 1, 2> yz;
+    host::Swizzle<T, 0, 1> xy;
+    host::Swizzle<T, 1, 2> yz;
   };
   HOST_VECTOR_MEMBERS(3)
   vec(T a, T b, T c) : data{a, b, c, T(0)} {}
   vec(const vec<T, 2>& ab, T c) : data{ab.x, ab.y, c, T(0)} {}
+  vec(T a, const vec<T, 2>& bc) : data{a, bc.x, bc.y, T(0)} {}
 };
 
 template <class T>
@@ -65,26 +101,22 @@ struct alignas(4 * sizeof(T)) vec<T, 4> {
     struct {
       T x, y, z, w;
     };
-    Swizzle<T, 0, 1> xy;
-    Swizzle<T, 1, 2> yz;
-    Swizzle<T, 2, 3> zw;
-    Swizzle<T, 0, 1, 2> xyz;
-    Swizzle<T, 1, 2, 3> yzw;
+    host::Swizzle<T, 0, 1> xy;
+    host::Swizzle<T, 1, 2> yz;
+    host::Swizzle<T, 2, 3> zw;
+    host::Swizzle<T, 0, 1, 2> xyz;
+    host::Swizzle<T, 1, 2, 3> yzw;
   };
   HOST_VECTOR_MEMBERS(4)
   vec(T a, T b, T c, T d) : data{a, b, c, d} {}
   vec(const vec<T, 2>& ab, const vec<T, 2>& cd) : data{ab.x, ab.y, cd.x, cd.y} {}
+  vec(const vec<T, 2>& ab, T c, T d) : data{ab.x, ab.y, c, d} {}
+  vec(T a, const vec<T, 2>& bc, T d) : data{a, bc.x, bc.y, d} {}
+  vec(T a, T b, const vec<T, 2>& cd) : data{a, b, cd.x, cd.y} {}
   vec(const vec<T, 3>& abc, T d) : data{abc.x, abc.y, abc.z, d} {}
+  vec(T a, const vec<T, 3>& bcd) : data{a, bcd.x, bcd.y, bcd.z} {}
 };
 #undef HOST_VECTOR_MEMBERS
-
-// The type itself, where it must not take part in the deduction of T.
-template <class T>
-struct Given {
-  using type = T;
-};
-template <class T>
-using given = typename Given<T>::type;
 
 #define HOST_BINARY(OP, RESULT)                                                    \
   template <class T, int N>                                                        \
@@ -94,12 +126,16 @@ using given = typename Given<T>::type;
     return r;                                                                      \
   }                                                                                \
   template <class T, int N>                                                        \
-  inline vec<RESULT, N> operator OP(const vec<T, N>& a, given<T> b) {              \
+  inline vec<RESULT, N> operator OP(const vec<T, N>& a, host::given<T> b) {              \
     return a OP vec<T, N>(b);                                                      \
   }                                                                                \
   template <class T, int N>                                                        \
-  inline vec<RESULT, N> operator OP(given<T> a, const vec<T, N>& b) {              \
+  inline vec<RESULT, N> operator OP(host::given<T> a, const vec<T, N>& b) {              \
     return vec<T, N>(a) OP b;                                                      \
+  }                                                                                \
+  template <class A, class B, host::either_swizzle<A, B> = 0>                         \
+  inline auto operator OP(const A& a, const B& b) {                                \
+    return host::plain(a) OP host::plain(b);                                       \
   }
 #define HOST_ARITHMETIC(OP)                                                        \
   HOST_BINARY(OP, T)                                                               \
@@ -108,7 +144,7 @@ using given = typename Given<T>::type;
     return a = a OP b;                                                             \
   }                                                                                \
   template <class T, int N>                                                        \
-  inline vec<T, N>& operator OP##=(vec<T, N>& a, given<T> b) {                     \
+  inline vec<T, N>& operator OP##=(vec<T, N>& a, host::given<T> b) {                     \
     return a = a OP b;                                                             \
   }
 HOST_ARITHMETIC(+)
