@@ -156,6 +156,7 @@ class DeltaKernels:
     """What gated delta layers under a tree call: the functions of this module, or launchers of the same names.
 
     packed_ancestors: tree_gated_delta takes ancestors as bits of words, not as a mask.
+    max_rows: larger trees take the functions of this module.
     """
 
     tree_conv_qkv: Callable[..., tuple[mx.array, mx.array, mx.array]] = tree_conv_qkv
@@ -163,6 +164,7 @@ class DeltaKernels:
     commit_states: Callable[..., list[mx.array]] = commit_states
     commit_windows: Callable[..., list[mx.array]] = commit_windows
     packed_ancestors: bool = False
+    max_rows: int | None = None
 
 
 REFERENCES = DeltaKernels()

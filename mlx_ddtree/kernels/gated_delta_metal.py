@@ -26,13 +26,14 @@ MAX_NODES = 128
 
 
 def delta_kernels(launch: Launch = launch_on_metal) -> DeltaKernels:
-    """All of this module, for a target whose sizes `fits` accepts."""
+    """All of this module, for a target whose heads `fits` accepts."""
     return DeltaKernels(
         partial(tree_conv_qkv, launch=launch),
         partial(tree_gated_delta, launch=launch),
         partial(commit_states, launch=launch),
         partial(commit_windows, launch=launch),
         packed_ancestors=True,
+        max_rows=MAX_NODES,
     )
 
 
@@ -172,7 +173,7 @@ def _commit_windows(
     group = 256
     return launch(
         _commit_kernel("commit_window", ("window", "rows"), len(pairs)),
-        [*(x for pair in pairs for x in pair), path, _sizes(channels, count, length)],
+        [*(x.astype(window.dtype) for pair in pairs for x in pair), path, _sizes(channels, count, length)],
         template=[("T", window.dtype)],
         grid=(group * -(-channels // group), count, len(pairs)),
         threadgroup=(group, 1, 1),

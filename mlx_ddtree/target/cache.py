@@ -169,6 +169,8 @@ def tree_views(
 ) -> list[View]:
     """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens."""
     shared = TreeRows(tree, start, rows)
+    if delta.max_rows is not None and rows > delta.max_rows:
+        delta = REFERENCES
     return [
         DeltaView(layer_cache, shared, delta)
         if isinstance(layer_cache, ArraysCache)

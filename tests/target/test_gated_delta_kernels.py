@@ -60,6 +60,16 @@ def test_logits_and_caches_are_those_of_plain_mlx(family):
     }
 
 
+def test_trees_that_are_too_large_for_the_kernels_take_the_references():
+    target, launch = tiny_target("qwen3_5"), HostLaunch()
+    target.delta_kernels = delta_kernels(launch)
+    trees = [tree_of("random", 129, 3)]
+    ours, _ = rounds(target, trees)
+    assert not launch.launches
+    target.delta_kernels = DeltaKernels()
+    np.testing.assert_array_equal(ours[0], rounds(target, trees)[0][0])
+
+
 def test_a_layer_that_computes_something_else_shows():
     """The comparison above sees a recurrence whose rates are off by a thousandth."""
     trees = [tree_of("random", 9), tree_of("chain", 4)]
