@@ -89,7 +89,7 @@ def layer(nodes, args):
     table, ancestors = rows.conv_table(args.kernel), rows.ancestors
     launches = {name: HostLaunch() for name in ("convolution", "recurrence", "state", "window")}
     metal.tree_conv_qkv(*conv, table, key_dim, launch=launches["convolution"])
-    _, delta = metal.tree_gated_delta(*data, rows.ancestor_words, launch=launches["recurrence"])
+    _, delta = metal.tree_gated_delta(*data, rows.bits.words, launch=launches["recurrence"])
     metal.commit_states([delta], path, launch=launches["state"])
     metal.commit_windows([conv[1]], [conv[0]], path, launch=launches["window"])
 

@@ -50,7 +50,7 @@ def tree_gated_delta(
 ) -> tuple[mx.array, TreeDelta]:
     """gated_delta.tree_gated_delta in one launch.
 
-    ancestors: (N, ceil(N / 32)) uint32, bit a % 32 of word a // 32 in row t for ancestor a, t itself included.
+    ancestors: (>= N, ceil(N / 32)) uint32, bit a % 32 of word a // 32 in row t for ancestor a, t itself included.
     Raises ValueError for sizes that `fits` refuses.
     """
     count, key_heads, dk = queries.shape[1:]

@@ -1,7 +1,7 @@
 """An mlx-lm model as a target: it runs its own code, with taps, and under a draft tree when asked.
 
 Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
-experts) stays mlx-lm's.  Three things are changed on this instance, and none of them changes what the model
+experts) stays mlx-lm's.  Four things are changed on this instance, and none of them changes what the model
 computes for mlx-lm: rotary embeddings also take a position per row (target/rope.py), tapped layers leave
 their output (target/taps.py), and gated delta layers also take a tree (target/gated_delta.py).
 """
@@ -17,9 +17,11 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels
 from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
+from mlx_ddtree.target.attention import take_tree_attention
 from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.rope import take_positions
+from mlx_ddtree.target.rows import TreeAttention
 from mlx_ddtree.target.taps import tap
 from mlx_ddtree.tree import DraftTree
 
@@ -39,6 +41,7 @@ class TreeTarget:
         self.layers: list[nn.Module] = text.model.layers
         self.num_layers = len(self.layers)
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
+        self.attention: TreeAttention | None = None
         self.delta_kernels: DeltaKernels = REFERENCES
         self.gather_rows: GatherRows = gather_rows
         self._taps: tuple[int, ...] = ()
@@ -47,6 +50,7 @@ class TreeTarget:
             for module in layer.modules():
                 take_positions(module)
                 take_trees(module)
+                take_tree_attention(module)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -105,7 +109,7 @@ class TreeTarget:
         """
         if token_ids.shape[1] == 1:
             return *self.forward(token_ids, cache), Pending()
-        views = tree_views(cache, tree, start, token_ids.shape[1], self.delta_kernels)
+        views = tree_views(cache, tree, start, token_ids.shape[1], self.attention, self.delta_kernels)
         return *self.forward(token_ids, views), Pending(views, self.gather_rows)
 
     def check_cache(self, cache: Sequence[Any]) -> None:

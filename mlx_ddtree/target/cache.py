@@ -20,7 +20,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, Rotating
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.gated_delta import REFERENCES, DeltaKernels, TreeDelta
 from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
-from mlx_ddtree.target.rows import TreeRows
+from mlx_ddtree.target.rows import RowsMask, TreeAttention, TreeRows
 from mlx_ddtree.tree import DraftTree
 
 Mark = list[tuple[Any, ...]]
@@ -56,10 +56,14 @@ class AppendView(_View):
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | str:
-        if self.rows.is_chain and window_size is None and not return_array:
+    def make_mask(
+        self, n: int, return_array: bool = False, window_size: int | None = None
+    ) -> mx.array | RowsMask | str:
+        if return_array:
+            return self.rows.mask(self.rows.start, window_size)
+        if self.rows.is_chain and window_size is None and self.rows.attention is None:
             return "causal"
-        return self.rows.mask(self.rows.start, window_size)
+        return self.rows.attention_mask(self.rows.start, window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         self.waiting = keys, values
@@ -89,9 +93,9 @@ class RingView(_View):
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array:
-        base = self.base
-        return self.rows.mask(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | RowsMask:
+        base, make = self.base, self.rows.mask if return_array else self.rows.attention_mask
+        return make(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         self.waiting = keys, values
@@ -165,10 +169,19 @@ def check_cache(cache: Sequence[object]) -> None:
 
 
 def tree_views(
-    cache: Sequence[Any], tree: DraftTree, start: int, rows: int, delta: DeltaKernels = REFERENCES
+    cache: Sequence[Any],
+    tree: DraftTree,
+    start: int,
+    rows: int,
+    attention: TreeAttention | None = None,
+    delta: DeltaKernels = REFERENCES,
 ) -> list[View]:
-    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens."""
-    shared = TreeRows(tree, start, rows)
+    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens.
+
+    attention: in place of mlx-lm's, where the model's attention asks for it (target/attention.py).
+    delta: what gated delta layers call; plain MLX where the tree is too large for it.
+    """
+    shared = TreeRows(tree, start, rows, attention)
     if delta.max_rows is not None and rows > delta.max_rows:
         delta = REFERENCES
     return [

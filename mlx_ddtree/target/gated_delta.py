@@ -31,7 +31,7 @@ class _TreeDelta:
         queries, keys = normalize_qk(queries, keys, inv_scale=self.head_k_dim**-0.5, eps=1e-6)
         log_gates = -mx.exp(self.A_log.astype(mx.float32)) * nn.softplus(a + self.dt_bias)
         values = values.reshape(1, count, self.num_v_heads, self.head_v_dim)
-        ancestors = cache.rows.ancestor_words if kernels.packed_ancestors else cache.rows.ancestors
+        ancestors = cache.rows.bits.words if kernels.packed_ancestors else cache.rows.ancestors
         out, delta = kernels.tree_gated_delta(queries, keys, values, log_gates, mx.sigmoid(b), state, ancestors)
         cache.waiting = rows, delta
         return self.out_proj(self.norm(out, z).reshape(1, count, -1))

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
+from mlx_ddtree.kernels.tree_attention import KeysOrValues, TreeMask
 from mlx_ddtree.tree import DraftTree
 
 
-def pack_bits(mask: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    """(N, N) bool -> (N, ceil(N / 32)) uint32, bit a % 32 of word a // 32 for column a."""
-    count = len(mask)
-    padded = np.zeros((count, -(-count // 32) * 32), np.bool_)
-    padded[:, :count] = mask
-    return np.packbits(padded, axis=1, bitorder="little").view("<u4")
+class TreeAttention(Protocol):
+    """A form of kernels.tree_attention.tree_attention."""
+
+    def __call__(
+        self,
+        queries: mx.array,
+        keys: KeysOrValues,
+        values: KeysOrValues,
+        tree: TreeMask,
+        *,
+        context: int,
+        scale: float,
+        window: int | None = None,
+        keep: int = 0,
+        sinks: mx.array | None = None,
+    ) -> mx.array: ...
 
 
 class TreeRows:
     """N rows: the tree's nodes, then padding, behind `start` committed tokens.
 
-    A padding row sees itself only, and nobody sees it.  Everything is made when first asked for.
+    A padding row sees no other row, and nobody sees it.  Everything is made when first asked for.
+    attention: computes the rows' attention in place of mlx-lm's (target/attention.py), from bits instead of a mask.
     """
 
-    def __init__(self, tree: DraftTree, start: int, rows: int) -> None:
-        self.tree, self.start, self.rows = tree, start, rows
+    def __init__(self, tree: DraftTree, start: int, rows: int, attention: TreeAttention | None = None) -> None:
+        self.tree, self.start, self.rows, self.attention = tree, start, rows, attention
         self.is_chain = tree.is_chain and rows == len(tree)
         self._depths = np.zeros(rows, np.int32)
         self._depths[: len(tree)] = tree.depths
         self._positions: mx.array | None = None
         self._ancestors: mx.array | None = None
-        self._ancestor_words: mx.array | None = None
+        self._bits: TreeMask | None = None
         self._masks: dict[tuple[int | None, int, int], mx.array] = {}
         self._tables: dict[int, mx.array] = {}
 
@@ -47,20 +61,28 @@ class TreeRows:
     def ancestors(self) -> mx.array:
         """(N, N) bool: row i is true at i's ancestors, the root and i itself."""
         if self._ancestors is None:
-            self._ancestors = mx.array(self._ancestor_mask())
+            tail = np.eye(self.rows, dtype=np.bool_)
+            tail[: len(self.tree), : len(self.tree)] = self.tree.ancestor_mask()
+            self._ancestors = mx.array(tail)
         return self._ancestors
 
     @property
-    def ancestor_words(self) -> mx.array:
-        """The same as bits, (N, ceil(N / 32)) uint32."""
-        if self._ancestor_words is None:
-            self._ancestor_words = mx.array(pack_bits(self._ancestor_mask()))
-        return self._ancestor_words
+    def bits(self) -> TreeMask:
+        """The same with 32 rows in a word, and the rows' depths; for kernels, so of at least 8 rows."""
+        if self._bits is None:
+            count, padding = max(self.rows, 8), np.arange(len(self.tree), self.rows)
+            words = np.zeros((count, -(-self.rows // 32)), np.uint32)
+            known = self.tree.ancestor_bits()
+            words[: len(known), : known.shape[1]] = known
+            words[padding, padding // 32] |= np.uint32(1) << (padding % 32).astype(np.uint32)
+            self._bits = TreeMask(mx.array(words), mx.array(np.pad(self._depths, (0, count - self.rows))))
+        return self._bits
 
-    def _ancestor_mask(self) -> NDArray[np.bool_]:
-        mask = np.eye(self.rows, dtype=np.bool_)
-        mask[: len(self.tree), : len(self.tree)] = self.tree.ancestor_mask()
-        return mask
+    def attention_mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array | RowsMask:
+        """What stands for `mask` where a model passes it on to attention."""
+        if self.attention is not None:
+            return RowsMask(self, self.attention, context, window, keep)
+        return self.mask(context, window, keep)
 
     def mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array:
         """(N, context + N) bool over the last `context` tokens before the root (all of them, or what a cache
@@ -94,3 +116,29 @@ class TreeRows:
                 place = np.where(place >= 0, parents[np.maximum(place, 0)], place - 1)
             self._tables[kernel] = mx.array(table)
         return self._tables[kernel]
+
+
+@dataclass(frozen=True)
+class RowsMask:
+    """`TreeRows.mask(context, window, keep)`, not made, for an attention that needs only the bits."""
+
+    rows: TreeRows
+    attention: TreeAttention
+    context: int
+    window: int | None
+    keep: int
+
+    def attend(
+        self, queries: mx.array, keys: KeysOrValues, values: KeysOrValues, scale: float, sinks: mx.array | None
+    ) -> mx.array:
+        return self.attention(
+            *(queries, keys, values, self.rows.bits),
+            context=self.context,
+            scale=scale,
+            window=self.window,
+            keep=self.keep,
+            sinks=sinks,
+        )
+
+    def dense(self) -> mx.array:
+        return self.rows.mask(self.context, self.window, self.keep)

@@ -65,7 +65,7 @@ def check(kind, count, key_heads, heads, dk, dv, dtype, change=None, launch=None
     rows = TreeRows(tree, 0, count)
     outputs, updates, states = recurrence(tree, data)
     expected, reference = plain.tree_gated_delta(*data, rows.ancestors)
-    words = rows.ancestor_words if words is None else words
+    words = rows.bits.words if words is None else words
     out, delta = metal.tree_gated_delta(*data, words, launch=launch)
     assert_as_good(out[0], expected[0], outputs, ROUNDING[dtype])
     assert_as_good(delta.updates, reference.updates, updates, ROUNDING[F32])
@@ -117,7 +117,7 @@ def test_other_modes_and_a_state_of_16_bits(mode):
 @pytest.mark.parametrize("order", ["reverse", "shuffled"])
 def test_the_order_of_threads_changes_no_bit(order):
     tree, data = tree_of("random", 20), inputs(20, 2, 4, 16, 8, F32)
-    words = TreeRows(tree, 0, 20).ancestor_words
+    words = TreeRows(tree, 0, 20).bits.words
     results = [
         metal.tree_gated_delta(*data, words, launch=launch) for launch in (HostLaunch(), HostLaunch("check", order))
     ]
@@ -128,7 +128,7 @@ def test_the_order_of_threads_changes_no_bit(order):
 @pytest.mark.parametrize(("row", "column"), [(31, 0), (13, 2), (16, 16), (9, 31)])
 def test_one_wrong_bit_of_the_ancestors_shows(row, column):
     """The root forgotten, another branch seen, a node that does not see itself, and one that sees a later one."""
-    words = np.array(TreeRows(tree_of("random", 32, seed=32), 0, 32).ancestor_words)
+    words = np.array(TreeRows(tree_of("random", 32, seed=32), 0, 32).bits.words)
     words[row, 0] ^= np.uint32(1) << np.uint32(column)
     with pytest.raises(AssertionError):
         check("random", 32, *TINY, words=mx.array(words))
@@ -136,7 +136,7 @@ def test_one_wrong_bit_of_the_ancestors_shows(row, column):
 
 def test_rows_of_padding_change_nothing():
     tree, data = tree_of("random", 9), inputs(12, 2, 4, 16, 8, F32)
-    padded, _ = metal.tree_gated_delta(*data, TreeRows(tree, 0, 12).ancestor_words, launch=HostLaunch())
+    padded, _ = metal.tree_gated_delta(*data, TreeRows(tree, 0, 12).bits.words, launch=HostLaunch())
     alone, _ = plain.tree_gated_delta(*(x[:, :9] for x in data[:5]), data[5], TreeRows(tree, 0, 9).ancestors)
     np.testing.assert_allclose(np.array(padded[:, :9]), np.array(alone), atol=1e-5)
 
@@ -172,7 +172,7 @@ def test_sizes_without_a_kernel_are_refused(dk, dv, count):
     assert not metal.fits(count, dk, dv, F32)
     rows = TreeRows(tree_of("chain", count), 0, count)
     with pytest.raises(ValueError, match=f"{count} nodes with heads of {dk} x {dv}"):
-        metal.tree_gated_delta(*inputs(count, 1, 1, dk, dv, F32), rows.ancestor_words, launch=HostLaunch())
+        metal.tree_gated_delta(*inputs(count, 1, 1, dk, dv, F32), rows.bits.words, launch=HostLaunch())
 
 
 @pytest.mark.parametrize("dtype", [F32, F16, BF16])

@@ -1,0 +1,56 @@
+"""Attention modules that leave the rows of a tree to a kernel.
+
+mlx-lm's model files import `scaled_dot_product_attention` by name and call it at the end of their attention's
+`__call__`.  On an instance of such a class that code runs as it is, with another function under this one name: for
+a tree whose rows have an `attention` (the mask says so) that is what is called, for everything else mlx-lm's function.
+"""
+
+from __future__ import annotations
+
+import types
+from functools import cache as remember
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models import base
+
+from mlx_ddtree.kernels.tree_attention import supports
+from mlx_ddtree.target.rows import RowsMask
+
+_NAME = "scaled_dot_product_attention"
+
+
+def scaled_dot_product_attention(
+    queries: mx.array,
+    keys: Any,
+    values: Any,
+    cache: Any,
+    scale: float,
+    mask: Any,
+    sinks: mx.array | None = None,
+) -> mx.array:
+    """As mlx_lm.models.base has it; shapes are those of kernels.tree_attention."""
+    if isinstance(mask, RowsMask):
+        if supports(queries, keys, values):
+            return mask.attend(queries, keys, values, scale, sinks)
+        mask = mask.dense()
+    return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
+def take_tree_attention(module: nn.Module) -> None:
+    """Let this attention module's rows go to a kernel; other modules, and other instances, stay as they are."""
+    call = type(module).__call__
+    named = isinstance(call, types.FunctionType) and _NAME in call.__code__.co_names
+    if named and call.__globals__.get(_NAME) is base.scaled_dot_product_attention:
+        module.__class__ = _rebound(type(module))
+
+
+@remember
+def _rebound(own: type[Any]) -> type[Any]:
+    """A subclass with the same code, in which only the name means something else."""
+    call = own.__call__
+    known = {**call.__globals__, _NAME: scaled_dot_product_attention}
+    same = types.FunctionType(call.__code__, known, call.__name__, call.__defaults__, call.__closure__)
+    same.__kwdefaults__ = call.__kwdefaults__
+    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__})
