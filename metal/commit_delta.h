@@ -22,7 +22,7 @@ template <int DK, int ROWS, typename T, typename State>
 inline void commit_delta(
     CommitShape shape, const device float* updates, const device T* keys, const device float* log_decay,
     const device State* state, const device int* path, device State* committed, threadgroup float* weighted,
-    uint3 group, uint column) {
+    threadgroup int* turned, uint3 group, uint column) {
   const int head = int(group.y), first_row = int(group.x) * ROWS;
   const int key_head = head / (shape.heads / shape.key_heads);
   const float last = log_decay[head * shape.nodes + path[shape.length - 1]];
@@ -36,6 +36,9 @@ inline void commit_delta(
   for (int turn = 0; turn < shape.length; turn += COMMIT_TURN) {
     const int count = min(COMMIT_TURN, shape.length - turn);
     threadgroup_barrier(mem_flags::mem_threadgroup);
+    for (int a = int(column); a < count; a += DK) {
+      turned[a] = path[turn + a];
+    }
     for (int e = int(column); e < count * ROWS; e += DK) {
       const int node = path[turn + e / ROWS];
       const float weight = metal::precise::exp(last - log_decay[head * shape.nodes + node]);
@@ -43,7 +46,7 @@ inline void commit_delta(
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int a = 0; a < count; a++) {
-      const float key = float(keys[(path[turn + a] * shape.key_heads + key_head) * DK + int(column)]);
+      const float key = float(keys[(turned[a] * shape.key_heads + key_head) * DK + int(column)]);
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
         sum[r] += weighted[a * ROWS + r] * key;

@@ -3,22 +3,20 @@
 
 struct GatherShape {
   int heads;
-  int length;   // rows of an array
   int width;
   int taken;    // rows taken of each
-  int start;    // the place in an array of the row that the path calls 0
 
-  GatherShape(const constant int* sizes)
-      : heads(sizes[0]), length(sizes[1]), width(sizes[2]), taken(sizes[3]), start(sizes[4]) {}
+  GatherShape(const constant int* sizes) : heads(sizes[0]), width(sizes[1]), taken(sizes[2]) {}
 };
 
 // element: of a head's taken rows; head: counted through all arrays.
 template <typename T>
 inline void gather_rows(
-    GatherShape shape, const device T* source, const device int* path, device T* packed, int element, int head) {
+    GatherShape shape, const device T* source, const constant int64_t* strides, const device int* path,
+    device T* packed, int element, int head) {
   if (element < shape.taken * shape.width) {
-    const int row = shape.start + path[element / shape.width];
-    const size_t from = (size_t(head % shape.heads) * shape.length + row) * shape.width;
-    packed[head * shape.taken * shape.width + element] = source[from + element % shape.width];
+    const int row = path[element / shape.width], column = element % shape.width;
+    packed[head * shape.taken * shape.width + element] =
+        source[head % shape.heads * strides[1] + row * strides[2] + column * strides[3]];
   }
 }

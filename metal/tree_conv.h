@@ -16,13 +16,16 @@ template <int KERNEL, int CHANNELS, int NODE_LANES, typename T, typename Weight>
 inline void tree_conv(
     ConvShape shape, const device T* rows, const device T* before, const device Weight* weight,
     const device int* table, device T* queries, device T* keys, device T* values, threadgroup T* past,
-    uint tile, uint2 thread_place) {
+    threadgroup int* places, uint tile, uint2 thread_place) {
   const int local = int(thread_place.x), channel = int(tile) * CHANNELS + local;
   const bool inside = channel < shape.channels;
   for (int place = int(thread_place.y); place < KERNEL - 1 + shape.count && inside; place += NODE_LANES) {
     const int row = place - (KERNEL - 1);
     past[place * CHANNELS + local] =
         row < 0 ? before[place * shape.channels + channel] : rows[row * shape.channels + channel];
+  }
+  for (int e = int(thread_place.y) * CHANNELS + local; e < shape.count * KERNEL; e += NODE_LANES * CHANNELS) {
+    places[e] = table[e];
   }
   float taps[KERNEL];
 #pragma unroll
@@ -39,8 +42,9 @@ inline void tree_conv(
     float sum = 0.0f;
 #pragma unroll
     for (int tap = 0; tap < KERNEL; tap++) {
-      sum += taps[tap] * float(past[table[t * KERNEL + tap] * CHANNELS + local]);
+      sum += taps[tap] * float(past[places[t * KERNEL + tap] * CHANNELS + local]);
     }
-    out[t * width + channel - part * shape.key_dim] = T(sum / (1.0f + metal::precise::exp(-sum)));
+    const float small = metal::precise::exp(-metal::abs(sum));  // never overflows
+    out[t * width + channel - part * shape.key_dim] = T(sum * (sum < 0.0f ? small : 1.0f) / (1.0f + small));
   }
 }

@@ -41,10 +41,10 @@ def typical_cases(launch: Launch, dtype: mx.Dtype = mx.bfloat16, scale: int = 1)
         yield attention_case(launch, dtype, heads=24, kv_heads=4, head_dim=256, context=4096 // scale, rows=rows)
     for rows in (4, 8, 16, 32):
         yield product_case(launch, dtype, depth=4096 // scale, columns=12288 // scale, rows=rows)
-    yield head_case(launch, dtype, depth=2560 // scale, vocab=151936 // scale, rows=16)
+    yield head_case(launch, dtype, depth=max(2560 // scale // 64, 1) * 64, vocab=151936 // scale, rows=16)
     yield top_k_case(launch, dtype, vocab=151936 // scale, rows=15)
     yield delta_case(launch, dtype, key_heads=16 // min(scale, 8), heads=48 // min(scale, 8), rows=16)
-    yield gather_case(launch, dtype, layers=max(36 // scale, 2), context=4096 // scale)
+    yield gather_case(launch, dtype, layers=max(36 // scale, 2))
 
 
 def attention_case(
@@ -117,15 +117,14 @@ def delta_case(launch: Launch, dtype: mx.Dtype, *, key_heads: int, heads: int, r
     )
 
 
-def gather_case(launch: Launch, dtype: mx.Dtype, *, layers: int, context: int, heads: int = 8, dim: int = 128) -> Case:
-    arrays = [_random(seed, (1, heads, context + 16, dim), dtype) for seed in range(2 * layers)]
-    path = mx.array([0, 2, 5, 11], mx.int32)
+def gather_case(launch: Launch, dtype: mx.Dtype, *, layers: int, heads: int = 8, dim: int = 128) -> Case:
+    arrays, path = [_random(seed, (1, heads, 16, dim), dtype) for seed in range(2 * layers)], (0, 2, 5, 11)
     return Case(
         "gather_rows",
-        f"{layers} layers of {heads} heads x {dim}, 4 rows",
+        f"{layers} layers of {heads} heads x {dim}, {len(path)} of 16 rows",
         dtype,
-        partial(launch_gather_rows, arrays, path, context, launch=launch),
-        partial(gather_rows, arrays, path, context),
+        partial(launch_gather_rows, arrays, path, launch=launch),
+        partial(gather_rows, arrays, path),
     )
 
 

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 
 class TreeDelta(NamedTuple):
@@ -52,8 +54,8 @@ def tree_gated_delta(
     groups = values.shape[2] // keys.shape[2]
     dtype, before = queries.dtype, (keys, state)
     queries, keys, values = (_by_head(x) for x in (queries, keys, values))
-    log_gates, beta = (x[0].T.astype(mx.float32) for x in (log_gates, beta))
-    state = state.astype(mx.float32)
+    log_gates, beta = (x.squeeze(0).T.astype(mx.float32) for x in (log_gates, beta))
+    state = state.squeeze(0).astype(mx.float32)  # x[0] would copy
 
     log_decay = log_gates @ ancestors.T.astype(mx.float32)  # (H, N)
     between = mx.where(ancestors, log_decay[:, :, None] - log_decay[:, None, :], -mx.inf)
@@ -63,7 +65,7 @@ def tree_gated_delta(
     keys, queries = mx.repeat(keys, groups, axis=0), mx.repeat(queries, groups, axis=0)
     count = keys.shape[1]
 
-    from_state = mx.concatenate([keys, queries], axis=1) @ state[0].swapaxes(1, 2)  # the one read of S_0
+    from_state = mx.concatenate([keys, queries], axis=1) @ state.swapaxes(1, 2)  # the one read of S_0
     from_state = from_state * mx.exp(mx.concatenate([log_decay, log_decay], axis=1))[..., None]
     system = mx.tril(beta[..., None] * decay * products[:, :count], k=-1)
     right = beta[..., None] * (values - from_state[:, :count])
@@ -96,16 +98,22 @@ def unit_lower_inverse(strict: mx.array) -> mx.array:
     steps of two matrix products each.  As stable as substitution, which would take N steps; a sum of powers
     of `strict` would cancel catastrophically for long chains.
     """
-    count = strict.shape[-1]
-    rows = mx.arange(count)
-    inverse = mx.broadcast_to(mx.eye(count), strict.shape)
-    size = 1
+    identity, blocks = _doubling(strict.shape[-1])
+    inverse = mx.broadcast_to(identity, strict.shape)
+    for below in blocks:
+        inverse = inverse - inverse @ mx.where(below, strict, 0.0) @ inverse
+    return inverse
+
+
+@lru_cache(maxsize=128)
+def _doubling(count: int) -> tuple[mx.array, list[mx.array]]:
+    """The identity, and for block sizes 1, 2, 4, ... where L of the pairs of blocks stands, (N, N) bool."""
+    masks, size, rows = [], 1, np.arange(count)
     while size < count:
         block = rows // size
-        below = (block[:, None] % 2 == 1) & (block[:, None] - 1 == block[None])
-        inverse = inverse - inverse @ mx.where(below, strict, 0.0) @ inverse
+        masks.append(mx.array((block[:, None] % 2 == 1) & (block[:, None] - 1 == block[None])))
         size *= 2
-    return inverse
+    return mx.array(np.eye(count, dtype=np.float32)), masks
 
 
 def tree_conv(rows: mx.array, before: mx.array, weight: mx.array, table: mx.array) -> mx.array:
@@ -115,8 +123,8 @@ def tree_conv(rows: mx.array, before: mx.array, weight: mx.array, table: mx.arra
     weight: (C, kernel, 1), as nn.Conv1d keeps it.
     table: (N, kernel) int32, for each node and tap, oldest first, its place in [before, rows].
     """
-    past = mx.take(mx.concatenate([before, rows], axis=1)[0], table, axis=0)  # (N, kernel, C)
-    taps = weight[..., 0].T.astype(mx.float32)
+    past = mx.take(mx.concatenate([before, rows], axis=1).squeeze(0), table, axis=0)  # (N, kernel, C)
+    taps = weight.squeeze(-1).T.astype(mx.float32)
     return (past.astype(mx.float32) * taps).sum(axis=1)[None].astype(rows.dtype)
 
 
@@ -148,6 +156,7 @@ class DeltaKernels:
     """What gated delta layers under a tree call: the functions of this module, or launchers of the same names.
 
     packed_ancestors: tree_gated_delta takes ancestors as bits of words, not as a mask.
+    max_rows: larger trees take the functions of this module.
     """
 
     tree_conv_qkv: Callable[..., tuple[mx.array, mx.array, mx.array]] = tree_conv_qkv
@@ -155,6 +164,7 @@ class DeltaKernels:
     commit_states: Callable[..., list[mx.array]] = commit_states
     commit_windows: Callable[..., list[mx.array]] = commit_windows
     packed_ancestors: bool = False
+    max_rows: int | None = None
 
 
 REFERENCES = DeltaKernels()
@@ -162,4 +172,4 @@ REFERENCES = DeltaKernels()
 
 def _by_head(x: mx.array) -> mx.array:
     """(1, N, H, D) -> (H, N, D) fp32."""
-    return x[0].transpose(1, 0, 2).astype(mx.float32)
+    return x.squeeze(0).transpose(1, 0, 2).astype(mx.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import mlx.core as mx
 
@@ -26,13 +26,14 @@ MAX_NODES = 128
 
 
 def delta_kernels(launch: Launch = launch_on_metal) -> DeltaKernels:
-    """All of this module, for a target whose sizes `fits` accepts."""
+    """All of this module, for a target whose heads `fits` accepts."""
     return DeltaKernels(
         partial(tree_conv_qkv, launch=launch),
         partial(tree_gated_delta, launch=launch),
         partial(commit_states, launch=launch),
         partial(commit_windows, launch=launch),
         packed_ancestors=True,
+        max_rows=MAX_NODES,
     )
 
 
@@ -49,7 +50,7 @@ def tree_gated_delta(
 ) -> tuple[mx.array, TreeDelta]:
     """gated_delta.tree_gated_delta in one launch.
 
-    ancestors: (N, ceil(N / 32)) uint32, bit a % 32 of word a // 32 in row t for ancestor a, t itself included.
+    ancestors: (>= N, ceil(N / 32)) uint32, bit a % 32 of word a // 32 in row t for ancestor a, t itself included.
     Raises ValueError for sizes that `fits` refuses.
     """
     count, key_heads, dk = queries.shape[1:]
@@ -68,7 +69,7 @@ def tree_gated_delta(
             beta,
             state,
             at_least_8(ancestors),
-            mx.array([count, key_heads, heads, dv], mx.int32),
+            _sizes(count, key_heads, heads, dv),
         ],
         template=[
             ("T", dtype),
@@ -107,7 +108,7 @@ def tree_conv_qkv(
             before.astype(dtype),
             weight,
             at_least_8(table),
-            mx.array([count, channels, key_dim], mx.int32),
+            _sizes(count, channels, key_dim),
         ],
         template=[
             ("T", dtype),
@@ -143,7 +144,7 @@ def _commit_states(deltas: Sequence[TreeDelta], path: mx.array, length: int, lau
         [
             *(x for delta in deltas for x in (delta.updates, delta.keys, at_least_8(delta.log_decay), delta.state)),
             path,
-            mx.array([length, nodes, key_heads, heads, dv], mx.int32),
+            _sizes(length, nodes, key_heads, heads, dv),
         ],
         template=[("T", keys.dtype), ("State", state.dtype), ("DK", dk), ("ROWS", rows)],
         grid=(dk * (dv // rows), heads, len(deltas)),
@@ -172,7 +173,7 @@ def _commit_windows(
     group = 256
     return launch(
         _commit_kernel("commit_window", ("window", "rows"), len(pairs)),
-        [*(x for pair in pairs for x in pair), path, mx.array([channels, count, length], mx.int32)],
+        [*(x.astype(window.dtype) for pair in pairs for x in pair), path, _sizes(channels, count, length)],
         template=[("T", window.dtype)],
         grid=(group * -(-channels // group), count, len(pairs)),
         threadgroup=(group, 1, 1),
@@ -211,3 +212,9 @@ def _simdgroups(nodes: int, dk: int, dv: int, dtype: mx.Dtype) -> int:
         (s for s in range(8, 0, -1) if dv // 8 % s == 0 and shared + 32 * nodes * s <= _THREADGROUP_BYTES),
         0,
     )
+
+
+@lru_cache(maxsize=256)
+def _sizes(*numbers: int) -> mx.array:
+    """The same for all layers of a round."""
+    return mx.array(numbers, mx.int32)

@@ -18,7 +18,7 @@ import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
 
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.kernels.gated_delta import TreeDelta
+from mlx_ddtree.kernels.gated_delta import REFERENCES, TreeDelta
 from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
 from mlx_ddtree.target.kernels import MLX, KernelSet
 from mlx_ddtree.target.rows import RowsMask, TreeRows
@@ -41,10 +41,15 @@ class _View:
 
 
 class AppendView(_View):
-    """Rows behind the context of a cache that keeps everything."""
+    """Rows behind the context of a cache that keeps everything.
+
+    The commit takes the path's rows from what the layer brought, not out of the cache: MLX assigns to a slice in place
+    only while nothing else reads the array, and would copy the whole context.
+    """
 
     def __init__(self, base: KVCache | QuantizedKVCache, rows: TreeRows) -> None:
         self.base, self.rows = base, rows
+        self.waiting: tuple[mx.array, mx.array] | None = None
         if isinstance(base, QuantizedKVCache):  # mlx-lm's attention looks for these
             self.bits, self.group_size = base.bits, base.group_size
 
@@ -62,6 +67,7 @@ class AppendView(_View):
         return self.rows.attention_mask(self.rows.start, window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
+        self.waiting = keys, values
         return self.base.update_and_fetch(keys, values)
 
     @staticmethod
@@ -69,10 +75,9 @@ class AppendView(_View):
         start = views[0].rows.start
         stay = next((i for i, row in enumerate(path) if i != row), len(path))  # rows that are in place already
         if stay < len(path):
-            arrays = [x for view in views for x in _arrays(view.base)]
-            moved = gather(arrays, mx.array(list(path[stay:]), mx.int32), start)
-            for x, rows in zip(arrays, moved, strict=True):
-                x[..., start + stay : start + len(path), :] = rows
+            rows = gather([x for view in views for x in view.waiting or ()], path[stay:])
+            for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
+                _overwrite(view.base, start + stay, keys, values)
         for view in views:
             view.base.offset = start + len(path)
 
@@ -104,7 +109,7 @@ class RingView(_View):
 
     @staticmethod
     def commit_all(views: Sequence[RingView], path: Sequence[int], gather: GatherRows) -> None:
-        rows = gather([x for view in views for x in view.waiting or ()], mx.array(list(path), mx.int32), 0)
+        rows = gather([x for view in views for x in view.waiting or ()], path)
         for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
             view.base.update_and_fetch(keys, values)
 
@@ -117,6 +122,8 @@ class DeltaView(_View):
 
     def __init__(self, base: ArraysCache, rows: TreeRows) -> None:
         self.base, self.rows = base, rows
+        most = rows.kernels.delta.max_rows
+        self.kernels = REFERENCES if most is not None and rows.rows > most else rows.kernels.delta
         self.waiting: tuple[mx.array, TreeDelta] | None = None
 
     def make_mask(self, n: int) -> None:
@@ -124,7 +131,7 @@ class DeltaView(_View):
 
     @staticmethod
     def commit_all(views: Sequence[DeltaView], path: Sequence[int], gather: GatherRows) -> None:
-        nodes, kernels = mx.array(list(path), mx.int32), views[0].rows.kernels.delta
+        nodes, kernels = mx.array(list(path), mx.int32), views[0].kernels
         waiting = [view.waiting for view in views if view.waiting is not None]
         windows = kernels.commit_windows([view.base[0] for view in views], [rows for rows, _ in waiting], nodes)
         states = kernels.commit_states([delta for _, delta in waiting], nodes)
@@ -198,10 +205,15 @@ def _standing(layer_cache: Any) -> tuple[Any, ...]:
     return (layer_cache.offset,)
 
 
-def _arrays(base: KVCache | QuantizedKVCache) -> list[mx.array]:
-    """Keys and values; three arrays for each where they are quantised."""
-    parts = (x if isinstance(x, (tuple, list)) else (x,) for x in (base.keys, base.values))
-    return [x for part in parts for x in part]
+def _overwrite(base: KVCache | QuantizedKVCache, first: int, keys: mx.array, values: mx.array) -> None:
+    """Put keys and values (1, H, m, D) in the places from `first` on."""
+    parts: tuple[tuple[Any, mx.array], ...] = ((base.keys, keys), (base.values, values))
+    for kept, rows in parts:
+        pairs = [(kept, rows)]
+        if isinstance(base, QuantizedKVCache):
+            pairs = list(zip(kept, mx.quantize(rows, group_size=base.group_size, bits=base.bits), strict=True))
+        for x, new in pairs:
+            x[..., first : first + new.shape[2], :] = new
 
 
 def _alias(x: mx.array | None) -> mx.array | None:

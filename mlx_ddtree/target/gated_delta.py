@@ -23,7 +23,7 @@ class _TreeDelta:
         if not isinstance(cache, DeltaView):
             return super().__call__(inputs, mask, cache)  # type: ignore[misc]
         rows, z, b, a = self._project(inputs)
-        count, kernels = inputs.shape[1], cache.rows.kernels.delta
+        count, kernels = inputs.shape[1], cache.kernels
         window, state = _initial(self, cache.base, rows)
         table = cache.rows.conv_table(self.conv_kernel_size)
         queries, keys, values = kernels.tree_conv_qkv(rows, window, self.conv1d.weight, table, self.key_dim)

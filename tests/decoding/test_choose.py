@@ -58,18 +58,21 @@ def test_all_that_a_model_has_agree(make, special):
         assert finding.agrees == (finding.error is not None) == (finding.name in {*ALWAYS, special, TOP_K})
 
 
-def test_slower_kernels_are_not_used():
-    """The processor runs them a thousand times slower than a GPU."""
+@pytest.mark.parametrize(("seconds", "used"), [(0.5, True), (0.97, True), (0.99, False), (2.0, False)])
+def test_kernels_are_used_where_whole_verifications_are_faster(monkeypatch, seconds, used):
+    monkeypatch.setattr(choose, "_seconds", lambda sides: {False: 1.0, True: seconds})
     chosen, findings = choose_kernels(state_of(quantised_pair()), "auto", HostLaunch("fast"))
-    assert chosen == {4: [], 8: [], DRAFT: []}
-    assert all(0 < s < 1 for f in findings for s in f.speedup.values())
+    every = {*ALWAYS, "verify_qmm"} if used else set()
+    assert set(chosen[4]) == set(chosen[8]) == every and chosen[DRAFT] == ([TOP_K] if used else [])
+    assert {s for f in findings for s in f.speedup.values()} == {1 / seconds}
 
 
-def test_faster_kernels_are_used(monkeypatch):
-    """Whole verifications decide, each size by itself."""
-    monkeypatch.setattr(choose, "_seconds", lambda sides: {False: 1.0, True: 0.5})
-    chosen, _ = choose_kernels(state_of(quantised_pair()), "auto", HostLaunch("fast"))
-    assert set(chosen[4]) == set(chosen[8]) == {*ALWAYS, "verify_qmm"} and chosen[DRAFT] == [TOP_K]
+def test_both_sides_are_timed():
+    """The processor runs this kernel a thousand times slower than MLX's product."""
+    state, option = state_of(quantised_pair()), options(HostLaunch("fast"))[1]
+    finding = check(state, option)
+    assert not choose._is_faster(state, 8, option, finding, [], [option])
+    assert 0 < finding.speedup[8] < 1
 
 
 @pytest.mark.parametrize("name", ["tree_attention", "verify_qmm", "head_topk", "gather_rows"])

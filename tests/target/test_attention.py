@@ -1,5 +1,7 @@
 """A tree's rows can go to a kernel: the model's own code then computes the same, and nobody else notices."""
 
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -65,7 +67,7 @@ def test_every_family_computes_the_same_with_the_reference(name, length):
 @pytest.mark.parametrize("name", ["llama, windows", "gpt_oss"])
 def test_families_compute_the_same_with_the_kernel(name):
     target, launch = tiny_target(name), HostLaunch("fast")
-    attention = functools.partial(tree_attention, launch=launch)
+    attention = partial(tree_attention, launch=launch)
     assert_same(both(target, TREES["bushy"], CONTEXTS["past the windows"], attention, padding=3), 1e-4)
     assert {launched.kernel for launched in launch.launches} == {"tree_attention", "merge_attention"}
 

@@ -86,6 +86,27 @@ def test_an_append_view_keeps_the_paths_rows_in_order(tree, context, data):
     assert cache.offset == context + len(path)
 
 
+@pytest.mark.parametrize("path", [[0, 2, 3], [0, 2, 5]])
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_commit_does_not_copy_the_context(path, quantised):
+    """An assignment to a slice is in place only while nothing else reads the array."""
+    context, heads, dim = 4096, 4, 64
+    cache = QuantizedKVCache(64, 8) if quantised else KVCache()
+    before, new = (mx.random.normal((1, heads, n, dim)) for n in (context, 8))
+    cache.update_and_fetch(before, before)
+    tree = DraftTree(
+        np.zeros(8, np.int32), np.arange(8, dtype=np.int32) - 1, np.arange(8, dtype=np.int32), np.zeros(8, np.float32)
+    )
+    view = AppendView(cache, TreeRows(tree, context, 8))
+    mx.eval(view.update_and_fetch(new, new))
+    mx.reset_peak_memory()
+    standing = mx.get_active_memory()
+    view.commit(path)
+    mx.eval(cache.keys, cache.values)
+    assert mx.get_peak_memory() - standing < before.nbytes / 16
+    assert cache.offset == context + len(path)
+
+
 @settings(max_examples=60)
 @given(trees(), st.integers(2, 10), st.integers(0, 25), st.integers(0, 1), st.data())
 def test_a_ring_view_leaves_what_one_token_at_a_time_leaves(tree, size, context, keep, data):

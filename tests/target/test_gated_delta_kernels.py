@@ -10,7 +10,7 @@ from mlx_lm.models.cache import QuantizedKVCache
 from mlx_ddtree.kernels.gated_delta import DeltaKernels
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import launch_gather_rows
-from mlx_ddtree.target.kernels import KernelSet, always
+from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
 
 from ..families import tiny_target
 from ..kernels.test_gated_delta import tree_of
@@ -40,7 +40,7 @@ def stored(cache):
 
 @pytest.mark.parametrize("family", ["qwen3_5", "qwen3_next"])
 def test_logits_and_caches_are_those_of_plain_mlx(family):
-    trees = [tree_of("random", 9), tree_of("chain", 4), tree_of("star", 3), tree_of("random", 17, seed=3)]
+    trees = [tree_of("random", 9, 2), tree_of("chain", 4), tree_of("random", 9, 1), tree_of("random", 17, 3)]
     target = tiny_target(family)
     plain, plain_cache = rounds(target, trees)
     launch = HostLaunch()
@@ -53,13 +53,23 @@ def test_logits_and_caches_are_those_of_plain_mlx(family):
         assert x.shape == y.shape and x.dtype == y.dtype
         np.testing.assert_allclose(np.array(x), np.array(y), atol=1e-4)
     # Two layers of each kind: two launches a gated delta layer, one for all their states, one for all windows,
-    # and one for all keys and values unless they are in place, as a chain's are and those of a star's first node.
+    # and one for all keys and values unless the path's rows are in place (the chain) or neighbours (9 nodes, seed 1).
     names = [x.kernel for x in launch.launches]
     assert {name: names.count(name) for name in set(names)} == {
         **dict.fromkeys(("tree_conv", "tree_gated_delta"), 2 * len(trees)),
         **dict.fromkeys(("commit_delta", "commit_window"), len(trees)),
         "gather_rows": 2,
     }
+
+
+def test_trees_that_are_too_large_for_the_kernels_take_the_references():
+    target, launch = tiny_target("qwen3_5"), HostLaunch()
+    target.kernels = always(KernelSet(delta=delta_kernels(launch)))
+    trees = [tree_of("random", 129, 3)]
+    ours, _ = rounds(target, trees)
+    assert not launch.launches
+    target.kernels = NO_KERNELS
+    np.testing.assert_array_equal(ours[0], rounds(target, trees)[0][0])
 
 
 def test_a_layer_that_computes_something_else_shows():
@@ -79,7 +89,7 @@ def test_a_layer_that_computes_something_else_shows():
 
 @pytest.mark.slow
 def test_rings_and_quantised_caches_take_gathered_rows():
-    trees = [tree_of("random", 9), tree_of("random", 7, seed=2)]
+    trees = [tree_of("random", 9, 2), tree_of("random", 17, 3)]
     launch = HostLaunch()
     for family, bits in (("gpt_oss", None), ("qwen3", 8)):
         target = tiny_target(family, **({"head_dim": 32} if bits else {}))
