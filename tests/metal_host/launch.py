@@ -101,14 +101,14 @@ class HostLaunch:
     ) -> list[mx.array]:
         """As mlx_ddtree.kernels.metal.Launch says, but at once: inputs are evaluated."""
         mx.eval(list(inputs))
-        text = _text(kernel, inputs, tuple(template), output_shapes, tuple(output_dtypes))
+        text = captured_text(kernel, inputs, tuple(template), output_shapes, tuple(output_dtypes))
         if not isinstance(kernel, InlineKernel) and (errors := _lint(text)):
             raise LintError(f"{kernel.name}: {errors}")
         given = {name: to_bytes(x, kernel.contiguous) for name, x in zip(kernel.inputs, inputs, strict=True)}
         arrays = [output_array(s, d, init_value) for s, d in zip(output_shapes, output_dtypes, strict=True)]
         outputs = dict(zip(kernel.outputs, arrays, strict=True))
         names = signature(text).buffers
-        memory = [outputs[n] if n in outputs else _input(n, given) for n in names]
+        memory = [outputs[n] if n in outputs else input_data(n, given) for n in names]
         launched = Launched(kernel.name, text, tuple(template), grid, threadgroup)
         self.launches.append(launched)
         start = time.perf_counter()
@@ -125,14 +125,17 @@ _source = functools.cache(source)
 _lint = functools.cache(compile_errors)
 
 
-def _text(
+def captured_text(
     kernel: Any,
     inputs: Sequence[mx.array],
     template: tuple[tuple[str, TemplateValue], ...],
     output_shapes: Sequence[tuple[int, ...]],
     output_dtypes: tuple[mx.Dtype, ...],
 ) -> str:
-    """The captured text; again only where MLX would write another one."""
+    """The captured text; again only where MLX would write another one.
+
+    With MLX_DDTREE_TEST_TEXTS in the environment, texts are left in that folder.
+    """
     kinds = tuple((x.dtype, x.ndim == 0, min(x.size, 8)) for x in inputs)
     key = (kernel.name, kernel.text, kernel.inputs, kernel.outputs, kinds, template, output_dtypes)
     if key not in _texts:
@@ -145,10 +148,12 @@ def _text(
             output_shapes=list(output_shapes),
             output_dtypes=list(output_dtypes),
         )
+        if folder := os.environ.get("MLX_DDTREE_TEST_TEXTS"):
+            (Path(folder) / f"{kernel.name}-{len(_texts)}.txt").write_text(_texts[key])
     return _texts[key]
 
 
-def _input(name: str, given: dict[str, Bytes]) -> np.ndarray:
+def input_data(name: str, given: dict[str, Bytes]) -> np.ndarray:
     """The input `name`, or what MLX adds for one: <input>_shape, _strides, _ndim."""
     if name in given:
         return given[name].data
