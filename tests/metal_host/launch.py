@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -198,11 +199,11 @@ def _run_library(
 def _run_program(
     how: HostLaunch, path: Path, launched: Launched, names: list[str], memory: list[np.ndarray], written: set[str]
 ) -> None:
-    tool = symbolizer()[0]
+    tool = shutil.which(symbolizer()[0]) or "addr2line"
     environment = {
         **os.environ,
-        "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=0:external_symbolizer_path=/usr/bin/{tool}",
-        "UBSAN_OPTIONS": f"print_stacktrace=1:external_symbolizer_path=/usr/bin/{tool}",
+        "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=0:external_symbolizer_path={tool}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:external_symbolizer_path={tool}",
     }
     numbers = [*launched.grid, *launched.threadgroup, ORDERS.index(how.order), how.seed, THREADGROUP_LIMIT]
     with tempfile.TemporaryDirectory() as folder:
