@@ -101,15 +101,25 @@ def attention() -> None:
         whole = c["kernel"] + c["partial"] + c["bits"]
         row(dim, grouped, context, nodes, *(size(n) for n in (c["partial"], c["bits"], whole, c["dense"])))
     print(f"\nOne layer of real models, context {MODELS_CONTEXT}:\n")
-    row("model", "heads", "head size", "nodes", "rows of a KV head", "once", "kernel / once", "saved against per node")
-    row("---", *["---:"] * 7)
+    row(
+        "model",
+        "heads",
+        "head size",
+        "nodes",
+        "rows of a KV head",
+        "once",
+        "kernel / once",
+        "partial results",
+        "saved against per node",
+    )
+    row("---", *["---:"] * 8)
     for name, query_heads, heads, dim in MODELS:
         for nodes in NODES:
             c = count(MODELS_CONTEXT, nodes, query_heads, heads, dim)
             saved = f"{1 - c['kernel'] / c['per node']:.1%}"
             rows = nodes * query_heads // heads
             ratio = f"{c['kernel'] / c['once']:.3f}"
-            row(name, f"{query_heads} / {heads}", dim, nodes, rows, size(c["once"]), ratio, saved)
+            row(name, f"{query_heads} / {heads}", dim, nodes, rows, size(c["once"]), ratio, size(c["partial"]), saved)
 
 
 PARTS = {"attention": attention}

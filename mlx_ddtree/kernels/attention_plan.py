@@ -14,8 +14,10 @@ COLUMNS = 256
 """Columns of all rows that one lane's simdgroup holds, at most: 8 rows of 256 columns, 16 of 128, 32 of 64."""
 FEW_SIMDGROUPS, RUN = 8, 8
 """Of few_rows_attention, as metal/few_rows_attention.h has them."""
-THREADGROUPS = 80
-"""Wanted: two for each core of a Max."""
+THREADGROUPS = {"d": 160, "s": 80}
+"""Wanted, about two for each core, by the last letter of a GPU's architecture: Ultra, Max."""
+SMALLER = 40
+"""The same for a Pro, and for the chip without a surname."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,21 @@ class Plan:
     splits: int
 
 
+def threadgroups(architecture: str) -> int:
+    """How many fill a GPU ("applegpu_g13s", ...)."""
+    return THREADGROUPS.get(architecture[-1:], SMALLER) if architecture.startswith("applegpu") else THREADGROUPS["s"]
+
+
 @lru_cache(maxsize=256)
-def plan_launch(rows: int, heads: int, length: int, columns: int, itemsize: int, *, matrices: bool = False) -> Plan:
+def plan_launch(
+    rows: int, heads: int, length: int, columns: int, itemsize: int, wanted: int, *, matrices: bool = False
+) -> Plan:
     """For `length` keys of `columns` columns (the larger of D and Dv) for each of `heads` KV heads.
 
-    matrices: also for fewer than 8 rows.
+    wanted: threadgroups.  matrices: also for fewer than 8 rows.
     """
     if rows < MATRIX and not matrices:
-        split, splits = _ranges(length, FEW_SIMDGROUPS * RUN, THREADGROUPS // heads, 0)
+        split, splits = _ranges(length, FEW_SIMDGROUPS * RUN, wanted // heads, 0)
         return Plan(rows, True, FEW_SIMDGROUPS, 1, 1, 1, split, splits)
     row_tiles = -(-rows // MATRIX)
     blocks = 1
@@ -54,15 +63,15 @@ def plan_launch(rows: int, heads: int, length: int, columns: int, itemsize: int,
     row_groups = -(-row_tiles // (blocks * row_blocks))
     key_groups = 1 if row_groups > 2 else 4 if columns * itemsize <= 512 else 2  # a tile has 32 keys, or 16
     held = row_groups * blocks * MATRIX
-    split, splits = _ranges(length, 32, THREADGROUPS // (heads * row_blocks), 2 * held)
+    split, splits = _ranges(length, 32, wanted // (heads * row_blocks), 2 * held)
     return Plan(rows, False, row_groups * key_groups, blocks, key_groups, row_blocks, split, splits)
 
 
-def _ranges(length: int, unit: int, wanted: int, least: int) -> tuple[int, int]:
-    """Keys of a range, a multiple of `unit`, and how many ranges there are.
+def _ranges(length: int, unit: int, most: int, least: int) -> tuple[int, int]:
+    """Keys of a range, a multiple of `unit`, and how many ranges there are, `most` at most.
 
     At least `least` keys: a range leaves 4 bytes for each row and column, twice moved, and must have read as much.
     """
     units = -(-length // unit)
-    each = max(-(-units // max(1, wanted)), -(-least // unit))
+    each = max(-(-units // max(1, most)), -(-least // unit))
     return each * unit, -(-units // each)

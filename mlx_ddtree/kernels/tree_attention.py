@@ -8,13 +8,13 @@ for fewer than 8 rows) over ranges of keys, then metal/merge_attention.h over wh
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_ddtree.kernels.attention_plan import plan_launch
+from mlx_ddtree.kernels.attention_plan import plan_launch, threadgroups
 from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal
 
 KeysOrValues = mx.array | tuple[mx.array, mx.array, mx.array]
@@ -70,7 +70,7 @@ def tree_attention(
     value_dim = value_parts[0].shape[-1] * (32 // packing[0] if packing else 1)
     rows, gap = query_heads // heads * nodes, _unseen(context, window, keep)
     columns, itemsize = max(head_dim, value_dim), queries.dtype.size
-    plan = plan_launch(rows, heads, context - gap + nodes, columns, itemsize, matrices=packing is not None)
+    plan = plan_launch(rows, heads, context - gap + nodes, columns, itemsize, _wanted(), matrices=packing is not None)
     sizes = _sizes(context, nodes, plan.split, window or 0, 0 if window is None else keep, gap, scale)
     partial, stats = launch(
         _QUANTISED if packing else _FEW if plan.few else _MANY,
@@ -162,6 +162,11 @@ def _plain(x: KeysOrValues, packing: tuple[int, int] | None) -> mx.array:
 def _unseen(context: int, window: int | None, keep: int) -> int:
     """How many keys between the `keep` first and the root's window nobody sees."""
     return 0 if window is None else max(0, min(context, context - (window - keep) + 1) - keep)
+
+
+@cache
+def _wanted() -> int:
+    return threadgroups(str(mx.device_info()["architecture"]))
 
 
 @lru_cache(maxsize=64)

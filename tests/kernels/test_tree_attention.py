@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_ddtree.kernels.attention_plan import SIMDGROUPS, plan_launch
+from mlx_ddtree.kernels.attention_plan import SIMDGROUPS, plan_launch, threadgroups
 from mlx_ddtree.kernels.tree_attention import supports, tree_attention, tree_attention_ops, tree_mask
 from mlx_ddtree.target.rows import TreeRows
 
@@ -214,17 +214,24 @@ def test_keys_and_values_are_read_once(nodes, groups):
     heads=st.integers(1, 32),
     length=st.integers(1, 70000),
     dim=st.sampled_from([64, 80, 128, 192, 256]),
+    wanted=st.sampled_from([40, 80, 160]),
 )
-def test_plans_cover_rows_and_keys(rows, heads, length, dim):
+def test_plans_cover_rows_and_keys(rows, heads, length, dim, wanted):
     """All of them, by threadgroups that exist, within their registers and with few partial results."""
-    plan = plan_launch(rows, heads, length, dim, 2)
+    plan = plan_launch(rows, heads, length, dim, 2, wanted)
     assert plan.split * (plan.splits - 1) < length <= plan.split * plan.splits
+    assert plan.splits == 1 or plan.splits * heads <= wanted
     if not plan.few:
         held = plan.simdgroups // plan.key_groups * plan.blocks * 8
         assert held * (plan.row_blocks - 1) < rows <= held * plan.row_blocks
         assert plan.simdgroups <= SIMDGROUPS and plan.blocks * dim <= 256
         assert plan.splits == 1 or plan.split >= 2 * held
         assert plan.row_blocks == 1 or plan.row_blocks < rows * dim / (SIMDGROUPS * 8 * 256) * 2 + 1
+
+
+def test_larger_machines_get_more_threadgroups():
+    assert [threadgroups(f"applegpu_g15{letter}") for letter in "gsd"] == [40, 80, 160]
+    assert threadgroups("x86_64") == 80
 
 
 @pytest.mark.parametrize("dims", [(64, 64), (72, 64), (512, 512)])

@@ -132,12 +132,12 @@ def test_only_this_instance_changes():
 @pytest.mark.parametrize("options", [{"method": "ddtree", "tree_budget": 16}, {"method": "dflash"}])
 def test_the_embedded_pair_writes_the_same_text_with_the_kernel(options):
     pair, launch = load(), HostLaunch("fast")
-    prompts = [json.loads(line)["prompt"] for line in (DEMO / "heldout_prompts.jsonl").read_text().splitlines()[:12]]
+    prompts = [json.loads(line)["prompt"] for line in (DEMO / "heldout_prompts.jsonl").read_text().splitlines()[:4]]
 
     def text(prompt):
         chat = [{"role": "user", "content": prompt}]
         ids = pair.tokenizer.apply_chat_template(chat, add_generation_prompt=True)
-        return [response.token for response in stream_generate(pair, ids, max_tokens=40, **options)]
+        return [token for r in stream_generate(pair, ids, max_tokens=40, **options) for token in r.tokens]
 
     want = [text(prompt) for prompt in prompts]
     pair.target.attention = functools.partial(tree_attention, launch=launch)
