@@ -1,6 +1,8 @@
 """Metal kernels of gated delta layers on the host, against the recurrence in float64 and the plain MLX references:
 their errors are the references' own, and bounds, races and barriers are checked as they run."""
 
+from functools import partial
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -152,7 +154,6 @@ def test_the_state_is_read_once_for_all_nodes_and_written_once(count):
     assert verification.bytes_written["out"] == 4 * count * 8 * 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", range(3))
 def test_no_barrier_can_be_left_out(monkeypatch, place):
     kernel = metal._TREE_GATED_DELTA
@@ -210,6 +211,21 @@ def test_a_wrong_place_in_the_table_shows():
     wrong[8, 0] += 1
     got = metal.tree_conv_qkv(rows, before, weight, mx.array(wrong), 32, launch=HostLaunch())
     assert all(np.abs(float64(x) - float64(y)).max() > 1e-2 for x, y in zip(got, want, strict=True))
+
+
+@pytest.mark.slow
+def test_undefined_behaviour_of_small_kernels():
+    """Shifts, overflows and what AddressSanitizer sees; the recurrence and the state have their own such test."""
+    launch, tree = HostLaunch("asan"), tree_of("random", 33)
+    rows, before, weight = mx.random.normal((1, 33, 96)), mx.random.normal((1, 3, 96)), mx.random.normal((96, 4, 1))
+    table, path = TreeRows(tree, 0, 33).conv_table(4), mx.array([0, 3, 9])
+    got = metal.tree_conv_qkv(rows, before, weight, table, 32, launch=launch)
+    for x, want in zip(got, plain.tree_conv_qkv(rows, before, weight, table, 32), strict=True):
+        np.testing.assert_allclose(np.array(x), np.array(want), atol=1e-5)
+    (window,), (want,) = (
+        f([before], [rows], path) for f in (partial(metal.commit_windows, launch=launch), plain.commit_windows)
+    )
+    np.testing.assert_array_equal(np.array(window), np.array(want))
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 7])

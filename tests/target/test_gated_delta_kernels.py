@@ -12,7 +12,8 @@ from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import launch_gather_rows
 from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
 
-from ..families import tiny_target
+from ..decoding.test_lossless import PROMPT, our_tokens, stock_tokens
+from ..families import tiny_pair, tiny_target
 from ..kernels.test_gated_delta import tree_of
 from ..metal_host import HostLaunch, missing_compiler
 
@@ -60,6 +61,15 @@ def test_logits_and_caches_are_those_of_plain_mlx(family):
         **dict.fromkeys(("commit_delta", "commit_window"), len(trees)),
         "gather_rows": 2,
     }
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", pytest.param("qwen3_next", marks=pytest.mark.slow)])
+def test_a_text_by_the_kernels_is_mlx_lms(family):
+    pair, launch = tiny_pair(family), HostLaunch("fast")
+    pair.target.delta_kernels = delta_kernels(launch)
+    pair.target.gather_rows = partial(launch_gather_rows, launch=launch)
+    assert our_tokens(pair, PROMPT, 24, tree_budget=9) == stock_tokens(pair, PROMPT, 24)
+    assert {x.kernel for x in launch.launches} >= {"tree_conv", "tree_gated_delta", "commit_delta", "commit_window"}
 
 
 def test_trees_that_are_too_large_for_the_kernels_take_the_references():
