@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import QuantizedKVCache
 
+from mlx_ddtree.decoding.measure import profile_of
 from mlx_ddtree.kernels.gated_delta import DeltaKernels
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import launch_gather_rows
@@ -66,8 +67,9 @@ def test_logits_and_caches_are_those_of_plain_mlx(family):
 @pytest.mark.parametrize("family", ["qwen3_5", pytest.param("qwen3_next", marks=pytest.mark.slow)])
 def test_a_text_by_the_kernels_is_mlx_lms(family):
     pair, launch = tiny_pair(family), HostLaunch("fast")
-    pair.target.delta_kernels = delta_kernels(launch)
-    pair.target.gather_rows = partial(launch_gather_rows, launch=launch)
+    profile_of(pair)  # would choose kernels at the first round
+    gather = partial(launch_gather_rows, launch=launch)
+    pair.target.kernels = always(KernelSet(delta=delta_kernels(launch), gather_rows=gather))
     assert our_tokens(pair, PROMPT, 24, tree_budget=9) == stock_tokens(pair, PROMPT, 24)
     assert {x.kernel for x in launch.launches} >= {"tree_conv", "tree_gated_delta", "commit_delta", "commit_window"}
 
