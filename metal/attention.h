@@ -39,7 +39,7 @@ struct Tree {
   const device int* depths;
 
   template <bool WINDOW>
-  bool sees(Span span, int node, int key) const {
+  METAL_FUNC bool sees(Span span, int node, int key) const {
     const int place = span.place(key), other = place - span.context, reach = span.window - span.keep;
     if (other < 0) {
       return !WINDOW || place < span.keep || place > span.context - reach + depths[node];
@@ -56,7 +56,7 @@ struct Queries {
   int64_t head_stride, node_stride, stride;
   int nodes;
 
-  float at(int row, int column) const {
+  METAL_FUNC float at(int row, int column) const {
     return float(data[row / nodes * head_stride + row % nodes * node_stride + column * stride]);
   }
 };
@@ -69,9 +69,11 @@ struct Rows {
   const device T* data;
   int64_t row_stride;
 
-  vec<T, 4> four(int row, int column) const { return *(const device vec<T, 4>*)(data + row * row_stride + column); }
+  METAL_FUNC vec<T, 4> four(int row, int column) const {
+    return *(const device vec<T, 4>*)(data + row * row_stride + column);
+  }
 
-  void copy(int row, int chunk, threadgroup T* to) const {
+  METAL_FUNC void copy(int row, int chunk, threadgroup T* to) const {
     for (int i = 0; i < CHUNK; i += 4) {
       *(threadgroup vec<T, 4>*)(to + i) = four(row, chunk * CHUNK + i);
     }
@@ -87,7 +89,7 @@ struct QuantisedRows {
   const device T* biases;
   int64_t word_stride, group_stride;
 
-  void copy(int row, int chunk, threadgroup T* to) const {
+  METAL_FUNC void copy(int row, int chunk, threadgroup T* to) const {
     const int64_t group = row * group_stride + chunk * CHUNK / GROUP;
     const float scale = float(scales[group]), bias = float(biases[group]);
     for (int i = 0; i < BITS; ++i) {

@@ -1,7 +1,7 @@
 // Attention of fewer rows than a matrix has: each simdgroup takes every eighth run of 8 keys.
 //
-// Four lanes share a key: they read its elements in turn, 16 at a time.  For the values every lane owns columns, so that
-// a row is read by all lanes side by side.  Keys and values go from device memory to registers, once.
+// Four lanes share a key: they read its elements in turn, 16 at a time.  For the values every lane owns columns, so
+// that a row is read by all lanes side by side.  Keys and values go from device memory to registers, once.
 #pragma once
 
 constant constexpr int RUN = 8;         // keys of a simdgroup at once
@@ -19,7 +19,7 @@ struct FewRows {
   float top[ROWS], sum[ROWS], weights[ROWS];
   float4 out[ROWS][FOURS];
 
-  void start() {
+  METAL_FUNC void start() {
     UNROLL for (int r = 0; r < ROWS; ++r) {
       top[r] = EMPTY;
       sum[r] = 0.0f;
@@ -31,7 +31,8 @@ struct FewRows {
 
   // The weights of this lane's key, which it shares with three others; everything so far is rescaled.
   template <typename T, bool WINDOW>
-  void soften(Span span, Tree tree, Rows<T> keys, const threadgroup float* queries, int key, int stop, int lane) {
+  METAL_FUNC void soften(
+      Span span, Tree tree, Rows<T> keys, const threadgroup float* queries, int key, int stop, int lane) {
     const bool inside = key < stop;
     const int place = span.place(inside ? key : stop - 1);
     UNROLL for (int r = 0; r < ROWS; ++r) {
@@ -62,7 +63,7 @@ struct FewRows {
   }
 
   template <typename T>
-  void add_values(Span span, Rows<T> values, int first, int stop, int lane) {
+  METAL_FUNC void add_values(Span span, Rows<T> values, int first, int stop, int lane) {
     for (int j = 0; j < min(RUN, stop - first); ++j) {
       const int place = span.place(first + j);
       float weight[ROWS];
@@ -84,7 +85,7 @@ struct FewRows {
 
   // All simdgroups' accumulators to `merged` (ROWS, DV), maxima and sums to this one's.  Its first barrier also says
   // that nobody reads the queries any more, which lay there.
-  void merge(threadgroup float* merged, int simdgroup, int lane) {
+  METAL_FUNC void merge(threadgroup float* merged, int simdgroup, int lane) {
     threadgroup float* parts = merged + ROWS * (D > DV ? D : DV);
     UNROLL for (int r = 0; r < ROWS; ++r) {
       const float total = simd_sum(sum[r]) / 4.0f;  // four lanes had each key

@@ -73,7 +73,7 @@ struct RowBlocks {
   int row;            // this lane's, in the first block
   int column;
 
-  void start(Queries<T> source, int first_row, int rows, int lane) thread {
+  METAL_FUNC void start(Queries<T> source, int first_row, int rows, int lane) thread {
     row = first_row + (lane / 16) * 4 + (lane / 2) % 4;
     column = (lane / 8) % 2 * 4 + lane % 2 * 2;
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
@@ -90,7 +90,7 @@ struct RowBlocks {
     }
   }
 
-  void multiply_keys(const threadgroup T* tile) thread {
+  METAL_FUNC void multiply_keys(const threadgroup T* tile) thread {
     simdgroup_matrix<T, MATRIX, MATRIX> key;
     UNROLL for (int k = 0; k < KEY_TILES; ++k) {
       UNROLL for (int b = 0; b < BLOCKS; ++b) {
@@ -108,7 +108,7 @@ struct RowBlocks {
 
   // Logits of keys first .. min(first + 8 KEY_TILES, stop) become weights; everything so far is rescaled.
   template <bool WINDOW>
-  void soften(Span span, Tree tree, int first, int stop) thread {
+  METAL_FUNC void soften(Span span, Tree tree, int first, int stop) thread {
     const bool open = !WINDOW && first + KEY_TILES * MATRIX <= stop && span.is_context(first + KEY_TILES * MATRIX);
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
       const int node = (row + MATRIX * b) % span.nodes;
@@ -137,7 +137,7 @@ struct RowBlocks {
     }
   }
 
-  void multiply_values(const threadgroup T* tile) thread {
+  METAL_FUNC void multiply_values(const threadgroup T* tile) thread {
     simdgroup_matrix<T, MATRIX, MATRIX> value;
     UNROLL for (int k = 0; k < KEY_TILES; ++k) {
       UNROLL for (int d = 0; d < DV / MATRIX; ++d) {
@@ -149,7 +149,7 @@ struct RowBlocks {
     }
   }
 
-  void scale(int block, float factor) thread {
+  METAL_FUNC void scale(int block, float factor) thread {
     UNROLL for (int d = 0; d < DV / MATRIX; ++d) {
       elements(out[block][d]) *= factor;
     }
@@ -157,7 +157,7 @@ struct RowBlocks {
 
   // Adds up the simdgroups of all key groups in those of group 0; memory: 8 x DV floats for each group of rows.
   template <int KEY_GROUPS>
-  void merge(threadgroup float* memory, int row_group, int row_groups, int key_group) thread {
+  METAL_FUNC void merge(threadgroup float* memory, int row_group, int row_groups, int key_group) thread {
     const int local = row_group * MATRIX + (row % MATRIX);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     if (column == 0) {
@@ -194,7 +194,7 @@ struct RowBlocks {
     }
   }
 
-  void store(device float* partial, device float* stats, int rows) thread {
+  METAL_FUNC void store(device float* partial, device float* stats, int rows) thread {
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
       const int mine = row + MATRIX * b;
       if (mine < rows) {
