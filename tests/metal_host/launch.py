@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -101,14 +102,14 @@ class HostLaunch:
     ) -> list[mx.array]:
         """As mlx_ddtree.kernels.metal.Launch says, but at once: inputs are evaluated."""
         mx.eval(list(inputs))
-        text = _text(kernel, inputs, tuple(template), output_shapes, tuple(output_dtypes))
+        text = captured_text(kernel, inputs, tuple(template), output_shapes, tuple(output_dtypes))
         if not isinstance(kernel, InlineKernel) and (errors := _lint(text)):
             raise LintError(f"{kernel.name}: {errors}")
         given = {name: to_bytes(x, kernel.contiguous) for name, x in zip(kernel.inputs, inputs, strict=True)}
         arrays = [output_array(s, d, init_value) for s, d in zip(output_shapes, output_dtypes, strict=True)]
         outputs = dict(zip(kernel.outputs, arrays, strict=True))
         names = signature(text).buffers
-        memory = [outputs[n] if n in outputs else _input(n, given) for n in names]
+        memory = [outputs[n] if n in outputs else input_data(n, given) for n in names]
         launched = Launched(kernel.name, text, tuple(template), grid, threadgroup)
         self.launches.append(launched)
         start = time.perf_counter()
@@ -125,14 +126,17 @@ _source = functools.cache(source)
 _lint = functools.cache(compile_errors)
 
 
-def _text(
+def captured_text(
     kernel: Any,
     inputs: Sequence[mx.array],
     template: tuple[tuple[str, TemplateValue], ...],
     output_shapes: Sequence[tuple[int, ...]],
     output_dtypes: tuple[mx.Dtype, ...],
 ) -> str:
-    """The captured text; again only where MLX would write another one."""
+    """The captured text; again only where MLX would write another one.
+
+    With MLX_DDTREE_TEST_TEXTS in the environment, texts are left in that folder.
+    """
     kinds = tuple((x.dtype, x.ndim == 0, min(x.size, 8)) for x in inputs)
     key = (kernel.name, kernel.text, kernel.inputs, kernel.outputs, kinds, template, output_dtypes)
     if key not in _texts:
@@ -145,10 +149,12 @@ def _text(
             output_shapes=list(output_shapes),
             output_dtypes=list(output_dtypes),
         )
+        if folder := os.environ.get("MLX_DDTREE_TEST_TEXTS"):
+            (Path(folder) / f"{kernel.name}-{len(_texts)}.txt").write_text(_texts[key])
     return _texts[key]
 
 
-def _input(name: str, given: dict[str, Bytes]) -> np.ndarray:
+def input_data(name: str, given: dict[str, Bytes]) -> np.ndarray:
     """The input `name`, or what MLX adds for one: <input>_shape, _strides, _ndim."""
     if name in given:
         return given[name].data
@@ -193,11 +199,11 @@ def _run_library(
 def _run_program(
     how: HostLaunch, path: Path, launched: Launched, names: list[str], memory: list[np.ndarray], written: set[str]
 ) -> None:
-    tool = symbolizer()[0]
+    tool = shutil.which(symbolizer()[0]) or "addr2line"
     environment = {
         **os.environ,
-        "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=0:external_symbolizer_path=/usr/bin/{tool}",
-        "UBSAN_OPTIONS": f"print_stacktrace=1:external_symbolizer_path=/usr/bin/{tool}",
+        "ASAN_OPTIONS": f"detect_leaks=0:detect_stack_use_after_return=0:external_symbolizer_path={tool}",
+        "UBSAN_OPTIONS": f"print_stacktrace=1:external_symbolizer_path={tool}",
     }
     numbers = [*launched.grid, *launched.threadgroup, ORDERS.index(how.order), how.seed, THREADGROUP_LIMIT]
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ y[at] = sum + 0.0f * total;
 X = np.arange(128, dtype=np.float32)
 
 
-def launch(body, mode="check", order="forward", x=X, threads=64, n=128, **more):
+def launch(body, mode="check", order="forward", x=X, threads=64, n=128, size=None, **more):
     kernel = InlineKernel("planted", ("x",), ("y",), body=body, **more)
     how = HostLaunch(mode, order)
     (y,) = how(
@@ -30,7 +30,7 @@ def launch(body, mode="check", order="forward", x=X, threads=64, n=128, **more):
         template=[],
         grid=(n, 1, 1),
         threadgroup=(threads, 1, 1),
-        output_shapes=[(n,)],
+        output_shapes=[(size or n,)],
         output_dtypes=[mx.float32],
     )
     return np.array(y), how.last
@@ -285,3 +285,24 @@ def test_every_access_of_every_thread_is_counted():
     assert last.bytes_read["x"] == 2 * 4 * 128 and last.bytes_written["y"] in (4 * 128, 2 * 4 * 128)
     shared = launch(NEIGHBOURS)[1]  # threadgroup memory is not device memory
     assert shared.bytes_read == {"x": 512, "y": 0} and shared.bytes_written == {"x": 0, "y": 512}
+
+
+VECTORS = """
+uint i = thread_position_in_grid.x;
+threadgroup float4 shared[32];
+shared[i] = ((const device float4*)x)[i];
+threadgroup_barrier(mem_flags::mem_threadgroup);
+struct Pair { float4 a; packed_float3 b; };
+Pair pair = {shared[31 - i], packed_float3(*(const device packed_float3*)(x + 3 * i))};
+((device float4*)y)[31 - i] = pair.a + float4(float3(pair.b), 0.0f) * 0.0f;
+"""
+
+
+def test_vectors_are_counted_and_watched_as_a_whole():
+    y, last = launch(VECTORS, threads=32, n=32, size=128)
+    np.testing.assert_array_equal(y, X)
+    assert last.bytes_read == {"x": 512 + 12 * 32, "y": 0} and last.bytes_written == {"x": 0, "y": 512}
+    with pytest.raises(KernelError, match=r"out-of-bounds read of x, byte 51\d of 512, planted.metal:4"):
+        launch(VECTORS.replace("x)[i]", "(x + 1))[i]"), threads=32, n=32, size=128)
+    with pytest.raises(KernelError, match=r"data race: .*shared"):
+        launch(VECTORS.replace("threadgroup_barrier(mem_flags::mem_threadgroup);", ""), threads=32, n=32, size=128)

@@ -1,6 +1,6 @@
-// Atomics, relaxed as in Metal.  Threads do not run at the same time here, so a read and a write do.
+// Atomics, relaxed as in Metal.
 #pragma once
-#include "simdgroup.h"
+#include "vectors.h"
 
 namespace metal {
 
@@ -24,10 +24,11 @@ namespace host {
 template <class T, class F>
 METAL_FUNC T atomic_modify(volatile metal::atomic<T>* p, F f) {
   check_atomic(p, sizeof(T));
-  T old, changed;
-  __atomic_load(&p->value, &old, __ATOMIC_RELAXED);  // the check of plain accesses does not see these
-  changed = f(old);
-  __atomic_store(&p->value, &changed, __ATOMIC_RELAXED);
+  T old, changed;  // the check of plain accesses does not see these
+  __atomic_load(&p->value, &old, __ATOMIC_RELAXED);
+  do {
+    changed = f(old);
+  } while (!__atomic_compare_exchange(&p->value, &old, &changed, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
   return old;
 }
 

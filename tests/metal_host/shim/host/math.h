@@ -2,6 +2,10 @@
 #pragma once
 #include "vectors.h"
 
+#ifndef HOST_LIBM
+#define HOST_LIBM(NAME) __builtin_##NAME
+#endif
+
 namespace metal {
 
 #define HOST_BY_ELEMENT(NAME)                                \
@@ -21,32 +25,32 @@ namespace metal {
   inline half NAME(half x, half y) { return half(NAME(float(x), float(y))); }            \
   inline bfloat NAME(bfloat x, bfloat y) { return bfloat(NAME(float(x), float(y))); }
 #define HOST_FUNCTIONS                                    \
-  HOST_UNARY(exp, __builtin_expf(x))                      \
-  HOST_UNARY(exp2, __builtin_exp2f(x))                    \
-  HOST_UNARY(exp10, __builtin_powf(10.0f, x))             \
-  HOST_UNARY(log, __builtin_logf(x))                      \
-  HOST_UNARY(log2, __builtin_log2f(x))                    \
-  HOST_UNARY(log10, __builtin_log10f(x))                  \
-  HOST_UNARY(sqrt, __builtin_sqrtf(x))                    \
-  HOST_UNARY(rsqrt, 1.0f / __builtin_sqrtf(x))            \
-  HOST_UNARY(sin, __builtin_sinf(x))                      \
-  HOST_UNARY(cos, __builtin_cosf(x))                      \
-  HOST_UNARY(tan, __builtin_tanf(x))                      \
-  HOST_UNARY(tanh, __builtin_tanhf(x))                    \
-  HOST_UNARY(sinh, __builtin_sinhf(x))                    \
-  HOST_UNARY(cosh, __builtin_coshf(x))                    \
-  HOST_UNARY(atan, __builtin_atanf(x))                    \
-  HOST_UNARY(floor, __builtin_floorf(x))                  \
-  HOST_UNARY(ceil, __builtin_ceilf(x))                    \
-  HOST_UNARY(round, __builtin_roundf(x))                  \
-  HOST_UNARY(rint, __builtin_rintf(x))                    \
-  HOST_UNARY(trunc, __builtin_truncf(x))                  \
-  HOST_UNARY(fract, x - __builtin_floorf(x))              \
-  HOST_UNARY(fabs, __builtin_fabsf(x))                    \
-  HOST_UNARY(saturate, __builtin_fminf(__builtin_fmaxf(x, 0.0f), 1.0f)) \
-  HOST_BINARY(pow, __builtin_powf(x, y))                  \
-  HOST_BINARY(powr, __builtin_powf(x, y))                 \
-  HOST_BINARY(fmod, __builtin_fmodf(x, y))                \
+  HOST_UNARY(exp, HOST_LIBM(expf)(x))                      \
+  HOST_UNARY(exp2, HOST_LIBM(exp2f)(x))                    \
+  HOST_UNARY(exp10, HOST_LIBM(powf)(10.0f, x))             \
+  HOST_UNARY(log, HOST_LIBM(logf)(x))                      \
+  HOST_UNARY(log2, HOST_LIBM(log2f)(x))                    \
+  HOST_UNARY(log10, HOST_LIBM(log10f)(x))                  \
+  HOST_UNARY(sqrt, HOST_LIBM(sqrtf)(x))                    \
+  HOST_UNARY(rsqrt, 1.0f / HOST_LIBM(sqrtf)(x))            \
+  HOST_UNARY(sin, HOST_LIBM(sinf)(x))                      \
+  HOST_UNARY(cos, HOST_LIBM(cosf)(x))                      \
+  HOST_UNARY(tan, HOST_LIBM(tanf)(x))                      \
+  HOST_UNARY(tanh, HOST_LIBM(tanhf)(x))                    \
+  HOST_UNARY(sinh, HOST_LIBM(sinhf)(x))                    \
+  HOST_UNARY(cosh, HOST_LIBM(coshf)(x))                    \
+  HOST_UNARY(atan, HOST_LIBM(atanf)(x))                    \
+  HOST_UNARY(floor, HOST_LIBM(floorf)(x))                  \
+  HOST_UNARY(ceil, HOST_LIBM(ceilf)(x))                    \
+  HOST_UNARY(round, HOST_LIBM(roundf)(x))                  \
+  HOST_UNARY(rint, HOST_LIBM(rintf)(x))                    \
+  HOST_UNARY(trunc, HOST_LIBM(truncf)(x))                  \
+  HOST_UNARY(fract, x - HOST_LIBM(floorf)(x))              \
+  HOST_UNARY(fabs, HOST_LIBM(fabsf)(x))                    \
+  HOST_UNARY(saturate, HOST_LIBM(fminf)(HOST_LIBM(fmaxf)(x, 0.0f), 1.0f)) \
+  HOST_BINARY(pow, HOST_LIBM(powf)(x, y))                  \
+  HOST_BINARY(powr, HOST_LIBM(powf)(x, y))                 \
+  HOST_BINARY(fmod, HOST_LIBM(fmodf)(x, y))                \
   HOST_BINARY(divide, x / y)
 
 HOST_FUNCTIONS
@@ -67,15 +71,15 @@ HOST_ORDER(long)
 HOST_ORDER(ulong)
 #undef HOST_ORDER
 #define HOST_ORDER(T)                                                                \
-  inline T max(T a, T b) { return T(__builtin_fmaxf(float(a), float(b))); }          \
-  inline T min(T a, T b) { return T(__builtin_fminf(float(a), float(b))); }          \
+  inline T max(T a, T b) { return T(HOST_LIBM(fmaxf)(float(a), float(b))); }          \
+  inline T min(T a, T b) { return T(HOST_LIBM(fminf)(float(a), float(b))); }          \
   inline T fmax(T a, T b) { return max(a, b); }                                      \
   inline T fmin(T a, T b) { return min(a, b); }                                      \
   inline T clamp(T x, T low, T high) { return min(max(x, low), high); }              \
   inline T mix(T a, T b, T t) { return T(a + (b - a) * t); }                         \
   inline T sign(T x) { return x > T(0) ? T(1) : x < T(0) ? T(-1) : T(0); }           \
-  inline T copysign(T x, T y) { return T(__builtin_copysignf(float(x), float(y))); } \
-  inline T fma(T a, T b, T c) { return T(__builtin_fmaf(float(a), float(b), float(c))); } \
+  inline T copysign(T x, T y) { return T(HOST_LIBM(copysignf)(float(x), float(y))); } \
+  inline T fma(T a, T b, T c) { return T(HOST_LIBM(fmaf)(float(a), float(b), float(c))); } \
   inline bool isnan(T x) { return x != x; }                                          \
   inline bool isinf(T x) { return __builtin_isinf(float(x)); }                       \
   inline bool isfinite(T x) { return __builtin_isfinite(float(x)); }

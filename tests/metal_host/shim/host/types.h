@@ -11,7 +11,10 @@ typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
 typedef _Float16 half;
-typedef __bf16 bfloat;
+#ifndef HOST_BFLOAT
+#define HOST_BFLOAT __bf16
+#endif
+typedef HOST_BFLOAT bfloat;
 
 // The names MLX's own header gives them.
 typedef half float16_t;
