@@ -3,8 +3,8 @@
 Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
 experts) stays mlx-lm's.  Five things are changed on this instance, and none of them changes what the model
 computes for mlx-lm: rotary embeddings also take a position per row (target/rope.py), tapped layers leave
-their output (target/taps.py), gated delta layers also take a tree (target/gated_delta.py), attention and quantised layers
-ask whether a kernel shall compute a tree's rows (target/attention.py, target/quantized.py).
+their output (target/taps.py), gated delta layers also take a tree (target/gated_delta.py), attention and
+quantised layers ask whether a kernel shall compute a tree's rows (target/attention.py, target/quantized.py).
 """
 
 from __future__ import annotations
