@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
 
@@ -84,7 +84,12 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
 
 def dim(text: str) -> str:
     """Grey on terminals that show it."""
-    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+    return f"\x1b[2m{text}\x1b[0m" if colors(sys.stdout) else text
+
+
+def colors(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def progress_bar(enabled: bool) -> Callable[[int, int], None]:
