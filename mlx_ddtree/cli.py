@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
@@ -137,7 +137,7 @@ def positive(value: str) -> int:
     return number
 
 
-def columns(rows: list[Mapping[str, Any]]) -> str:
+def columns(rows: Sequence[Mapping[str, Any]]) -> str:
     """A small text table; the keys of the first row are its head."""
     if not rows:
         raise OptionError("nothing to show")
