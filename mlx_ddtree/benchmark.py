@@ -91,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "run")
     args = make_arguments().parse_args(arguments)
-    args.line = shlex.join(["mlx_ddtree.benchmark", *arguments])
+    shown = [a for a, before in zip(arguments, ["", *arguments], strict=False) if "--note" not in (a, before)]
+    args.line = shlex.join(["mlx_ddtree.benchmark", *shown])
     return cli.run(measure if args.command == "run" else report, args)
 
 
