@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mlx_ddtree import load, stream_generate
+from mlx_ddtree import load, make_sampler, stream_generate
 from mlx_ddtree.train import main as train
 
 MODEL = None  # the embedded target; or "./my-model"
@@ -30,7 +30,8 @@ with TemporaryDirectory() as folder:
     pair = load(MODEL, str(drafter))
     messages = [{"role": "user", "content": "Write a function that multiplies two numbers."}]
     response = None
-    for response in stream_generate(pair, messages, max_tokens=60, block_size=8, tree_budget=8):
+    sampler = make_sampler(0.5, seed=1)
+    for response in stream_generate(pair, messages, max_tokens=60, sampler=sampler, tree_budget=8):
         print(response.text, end="", flush=True)
     assert response is not None
     print(f"\n\n{response.mean_acceptance_length:.2f} tokens a round")

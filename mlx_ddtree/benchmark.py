@@ -146,7 +146,7 @@ def header(args: argparse.Namespace, pair: Pair, settings: list[str]) -> dict[st
     return {
         "format": FORMAT,
         "model": model_name(args),
-        "drafter": Path(pair.notes["drafter"]).name if not args.draft_model else args.draft_model,
+        "drafter": args.draft_model or (pair.notes["drafter"] if args.model else "embedded"),
         "folders": folders,
         "adapters": args.adapter_path,
         "settings": settings,

@@ -37,7 +37,7 @@ def test_the_openai_client_gets_answers():
     command = [sys.executable, str(EXAMPLES / "openai_client.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("model: ") and done.stdout.count("def ") >= 2 and " tokens\n" in done.stdout
+    assert "model: " in done.stdout and done.stdout.count("def ") >= 2 and " tokens\n" in done.stdout
 
 
 def outputs(notebook):

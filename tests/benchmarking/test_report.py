@@ -111,9 +111,11 @@ def test_plots_are_the_same_every_time(run, tmp_path):
 
 def test_report_writes_everything_into_its_folder(run, tmp_path, capsys):
     folder = tmp_path / "out"
-    assert main(["report", str(run), "--report", str(folder), "--plots", "png"]) == 0
+    assert main(["report", str(run), "--report", str(folder), "--note", "a note", "--plots", "png"]) == 0
     names = {file.name for file in folder.iterdir()}
     assert names == {"report.md", "report.tex", "summary.json", "speedup.png", "acceptance.png", "stages.png"}
+    text = (folder / "report.md").read_text()
+    assert "**a note**" in text and f"`mlx_ddtree.benchmark report {run} --report {folder} --plots png`" in text
     assert "gsm8k, temperature 1: 4 prompts" in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from mlx_ddtree import load
-from mlx_ddtree.benchmark import main
+from mlx_ddtree.benchmark import fill_in, main, make_arguments
 from mlx_ddtree.benchmarking.measure import Bench, Task
 from mlx_ddtree.benchmarking.prompts import Question
 from mlx_ddtree.benchmarking.record import key_of, read_run
@@ -163,6 +163,14 @@ def test_errors_are_one_line(tmp_path, capsys, arguments, message):
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and "Traceback" not in err
     assert not (tmp_path / "run.jsonl").exists()
+
+
+def test_the_published_protocol():
+    args = make_arguments().parse_args(["run", "--published", "--max-tokens", "512"])
+    fill_in(args)
+    assert 3 * len(args.data) * len(args.temps) == 60
+    assert args.budgets == [16, 32, 64, 128, 256, 512, 1024, "auto"] and args.blocks is None
+    assert (args.temps, args.max_tokens) == ([0.0, 1.0], 512)  # what is given wins
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"]])
