@@ -12,6 +12,7 @@ blas = use_fast_blas()  # before anything imports mlx.core
 from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
 from mlx_ddtree.decoding.session import Session  # noqa: E402
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate  # noqa: E402
+from mlx_ddtree.draw import draw_tree  # noqa: E402
 from mlx_ddtree.errors import MlxDdtreeError  # noqa: E402
 from mlx_ddtree.hub.load import load  # noqa: E402
 from mlx_ddtree.pair import Pair, make_prompt_cache  # noqa: E402
@@ -22,6 +23,7 @@ __all__ = [
     "MlxDdtreeError",
     "Pair",
     "Session",
+    "draw_tree",
     "generate",
     "load",
     "make_prompt_cache",

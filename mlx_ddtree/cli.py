@@ -6,8 +6,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
 
@@ -88,7 +88,12 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
 
 def dim(text: str) -> str:
     """Grey on terminals that show it."""
-    return f"\x1b[2m{text}\x1b[0m" if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
+    return f"\x1b[2m{text}\x1b[0m" if colors(sys.stdout) else text
+
+
+def colors(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
 def progress_bar(enabled: bool) -> Callable[[int, int], None]:
@@ -136,7 +141,7 @@ def positive(value: str) -> int:
     return number
 
 
-def columns(rows: list[Mapping[str, Any]]) -> str:
+def columns(rows: Sequence[Mapping[str, Any]]) -> str:
     """A small text table; the keys of the first row are its head."""
     if not rows:
         raise OptionError("nothing to show")

@@ -16,12 +16,14 @@ from mlx_ddtree import cli
 from mlx_ddtree.compare import compare, comparison_table
 from mlx_ddtree.decoding.sampling import Sampler, make_sampler
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate, summary
-from mlx_ddtree.errors import PromptError
+from mlx_ddtree.draw import draw_tree
+from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.pair import Pair
 
 EXAMPLES = """\
   mlx_ddtree.generate --prompt "Write a function that reverses a string."
   mlx_ddtree.generate --compare --prompt "Write a function that counts vowels."
+  mlx_ddtree.generate --show-tree --tree-budget 12 --prompt "Write a function that counts vowels."
   mlx_ddtree.generate --model mlx-community/Qwen3-8B-4bit --max-tokens 512 --prompt -  < question.txt
   mlx_ddtree.generate --model ./my-model --draft-model ./my-drafter --temp 0.7 --seed 1 --json --prompt "Hello"
 """
@@ -42,6 +44,7 @@ def make_arguments() -> argparse.ArgumentParser:
     output = parser.add_argument_group("output")
     output.add_argument("--compare", action="store_true", help="answer by ar, dflash and ddtree, and compare them")
     output.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    output.add_argument("--show-tree", action="store_true", help="draw every round's draft tree on stderr")
     output.add_argument("--verbose", "-v", action="store_true", help="say how models were loaded, and statistics")
     output.add_argument("--version", action="version", version=mlx_ddtree.__version__)
     return parser
@@ -61,12 +64,16 @@ def answer(args: argparse.Namespace) -> int:
     prompt = chat_prompt(pair, prompt_text, args)
     options = decoding_options(args)
     if args.compare:
+        if args.show_tree:
+            raise OptionError("--show-tree shows one method's trees: leave out --compare")
         return print_comparison(pair, prompt, options, args.json)
     show = not args.json
     text, tokens, response = "", [], None
     for response in stream_generate(pair, prompt, method=args.method, **options):
         text += response.text
         tokens += response.tokens
+        if args.show_tree and response.nodes:
+            show_tree(response, pair)
         if show:
             print(response.text, end="", flush=True)
     assert response is not None
@@ -134,6 +141,11 @@ def print_notes(pair: Pair) -> None:
     notes = {k: v for k, v in pair.notes.items() if k != "target_config"}
     for key, value in {**notes, "taps": pair.target.taps, "blas": mlx_ddtree.blas}.items():
         print(f"{key}: {value}", file=sys.stderr)
+
+
+def show_tree(response: GenerationResponse, pair: Pair) -> None:
+    """The round's tree on stderr; its text follows on stdout."""
+    print(f"\n{draw_tree(response, pair.tokenizer).text(cli.colors(sys.stderr))}", file=sys.stderr, flush=True)
 
 
 def print_comparison(pair: Pair, prompt: list[int], options: Mapping[str, Any], as_json: bool) -> int:

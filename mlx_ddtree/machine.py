@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -20,7 +22,8 @@ def machine() -> dict[str, Any]:
     """Chip, memory in bytes, systems and versions; None where the machine does not tell."""
     info = mx.device_info()
     return {
-        "chip": _sysctl("machdep.cpu.brand_string") or info.get("device_name") or platform.machine(),
+        "cores": os.cpu_count(),
+        "chip": _sysctl("machdep.cpu.brand_string") or _processor() or platform.machine(),
         "gpu": info.get("architecture") if mx.metal.is_available() else None,
         "memory": memory(),
         "wired_limit": wired_limit(),
@@ -34,6 +37,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def describe(facts: Mapping[str, Any]) -> str:
+    """A line of `machine()` for reports."""
+    packages = ", ".join(f"{name} {facts[name]}" for name in ("mlx_ddtree", "mlx", "mlx-lm") if facts.get(name))
+    gpu = f" ({facts['gpu']})" if facts.get("gpu") else ""
+    return (
+        f"{facts['chip']}{gpu}, {facts['cores']} cores, {facts['memory'] / 2**30:.0f} GiB, {facts['system']}; "
+        f"Python {facts['python']}, {packages}, BLAS: {facts['blas']}"
+    )
+
+
 def memory() -> int:
     """Bytes of physical memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -45,6 +58,15 @@ def wired_limit() -> int | None:
         return None
     megabytes = int(_sysctl("iogpu.wired_limit_mb") or 0)
     return megabytes * 2**20 or int(mx.device_info().get("max_recommended_working_set_size", 0)) or None
+
+
+def _processor() -> str | None:
+    """The name that Linux gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _sysctl(name: str) -> str | None:

@@ -1,14 +1,75 @@
-"""The examples run as they stand."""
+"""The examples run as they stand, and the notebook shows what it says."""
 
+import importlib.util
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
+EXAMPLES = Path(__file__).parent.parent / "examples"
+NOTEBOOK = EXAMPLES / "tour.ipynb"
+SAYS = {
+    "quickstart.py": ["def "],
+    "streaming.py": ["tokens a round", "seconds by stage", "✓"],
+    "train_drafter.py": ["6 steps", "tokens a round"],
+}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda p: p.name)
-def test_runs(example, capsys):
-    runpy.run_path(str(example), run_name="__main__")
-    assert "tokens a round" in capsys.readouterr().out
+def test_every_example_is_tested():
+    names = {file.name for file in EXAMPLES.iterdir() if file.suffix in (".py", ".ipynb")}
+    assert names == {*SAYS, "openai_client.py", NOTEBOOK.name}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_runs(name, capsys):
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    out = capsys.readouterr().out
+    assert all(text in out for text in SAYS[name])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlx_ddtree.server") is None, reason="there is no server yet")
+def test_the_openai_client_gets_answers():
+    command = [sys.executable, str(EXAMPLES / "openai_client.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    assert "model: " in done.stdout and done.stdout.count("def ") >= 2 and " tokens\n" in done.stdout
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def shown(notebook):
+    """(all that was printed, the pictures)"""
+    text = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
+    pictures = [output.data.get("image/svg+xml", "") for output in outputs(notebook) if "data" in output]
+    return text, pictures
+
+
+def check_outputs(notebook):
+    text, (tree, plot) = shown(notebook)
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert tree.count('class="accepted"') >= 2 and tree.count('class="target"') == 1
+    assert "<svg" in plot
+    assert "the target's own" in text
+    rows = [line for line in text.splitlines() if line.startswith(("ar ", "dflash ", "ddtree "))]
+    assert len(rows) == 3 and all(row.endswith("yes") for row in rows)
+
+
+def test_the_notebook_runs():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    check_outputs(notebook)
+
+
+def test_the_notebook_is_kept_with_its_outputs():
+    assert NOTEBOOK.stat().st_size < 300_000
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    check_outputs(notebook)
+    assert str(Path.home()) not in NOTEBOOK.read_text() and "/work/" not in NOTEBOOK.read_text()

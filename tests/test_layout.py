@@ -27,9 +27,9 @@ def test_trees_know_nothing_of_mlx(file):
     assert not [name for name in imports(file) if name.startswith("mlx") and not name.startswith(allowed)]
 
 
-@pytest.mark.parametrize("folder", ["kernels", "drafter", "target", "decoding", "hub", "training"])
+@pytest.mark.parametrize("folder", ["benchmarking", "kernels", "drafter", "target", "decoding", "hub", "training"])
 def test_the_core_does_not_import_programs(folder):
-    names = ("chat", "cli", "compare", "conversation", "doctor", "generate", "train")
+    names = ("benchmark", "chat", "cli", "compare", "conversation", "doctor", "draw", "generate", "train")
     programs = {f"mlx_ddtree.{name}" for name in names}
     for file in (PACKAGE / folder).glob("*.py"):
         assert not programs & set(imports(file)), file.name

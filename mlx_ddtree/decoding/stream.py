@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -44,6 +44,7 @@ class GenerationResponse:
     seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
     peak_memory: gigabytes.
     finish_reason: 'length', 'stop' or None.
+    round: the round itself, with its tree and the accepted path (`mlx_ddtree.draw_tree`).
     """
 
     text: str
@@ -63,6 +64,7 @@ class GenerationResponse:
     kind: str
     statistics: RoundStatistics
     seconds: dict[str, float]
+    round: Round = field(repr=False)
     finish_reason: str | None = None
 
     @property
@@ -202,5 +204,6 @@ class _Meter:
             kind=done.kind,
             statistics=self.statistics,
             seconds=dict(self.clock.seconds),
+            round=done,
             finish_reason=text.finish_reason,
         )

@@ -1,0 +1,1 @@
+"""Measuring pairs by the published protocol: prompts, settings, resumable runs, reports, plots."""
