@@ -6,8 +6,8 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 KEPT_WHOLE = ("candidate_selector", "kernel_projection")
 """Parts of a DFlash 2 drafter that stay in 16 bits: the codebooks are read a few rows at a time, so fewer bits save
 no time, and what they and the convolutions' kernels give is small corrections."""
-PAPERS = ["README.md", "LICENSE*", "NOTICE*"]
+PAPERS = ["config.json", "README.md", "LICENSE*", "NOTICE*"]
 
 
 @dataclass(frozen=True)
@@ -79,16 +79,12 @@ def convert(
     refuse_target(source, read_json(folder / "config.json"))
     drafter = load_drafter(folder)
     config = change_weights(drafter, read_json(folder / "config.json"), dtype, quantisation, dequantise)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
-        unfinished = Path(scratch) / output.name
-        unfinished.mkdir()
+    with complete_or_not_at_all(output) as unfinished:
         save_weights(drafter, unfinished)
         save_config(config, unfinished / "config.json")
         written = load_drafter(unfinished)  # strict: what was written is a drafter
-        card = DrafterCard(name or output.name, source, commit_of(folder), target, written, config)
+        card = DrafterCard(name or output.resolve().name, source, commit_of(folder), target, written, config)
         target = write_card(card, papers_of(source, folder), unfinished)
-        unfinished.rename(output)
     return Converted(
         output=str(output),
         source=source,
@@ -106,6 +102,23 @@ def check_output(output: Path) -> None:
     """Nothing that exists is overwritten."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise OptionError(f"{output} exists and is not an empty folder; choose another --mlx-path or remove it")
+
+
+@contextmanager
+def complete_or_not_at_all(output: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `output` if the block ends well and vanishes otherwise."""
+    output = output.resolve()
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            unfinished = Path(scratch) / output.name
+            unfinished.mkdir()
+            yield unfinished
+            unfinished.rename(output)
+    except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where the disk is full
+        raise MlxDdtreeError(
+            f"{output} cannot be written ({error}): is there space on the disk, and is that folder yours?"
+        ) from error
 
 
 def refuse_target(source: str, config: Mapping[str, Any]) -> None:

@@ -44,10 +44,14 @@ def load(
     if target is not None:
         local_folder(target)
     drafter_name = None if draft is False else _drafter_name(target, draft)
+    # The small one first: what is wrong with it should not wait for the target's download.
+    drafter, notes = (None, {}) if drafter_name is None else _load_drafter(drafter_name, draft_revision)
     loaded = load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
-    if drafter_name is None:
-        return Pair(loaded.target, None, loaded.tokenizer, loaded.notes)
-    drafter, notes = _load_drafter(drafter_name, draft_revision, loaded.target)
+    if drafter is not None:
+        if drafter.config.quantization is None:
+            # The drafter follows the target's arithmetic, whatever type it is stored in.
+            drafter.set_dtype(loaded.target.embed(mx.array([[0]])).dtype)
+        mx.eval(drafter.parameters())
     return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes)
 
 
@@ -114,13 +118,10 @@ def _drafter_name(target: str | None, draft: str | bool | None) -> str | None:
     return found
 
 
-def _load_drafter(name: str, revision: str | None, target: Target) -> tuple[DFlashDrafter, dict[str, Any]]:
+def _load_drafter(name: str, revision: str | None) -> tuple[DFlashDrafter, dict[str, Any]]:
+    """Unevaluated, and its notes."""
     folder = fetch(name, revision, DRAFTER_FILES)
     drafter = load_drafter(folder)
-    if drafter.config.quantization is None:
-        # The drafter follows the target's arithmetic, whatever type it is stored in.
-        drafter.set_dtype(target.embed(mx.array([[0]])).dtype)
-    mx.eval(drafter.parameters())
     notes = {
         "drafter": name,
         "drafter_folder": str(folder),

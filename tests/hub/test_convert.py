@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,6 +17,7 @@ from mlx_ddtree.convert import main
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.drafter.load import load_drafter
+from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.hub import convert as conversion
 from mlx_ddtree.hub.convert import Quantisation, convert
 from mlx_ddtree.hub.load import DEMO
@@ -300,6 +303,20 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(conversion, "write_card", interrupted)
     assert main(["--model", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "mlx")]) == 130
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_disks_that_take_no_more(tmp_path):
+    """A limit on file sizes stands for a full disk; a file stands where the folder's parent should be."""
+    command = (
+        f"ulimit -f 500; exec {sys.executable} -m mlx_ddtree.convert --hf-path {EMBEDDED} --mlx-path {tmp_path}/mlx"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {tmp_path}/mlx cannot be written (") and len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MlxDdtreeError, match="cannot be written"):
+        convert(EMBEDDED, tmp_path / "file" / "mlx")
 
 
 def test_output_for_machines_and_people(tmp_path, capsys):
