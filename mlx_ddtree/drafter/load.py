@@ -20,6 +20,8 @@ OTHER_NAMES = {
     "encoder.output_norm_enc.": "hidden_norm.",
 }
 """Beginnings of tensor names in Meta's layout, and ours."""
+QUANTISATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+"""MLX's."""
 
 
 def load_drafter(folder: Path) -> DFlashDrafter:
@@ -100,11 +102,20 @@ def count_taps(config: DrafterConfig, weights: dict[str, mx.array]) -> int:
 
 
 def quantize(drafter: DFlashDrafter, settings: dict[str, Any], weights: dict[str, mx.array]) -> None:
-    """Make those layers quantised that are stored so (mlx-lm's convention)."""
+    """Make those layers quantised that are stored so (mlx-lm's convention: a layer may have settings of its own)."""
     group_size, bits = quantization_settings(settings)
+    mode = settings.get("mode", "affine")
+    if mode not in QUANTISATION_MODES:
+        raise ConfigError(
+            f"drafter config.json: quantisation mode {mode!r} is not known; known: {', '.join(QUANTISATION_MODES)}"
+        )
+
+    def stored(path: str, _: nn.Module) -> bool | dict[str, Any]:
+        return settings.get(path, True) if f"{path}.scales" in weights else False
+
     try:
-        nn.quantize(drafter, group_size, bits, class_predicate=lambda path, _: f"{path}.scales" in weights)
-    except ValueError as error:
+        nn.quantize(drafter, group_size, bits, mode=mode, class_predicate=stored)
+    except (ValueError, TypeError) as error:
         raise ConfigError(
             f"drafter config.json: 'quantization' {settings!r} does not fit the layers: {error}"
         ) from None
@@ -116,7 +127,7 @@ def quantization_settings(settings: dict[str, Any]) -> tuple[int, int]:
         return int(settings["group_size"]), int(settings["bits"])
     except (KeyError, TypeError, ValueError):
         raise ConfigError(
-            f"drafter config.json: 'quantization' needs 'group_size' and 'bits' (MLX's affine format); got {settings!r}"
+            f"drafter config.json: 'quantization' needs 'group_size' and 'bits' (MLX's formats); got {settings!r}"
         ) from None
 
 

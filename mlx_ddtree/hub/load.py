@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_adapters, load_model, load_tokenizer
 
 from mlx_ddtree.drafter.load import load_drafter, read_json
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.errors import ConfigError, MlxDdtreeError, PairError, WeightsError
+from mlx_ddtree.errors import PairError, WeightsError
+from mlx_ddtree.hub.fetch import DRAFTER_FILES, TARGET_FILES, commit_of, fetch, local_folder
 from mlx_ddtree.hub.registry import find_drafter
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import Target, make_target
 
 DEMO = files("mlx_ddtree") / "demo"
-_TARGET_FILES = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
-_DRAFTER_FILES = ["*.json", "*.safetensors"]
 
 
 def load(
@@ -50,10 +47,14 @@ def load(
     if target is not None:
         local_folder(target)
     drafter_name = None if draft is False else _drafter_name(target, draft)
+    # The small one first: what is wrong with it should not wait for the target's download.
+    drafter, notes = (None, {}) if drafter_name is None else _load_drafter(drafter_name, draft_revision)
     loaded = load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
-    if drafter_name is None:
-        return Pair(loaded.target, None, loaded.tokenizer, loaded.notes, kernels)
-    drafter, notes = _load_drafter(drafter_name, draft_revision, loaded.target)
+    if drafter is not None:
+        if drafter.config.quantization is None:
+            # The drafter follows the target's arithmetic, whatever type it is stored in.
+            drafter.set_dtype(loaded.target.embed(mx.array([[0]])).dtype)
+        mx.eval(drafter.parameters())
     return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes, kernels)
 
 
@@ -74,7 +75,7 @@ def load_target(
     trust_remote_code: bool = False,
 ) -> LoadedTarget:
     """A target alone, through mlx-lm's own loaders; None is the embedded one."""
-    folder = Path(str(DEMO / "target")) if name is None else fetch(name, revision, _TARGET_FILES)
+    folder = Path(str(DEMO / "target")) if name is None else fetch(name, revision, TARGET_FILES)
     read_json(folder / "config.json")  # mlx-lm's own message for a missing one names no remedy
     try:
         model, config = load_model(folder, trust_remote_code=trust_remote_code)
@@ -87,7 +88,12 @@ def load_target(
         raise WeightsError(f"the target in {folder} cannot be loaded: {error}") from error
     model.eval()
     compute_dtype(model, config)
-    notes = {"target": name or "embedded demo pair", "target_folder": str(folder), "target_config": config}
+    notes = {
+        "target": name or "embedded demo pair",
+        "target_folder": str(folder),
+        "target_revision": commit_of(folder),
+        "target_config": config,
+    }
     return LoadedTarget(make_target(model), tokenizer, notes)
 
 
@@ -99,34 +105,6 @@ def compute_dtype(model: Any, config: dict[str, Any]) -> None:
     if mx.default_device() == mx.cpu and "quantization" not in config:
         model.set_dtype(mx.float32)
         mx.eval(model.parameters())
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder of this name; None if it must be a repository's."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ConfigError(f"{name}: no such folder, and not a Hugging Face repository (owner/name)")
-    return None
-
-
-def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
-    """A local folder as it is, or a repository from the cache or the Hub (progress bars, resume)."""
-    folder = local_folder(name)
-    if folder is not None:
-        return folder
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except RepositoryNotFoundError:
-        raise ConfigError(f"{name}: no such folder here, and no such repository on the Hub") from None
-    except HFValidationError as error:
-        raise ConfigError(f"{name} is not a valid repository name: {error}") from None
-    except Exception as error:  # the HTTP client's own errors too, whose module changes with huggingface_hub
-        raise MlxDdtreeError(
-            f"{name} could not be downloaded ({type(error).__name__}: {error}); check the connection and "
-            "HF_ENDPOINT / HF_HUB_OFFLINE, or give a local folder"
-        ) from error
 
 
 def _drafter_name(target: str | None, draft: str | bool | None) -> str | None:
@@ -143,13 +121,15 @@ def _drafter_name(target: str | None, draft: str | bool | None) -> str | None:
     return found
 
 
-def _load_drafter(name: str, revision: str | None, target: Target) -> tuple[DFlashDrafter, dict[str, Any]]:
-    folder = fetch(name, revision, _DRAFTER_FILES)
+def _load_drafter(name: str, revision: str | None) -> tuple[DFlashDrafter, dict[str, Any]]:
+    """Unevaluated, and its notes."""
+    folder = fetch(name, revision, DRAFTER_FILES)
     drafter = load_drafter(folder)
-    if drafter.config.quantization is None:
-        # The drafter follows the target's arithmetic, whatever type it is stored in.
-        drafter.set_dtype(target.embed(mx.array([[0]])).dtype)
-    mx.eval(drafter.parameters())
-    notes = {"drafter": name, "drafter_folder": str(folder), "drafter_config": drafter.config.describe()}
+    notes = {
+        "drafter": name,
+        "drafter_folder": str(folder),
+        "drafter_revision": commit_of(folder),
+        "drafter_config": drafter.config.describe(),
+    }
     logging.getLogger(__name__).info("drafter %s: %s", folder, notes["drafter_config"])
     return drafter, notes

@@ -1,6 +1,9 @@
 """Which public drafter belongs to which public target."""
 
 import re
+from collections.abc import Sequence
+
+from mlx_ddtree.errors import ConfigError
 
 PAIRS: dict[str, str] = {
     "Qwen/Qwen3-4B": "z-lab/Qwen3-4B-DFlash-b16",
@@ -32,6 +35,35 @@ def find_drafter(target: str) -> str | None:
     'z-lab/Qwen3-8B-DFlash-b16'
     """
     return {_plain_name(known): drafter for known, drafter in PAIRS.items()}.get(_plain_name(target))
+
+
+def find_target(drafter: str) -> str | None:
+    """The public target that a public drafter's repository belongs to, or None."""
+    return next((target for target, known in PAIRS.items() if known.lower() == drafter.rstrip("/").lower()), None)
+
+
+def find_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+    """(target, drafter) of all pairs whose names hold every word, whatever their case."""
+    return [
+        (target, drafter)
+        for target, drafter in PAIRS.items()
+        if all(word.lower() in f"{target} {drafter}".lower() for word in words)
+    ]
+
+
+def resolve(name: str) -> str:
+    """A target to download: a repository, or the public one that a short name means.
+
+    >>> resolve("qwen3-8b")
+    'Qwen/Qwen3-8B'
+    """
+    if "/" in name:
+        return name
+    found = [target for target in PAIRS if _plain_name(target) == name.lower()]
+    if found:
+        return found[0]
+    close = ", ".join(target for target, _ in find_pairs([name])) or "mlx_ddtree.models lists them"
+    raise ConfigError(f"no public pair is called {name!r} (close: {close}); or give a repository (owner/name)")
 
 
 def _plain_name(repository: str) -> str:

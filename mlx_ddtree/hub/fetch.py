@@ -1,0 +1,116 @@
+"""Folders of models: local ones, and the Hub's through its cache; and what went wrong, in one line with a remedy."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import constants, get_token, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
+
+TARGET_FILES = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
+DRAFTER_FILES = ["*.json", "*.safetensors"]
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
+
+
+def local_folder(name: str) -> Path | None:
+    """The folder of this name; None if it must be a repository's."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
+        raise ConfigError(f"{name}: no such folder, and not a Hugging Face repository (owner/name)")
+    return None
+
+
+def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """A local folder as it is, or a repository's snapshot: from the cache, or from the Hub with progress bars.
+
+    Files that have arrived are never asked for again, a broken connection goes on where it stopped, and
+    HF_HUB_OFFLINE=1 asks nobody.  Raises ConfigError (no such folder, repository or revision, no access),
+    MlxDdtreeError (network, disk) or OptionError (a revision of a folder).
+    """
+    folder = local_folder(name)
+    if folder is not None:
+        if revision is not None:
+            raise OptionError(f"{name} is a folder here, so it has no revision {revision!r}")
+        return folder
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the HTTP client's own errors too, whose module changes with huggingface_hub
+        raise explain(error, name, revision) from error
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that a snapshot in the Hub's cache was taken of; None for other folders."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
+def explain(error: BaseException, name: str, revision: str | None = None) -> MlxDdtreeError:
+    """The cause of a failed request about a repository, and what to do about it."""
+    causes = list(_causes(error))
+    if any(isinstance(e, OSError) and e.errno in _NO_SPACE for e in causes):
+        return MlxDdtreeError(
+            f"{name}: the disk of {constants.HF_HUB_CACHE} is full; free some space, or set HF_HOME to a folder on "
+            "another disk, and start again: files that have arrived are kept"
+        )
+    if any(isinstance(e, PermissionError) for e in causes):
+        return MlxDdtreeError(f"{name}: the Hub's cache {constants.HF_HUB_CACHE} cannot be written; set HF_HOME")
+    if isinstance(error, HFValidationError):
+        return ConfigError(f"{name} is not a valid repository name: {_line(error)}")
+    answer = next((e for e in causes if isinstance(e, HfHubHTTPError)), None)
+    if answer is not None:
+        return _refused(answer, name, revision)
+    if isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        which = name if revision is None else f"{name} at {revision}"
+        return MlxDdtreeError(
+            f"{which} could not be downloaded: HF_HUB_OFFLINE is set, and {constants.HF_HUB_CACHE} does not hold "
+            "all of it; unset HF_HUB_OFFLINE once, or give a local folder"
+        )
+    return MlxDdtreeError(
+        f"{name} could not be downloaded ({type(error).__name__}: {_line(error)}); check the connection and "
+        "HF_ENDPOINT, then start again: files that have arrived are kept"
+    )
+
+
+def _refused(error: HfHubHTTPError, name: str, revision: str | None) -> MlxDdtreeError:
+    """What the Hub's answer means."""
+    status = error.response.status_code
+    if isinstance(error, GatedRepoError):
+        page = f"{constants.ENDPOINT}/{name}"
+        return ConfigError(f"{name} is gated: accept its terms at {page}, and {_LOG_IN}")
+    if isinstance(error, RepositoryNotFoundError) or (status == 401 and get_token() is None):
+        return ConfigError(
+            f"{name}: no such folder here, and no such repository on the Hub that you may read; check the name, "
+            f"and if it is private {_LOG_IN}"
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ConfigError(f"{name} has no revision {revision!r}; give a branch, a tag or a whole commit")
+    if status in (401, 403):
+        return ConfigError(f"{name}: the Hub refuses the access token ({status}); {_LOG_IN} with one that may do this")
+    if status == 429:
+        return MlxDdtreeError(f"{name}: the Hub takes no more requests for now (429); wait, or {_LOG_IN}")
+    return MlxDdtreeError(
+        f"{name} could not be downloaded: {constants.ENDPOINT} answers {status} ({_line(error)}); try again later"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())

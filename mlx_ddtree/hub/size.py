@@ -1,0 +1,125 @@
+"""What a model takes, computed from its config.json alone: mlx-lm builds it, and MLX evaluates none of it.
+
+So parameters, quantised bytes (by mlx-lm's own rules for each architecture) and caches are what they will be, for
+every architecture that mlx-lm has, in milliseconds and without memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
+from mlx_lm.utils import _get_classes, get_total_parameters, quantize_model
+
+from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.drafter.dflash2 import make_drafter
+from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.errors import UnsupportedModelError
+
+BITS = (4, 8, 16)
+"""Usual sizes of a weight: MLX's affine format in groups of 64, and bf16."""
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    """A target's caches: bytes they always have, and (bytes a token, tokens at most or None) of layers that grow."""
+
+    fixed: int
+    growing: tuple[tuple[int, int | None], ...]
+
+    def bytes(self, tokens: int) -> int:
+        return self.fixed + sum(size * min(tokens, most or tokens) for size, most in self.growing)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A target's parameters (as mlx-lm loads it: without vision towers and MTP layers), bytes by bits, and caches."""
+
+    parameters: int
+    weights: dict[int, int]
+    cache: CacheSize
+
+
+def model_size(config: Mapping[str, Any]) -> ModelSize:
+    """Of a target.  Raises UnsupportedModelError where mlx-lm cannot make the model."""
+    return _model_size(json.dumps(config, sort_keys=True))
+
+
+@lru_cache
+def _model_size(config_json: str) -> ModelSize:
+    config = json.loads(config_json)
+    model = build(config)
+    weights = {bits: weight_bytes(config, bits) for bits in BITS if bits < 16} | {16: tree_bytes(model)}
+    return ModelSize(get_total_parameters(model), weights, cache_size(model))
+
+
+def weight_bytes(config: Mapping[str, Any], bits: int) -> int:
+    """Of a target that mlx_lm.convert -q wrote with `bits` bits."""
+    with redirect_stdout(io.StringIO()):  # its report is of no interest here
+        model, _ = quantize_model(build(config), {}, 64, bits)
+    return tree_bytes(model)
+
+
+def tensors(model: nn.Module) -> dict[str, mx.array]:
+    """A module's parameters by name."""
+    return dict(tree_flatten(model.parameters()))
+
+
+def tree_bytes(model: nn.Module) -> int:
+    """Of a module's parameters, evaluated or not."""
+    return sum(value.nbytes for value in tensors(model).values())
+
+
+def cache_size(model: nn.Module) -> CacheSize:
+    """Of a target's caches in 16 bits: one token through the unevaluated bf16 model gives them their shapes."""
+    caches = make_prompt_cache(model)
+    model(mx.zeros((1, 1), mx.int32), cache=caches)
+    fixed, growing = 0, []
+    for cache in _leaves(caches):
+        if getattr(cache, "keys", None) is None:  # a recurrent layer's: as large for one token as for many
+            fixed += sum(value.nbytes for value in tree_leaves(cache.state) if isinstance(value, mx.array))
+            continue
+        rows = (cache.keys, cache.values)
+        size = sum(x.shape[1] * x.shape[3] * x.dtype.size for x in rows if x is not None)
+        growing.append((size, cache.max_size if isinstance(cache, RotatingKVCache) else None))
+    return CacheSize(fixed, tuple(growing))
+
+
+def drafter_parameters(drafter: DFlashDrafter) -> int:
+    """Of a drafter, however few bits they are stored in."""
+    return sum(value.size for value in tensors(make_drafter(drafter.config, drafter.num_taps)).values())
+
+
+def drafter_cache_bytes(config: DrafterConfig, tokens: int) -> int:
+    """Of a drafter's context: keys and values of every layer in 16 bits."""
+    return 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * tokens
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """mlx-lm's model in bf16, unevaluated.  Raises UnsupportedModelError where mlx-lm cannot make one."""
+    try:
+        model_class, args_class = _get_classes(dict(config))
+        model = model_class(args_class.from_dict(dict(config)))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(f"mlx-lm makes no model of this config.json: {error}") from error
+    model.set_dtype(mx.bfloat16)
+    return model
+
+
+def tree_leaves(state: Any) -> list[Any]:
+    """The arrays of nested lists and dictionaries."""
+    return [value for _, value in cast(list[tuple[str, Any]], tree_flatten(state))]
+
+
+def _leaves(caches: Any) -> list[Any]:
+    """Caches that hold several (CacheList) as their parts."""
+    return [leaf for c in caches for leaf in (_leaves(c.caches) if hasattr(c, "caches") else [c])]

@@ -1,0 +1,228 @@
+"""mlx_ddtree.models: sizes are what mlx-lm's models have, what is here is what the cache holds, downloads are complete."""
+
+import json
+import shutil
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_flatten
+from mlx_lm.models.cache import make_prompt_cache
+
+from mlx_ddtree.hub.cached import is_complete
+from mlx_ddtree.hub.catalogue import public_pairs
+from mlx_ddtree.hub.memory import WORKSPACE, machine_memory
+from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
+from mlx_ddtree.hub.registry import PAIRS, find_pairs, find_target, resolve
+from mlx_ddtree.hub.size import CacheSize, model_size
+from mlx_ddtree.models import main
+
+from ..families import COMMON, FAMILIES, tiny_model
+from ..helpers import save_drafter, save_target, small_drafter, small_target
+from .loopback import running_hub
+from .programs import run
+
+TARGET, DRAFTER = "mlx-community/Qwen3-8B-4bit", "z-lab/Qwen3-8B-DFlash-b16"
+PUBLISHED = {
+    "Qwen/Qwen3-4B": 4.02,
+    "Qwen/Qwen3-8B": 8.19,
+    "Qwen/Qwen3-Coder-30B-A3B-Instruct": 30.5,
+    "Qwen/Qwen3-Coder-Next": 79.7,
+    "Qwen/Qwen3.5-4B": 4.2,
+    "Qwen/Qwen3.5-9B": 9.0,
+    "Qwen/Qwen3.5-27B": 26.9,
+    "Qwen/Qwen3.5-35B-A3B": 34.7,
+    "Qwen/Qwen3.5-122B-A10B": 122,
+    "Qwen/Qwen3.6-27B": 26.9,
+    "Qwen/Qwen3.6-35B-A3B": 34.7,
+    "meta-llama/Llama-3.1-8B-Instruct": 8.03,
+    "openai/gpt-oss-20b": 20.9,
+    "openai/gpt-oss-120b": 117,
+    "moonshotai/Kimi-K2.5": 1026,
+}
+"""Billions of parameters of the language models, without vision and MTP parts: they tell a mistyped size apart."""
+
+
+@pytest.mark.parametrize("target", PAIRS)
+def test_public_configs_have_the_parameters_that_are_published(target):
+    count = model_size(PUBLIC_CONFIGS[target]).parameters / 1e9
+    assert count == pytest.approx(PUBLISHED[target], rel=0.01)
+
+
+def grown_bytes(caches):
+    """Arrays of caches, attention's without the rows that are allocated ahead."""
+    total = 0
+    for cache in caches:
+        if getattr(cache, "keys", None) is not None:
+            rows = min(cache.offset, cache.keys.shape[2])
+            total += sum(x[:, :, :rows].nbytes for x in (cache.keys, cache.values))
+        else:
+            total += sum(v.nbytes for _, v in tree_flatten(cache.state) if isinstance(v, mx.array))
+    return total
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_cache_sizes_are_those_of_real_caches(name):
+    """Every family: full attention, windows, latent keys, shared keys and recurrent states."""
+    config = COMMON | FAMILIES[name]
+    size = model_size(config).cache
+    model = tiny_model(FAMILIES[name])
+    model.set_dtype(mx.bfloat16)
+    for tokens in (1, 30):
+        caches = make_prompt_cache(model)
+        model(mx.zeros((1, tokens), mx.int32), cache=caches)
+        rotating = [c for c in caches if getattr(c, "max_size", None)]
+        for cache in rotating:  # a prompt may overfill a ring until the next token
+            assert cache.max_size == 12
+        if tokens == 1 or not rotating:
+            assert size.bytes(tokens) == grown_bytes(caches)
+
+
+def test_windows_bound_what_grows():
+    size = CacheSize(100, ((4, None), (4, 12)))
+    assert [size.bytes(n) for n in (1, 12, 20)] == [108, 196, 228]
+    windows, full = (model_size(COMMON | c).cache for c in (FAMILIES["gpt_oss"], {"model_type": "qwen3"}))
+    assert windows.bytes(500) < full.bytes(500)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_weight_bytes_are_those_of_a_converted_model(bits):
+    config = COMMON | {"model_type": "qwen3", "hidden_size": 64, "vocab_size": 128, "intermediate_size": 128}
+    model = tiny_model({**config})
+    model.set_dtype(mx.bfloat16)
+    if bits < 16:
+        nn.quantize(model, 64, bits)
+    assert model_size(config).weights[bits] == sum(p.nbytes for _, p in tree_flatten(model.parameters()))
+
+
+def test_names():
+    assert resolve("qwen3-8b") == resolve("Qwen3-8B-4bit".removesuffix("-4bit")) == "Qwen/Qwen3-8B"
+    assert resolve("me/anything") == "me/anything"
+    assert find_target("Z-lab/qwen3-8b-dflash-b16") == "Qwen/Qwen3-8B"
+    assert [t for t, _ in find_pairs(["27b", "3.6"])] == ["Qwen/Qwen3.6-27B"]
+
+
+def test_a_pair_fits_where_its_parts_do():
+    """The limit is the sum of the parts, to the byte."""
+    [pair] = public_pairs(["qwen3-8b"], 1000, 10**12, [], {DRAFTER: 10**9})
+    need = pair.variants[0].need
+    assert need.cache == 1000 * 36 * 2 * 8 * 128 * 2
+    assert need.total == need.weights + need.cache + 10**9 + WORKSPACE
+    for usable, fits in ((need.total, True), (need.total - 1, False)):
+        [pair] = public_pairs(["qwen3-8b"], 1000, usable, [], {DRAFTER: 10**9})
+        assert (pair.variants[0].fits, pair.fits) == (fits, fits)
+
+
+def test_this_machine_has_memory():
+    memory = machine_memory()
+    assert 1e9 < memory.usable < 1e13 and memory.what
+
+
+def listed(capsys, *arguments):
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_list(capsys):
+    everything = listed(capsys)
+    assert {p["target"]: p["drafter"] for p in everything["pairs"]} == PAIRS
+    some = listed(capsys, "--fits", "--memory", "24", "--context", "4096")
+    assert (some["memory"], some["context"]) == (24 * 10**9, 4096)
+    names = {p["target"] for p in some["pairs"]}
+    assert {"Qwen/Qwen3-8B", "Qwen/Qwen3.6-27B"} <= names and "openai/gpt-oss-120b" not in names
+    assert main(["27b", "--memory", "20"]) == 0
+    table = capsys.readouterr().out
+    assert "(30.3)" in table and "16.9" in table  # 8 bits do not fit, 4 do
+    assert "20.0 GB of memory given" in table and "--online asks the Hub" in table
+    assert main(["--fits", "--memory", "1"]) == 0
+    assert "none of 15 pairs fits 1.0 GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing-like-it"], "no public pair's name holds nothing-like-it"),
+        (["--revision", "v1"], "belong to --download"),
+        (["--download", "qwen"], "close: Qwen/Qwen3-4B"),
+        (["--download", "me/unknown"], "no public drafter is known for me/unknown"),
+        (["words", "--download", "me/unknown"], "takes one name"),
+    ],
+)
+def test_refusals(arguments, message, capsys):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and len(err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    target = small_target(bits=4)
+    save_target(root / "target", target, quantization={"group_size": 32, "bits": 4})
+    save_drafter(root / "drafter", small_drafter(target), shards=2)
+    return root
+
+
+@pytest.fixture
+def hub(folders):
+    with running_hub() as state:
+        state.add(TARGET, folders / "target")
+        state.add(DRAFTER, folders / "drafter", "main", "v1")
+        yield state
+
+
+def models(*arguments, home, **values):
+    done = run("-m", "mlx_ddtree.models", *arguments, home=home, **values)
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr
+
+
+def test_download_and_list(hub, folders, tmp_path):
+    """A pair is fetched once, found in the cache with its real size, and listed without a request."""
+    result = models("--download", TARGET, "--draft-revision", "v1", "--json", home=tmp_path, HF_ENDPOINT=hub.url)
+    assert result["drafter"] == DRAFTER
+    assert result["target_revision"] == hub.repositories[TARGET].refs["main"]
+    assert sorted(hub.downloads()) == sorted([*hub.files(TARGET), *hub.files(DRAFTER)])
+    hub.requests.clear()
+    again = models("--download", TARGET, "--draft-revision", "v1", "--json", home=tmp_path, HF_HUB_OFFLINE="1")
+    assert again == result
+    [pair] = models("qwen3-8b", "--json", home=tmp_path, HF_ENDPOINT=hub.url)["pairs"]
+    assert hub.requests == []
+    here = pair["variants"][-1]
+    assert (here["repository"], here["bits"], pair["drafter_here"]) == (TARGET, 4, True)
+    sizes = [sum(p.stat().st_size for p in (folders / f).glob("*.safetensors")) for f in ("target", "drafter")]
+    assert [here["need"]["weights"], here["need"]["drafter"]] == sizes
+    assert here["need"]["drafter_cache"] == 2 * 2 * 2 * 2 * 16 * 8192
+
+
+def test_half_a_download_is_not_here(hub, tmp_path):
+    """A target of which nothing came but its name is not listed as here."""
+    hub.statuses[TARGET] = 500
+    failed = models("--download", TARGET, home=tmp_path, HF_ENDPOINT=hub.url)
+    assert "answers 500" in failed
+    [pair] = models("qwen3-8b", "--json", home=tmp_path)["pairs"]
+    assert pair["drafter_here"] and [v["repository"] for v in pair["variants"]] == [None] * 3
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_missing_shard_is_missed(index, folders, tmp_path):
+    """Whether an index names it or only the other shards' names tell."""
+    shutil.copytree(folders / "drafter", tmp_path / "d")
+    shards = sorted(p.name for p in (tmp_path / "d").glob("*.safetensors"))
+    if index:
+        weight_map = {str(i): name for i, name in enumerate(shards)}
+        (tmp_path / "d" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert is_complete(tmp_path / "d")
+    (tmp_path / "d" / shards[0]).unlink()
+    assert not is_complete(tmp_path / "d")
+    (tmp_path / "d" / shards[1]).unlink()
+    assert not is_complete(tmp_path / "d")
+
+
+def test_sizes_from_the_hub(hub, folders, tmp_path):
+    """--online asks for the drafters that are listed; one that the Hub does not have stays unknown."""
+    pairs = models("qwen3-", "b16", "--json", "--online", home=tmp_path, HF_ENDPOINT=hub.url)["pairs"]
+    sizes = {p["drafter"]: p["variants"][0]["need"]["drafter"] for p in pairs}
+    size = sum(p.stat().st_size for p in (folders / "drafter").glob("*.safetensors"))
+    assert sizes == {"z-lab/Qwen3-4B-DFlash-b16": None, DRAFTER: size}
+    nobody = models("qwen3-8b", "--online", home=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert nobody.startswith("error: ") and "check the connection" in nobody
