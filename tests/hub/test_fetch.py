@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +139,27 @@ def test_a_killed_download_goes_on(hub, tmp_path):
     [folder] = fetched((DRAFTER, None), home=tmp_path, HF_ENDPOINT=hub.url)
     assert hub.downloads() == [name]
     assert same_files(Path(folder), hub.files(DRAFTER))
+
+
+def test_ctrl_c_does_not_wait_for_the_file(hub, tmp_path):
+    """The connection ends in the middle of it, and nothing unfinished stays in the cache."""
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "model.safetensors").write_bytes(bytes(200 << 20))
+    hub.add("me/large", tmp_path / "large")
+    hub.slow["model.safetensors"] = 0.05
+    command = [sys.executable, "-m", "mlx_ddtree.models", "--download", TARGET, "--draft-model", "me/large"]
+    values = environment(tmp_path, HF_ENDPOINT=hub.url)
+    with subprocess.Popen(command, env=values, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 60
+        while not hub.downloads():
+            assert time.monotonic() < end and process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "interrupted" and "Traceback" not in err
+    assert hub.hung_up == ["model.safetensors"]
+    assert list(tmp_path.glob("hub/**/*.incomplete")) == []
 
 
 def test_what_is_said(hub, tmp_path):
