@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import (
@@ -15,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import tqdm
 
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
 
@@ -47,9 +52,44 @@ def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
             raise OptionError(f"{name} is a folder here, so it has no revision {revision!r}")
         return folder
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        with _stopping_at_ctrl_c() as bar:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=bar))
     except Exception as error:  # the HTTP client's own errors too, whose module changes with huggingface_hub
         raise explain(error, name, revision) from error
+
+
+class _Stopped(Exception):
+    """In a thread that downloads, after Ctrl-C in the main one."""
+
+
+@contextmanager
+def _stopping_at_ctrl_c() -> Iterator[type[tqdm]]:
+    """A class of progress bars that end their downloads after Ctrl-C.
+
+    huggingface_hub's threads would finish their files first, gigabytes perhaps; each asks its bar after every piece.
+    """
+    stop = threading.Event()
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            if stop.is_set():
+                raise _Stopped
+            return super().update(n)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield Bar
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield Bar
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def commit_of(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,7 +57,8 @@ class State:
     """What the server has, and how it misbehaves.
 
     requests: (method, path, Range or None).  drops: file name -> bytes after which its next answers break off.
-    statuses: repository -> status of every answer about it.
+    statuses: repository -> status of every answer about it.  slow: file name -> seconds a MiB takes.
+    hung_up: files that clients did not read to the end.
     """
 
     repositories: dict = field(default_factory=dict)
@@ -66,6 +68,8 @@ class State:
     requests: list = field(default_factory=list)
     drops: dict = field(default_factory=dict)
     statuses: dict = field(default_factory=dict)
+    slow: dict = field(default_factory=dict)
+    hung_up: list = field(default_factory=list)
     commit_messages: list = field(default_factory=list)
     url: str = ""
     cdn: str = ""
@@ -202,12 +206,26 @@ class Handler(BaseHTTPRequestHandler):
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             content, status = content[start:], 206
             headers |= {"Content-Range": f"bytes {start}-{total - 1}/{total}"}
+        if self.command == "GET" and path in self.state.slow:
+            self.trickle(path, content, headers)
+            return
         drops = self.state.drops.get(path)
         if self.command == "GET" and drops:
             self.reply(status, content[: drops.pop(0)], headers | {"Content-Length": str(len(content))})
             self.close_connection = True
         else:
             self.reply(status, content, headers | {"Accept-Ranges": "bytes"})
+
+    def trickle(self, path, content, headers):
+        """A MiB at a time, until the client hangs up."""
+        self.reply(200, b"", headers | {"Content-Length": str(len(content))})
+        try:
+            for start in range(0, len(content), 1 << 20):
+                self.wfile.write(content[start : start + (1 << 20)])
+                time.sleep(self.state.slow[path])
+        except OSError:
+            self.state.hung_up.append(path)
+            self.close_connection = True
 
     def create(self):
         asked = json.loads(self.body)
