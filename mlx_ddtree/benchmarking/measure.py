@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
@@ -51,8 +51,9 @@ class Bench:
         """Page in weights, compile kernels, start threads, measure the machine for 'auto'."""
         room = min(WARM_UP_TOKENS, self.max_tokens)
         brief = Bench(self.pair, self.settings, room, template=self.template)
+        first = replace(task, question=replace(task.question, turns=task.question.turns[:1]))
         for _ in range(2):
-            brief.answer(task, 0)
+            brief.answer(first, 0)
 
     def measure(self, task: Task, number: int, run: RunFile) -> bool:
         """Answer one task and write it down.  False if it does not fit into the model's context.
