@@ -202,6 +202,8 @@ def parse(kind: type[Request], raw: bytes) -> tuple[Request, dict[str, Any]]:
     """The request, and the body as it came.  Raises ApiError 400."""
     try:
         body = json.loads(raw)
+        if b"\\ud" in raw.lower():  # halves of surrogate pairs are no text; tokenizers and UTF-8 know none
+            json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(body, dict):
