@@ -54,18 +54,18 @@ def serve(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise OptionError(f"the server needs {error.name}: pip install 'mlx-ddtree[server]'") from None
     settings, engine = run.make_settings(args, os.environ.get(KEY_VARIABLE)), run.make_engine(args)
-    listener = run.listen(args.host, args.port)
-    run.end_quietly_on_sigterm()
-    print(f"loading {settings.model}", file=sys.stderr)
-    if not run.is_loopback(args.host) and not settings.api_key:
-        print(f"warning: anybody who reaches {args.host} can use this server; set ${KEY_VARIABLE}", file=sys.stderr)
-    try:
-        engine.start()
-        name = f"[{args.host}]" if ":" in args.host else args.host
-        print(f"{settings.model} at http://{name}:{listener.getsockname()[1]}/v1; Ctrl-C stops it", flush=True)
-        run.serve(listener, engine, settings, args.shutdown_timeout, args.verbose)
-    finally:
-        engine.stop()
+    with run.listen(args.host, args.port) as listener:
+        run.end_quietly_on_sigterm()
+        print(f"loading {settings.model}", file=sys.stderr)
+        if not run.is_loopback(args.host) and not settings.api_key:
+            print(f"warning: anybody who reaches {args.host} can use this server; set ${KEY_VARIABLE}", file=sys.stderr)
+        try:
+            engine.start()
+            name = f"[{args.host}]" if ":" in args.host else args.host
+            print(f"{settings.model} at http://{name}:{listener.getsockname()[1]}/v1; Ctrl-C stops it", flush=True)
+            run.serve(listener, engine, settings, args.shutdown_timeout, args.verbose)
+        finally:
+            engine.stop()
     return 0
 
 

@@ -163,12 +163,16 @@ class Engine:
         for job in jobs:
             job.send(stopping())
 
-    def stop(self, seconds: float = 30.0) -> None:
-        """End what runs, give up the models and end the thread."""
-        self.drain()
+    def cut(self) -> None:
+        """End what runs, with its round."""
         if (job := self._running) is not None:
             job.given_up.set()
             job.send(stopping())
+
+    def stop(self, seconds: float = 30.0) -> None:
+        """End what runs, give up the models and end the thread."""
+        self.drain()
+        self.cut()
         if self._thread.ident is not None:
             self._thread.join(seconds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
 import socket
@@ -22,13 +23,16 @@ __all__ = ["end_quietly_on_sigterm", "is_loopback", "listen", "make_engine", "ma
 
 
 class Server(uvicorn.Server):
-    """On SIGINT or SIGTERM nothing new is begun, and what runs may finish within the shutdown's seconds."""
+    """On SIGINT or SIGTERM nothing new is begun, and what runs may finish within `shutdown_seconds`."""
 
     engine: Engine
+    shutdown_seconds: float
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.engine.drain()
+        timer = asyncio.get_running_loop().call_later(self.shutdown_seconds, self.engine.cut)
         await super().shutdown(sockets)
+        timer.cancel()
 
 
 def make_server(engine: Engine, settings: Settings, shutdown_seconds: float = 10, verbose: bool = False) -> Server:
@@ -36,10 +40,10 @@ def make_server(engine: Engine, settings: Settings, shutdown_seconds: float = 10
         make_app(engine, settings),
         log_level="info" if verbose else "warning",
         lifespan="off",
-        timeout_graceful_shutdown=max(int(shutdown_seconds), 1),
+        timeout_graceful_shutdown=int(shutdown_seconds) + 5,  # for clients that do not take what is sent
     )
     server = Server(config)
-    server.engine = engine
+    server.engine, server.shutdown_seconds = engine, shutdown_seconds
     return server
 
 
@@ -93,14 +97,19 @@ def cache_bytes(text: str | None) -> int:
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket, so that nothing is loaded for a port that is taken.  Raises OptionError."""
+    if not 0 <= port < 65536:
+        raise OptionError(f"--port {port} is out of range: use 1 to 65535, or 0 for any")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise OptionError(f"{host} is no address of this machine: {error.strerror}") from error
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise OptionError(f"{host}:{port} cannot be listened on: {reason}; try another --port") from error
+    except OSError as error:
+        listener.close()
+        raise OptionError(f"{host}:{port} cannot be listened on: {error.strerror}; try another --port") from error
     return listener
 
 

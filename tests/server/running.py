@@ -26,9 +26,7 @@ BABBLE = {"temperature": 1.6, "max_tokens": 4000, "logit_bias": {str(token): -10
 
 
 def make_engine(load_pair=load, queue_size=32, cache_size=10, cache_bytes=2**30, **decoding):
-    return Engine(
-        load_pair, DECODING | decoding, queue_size=queue_size, cache_size=cache_size, cache_bytes=cache_bytes
-    )
+    return Engine(load_pair, DECODING | decoding, queue_size=queue_size, cache_size=cache_size, cache_bytes=cache_bytes)
 
 
 @contextmanager

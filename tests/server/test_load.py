@@ -32,7 +32,9 @@ class Client(threading.Thread):
     def run(self):
         with httpx.Client(base_url=self.site.url, timeout=300) as http:
             for _ in range(self.count):
-                kind = self.random.choice(["whole", "stream", "stream", "leave", "leave early", "malformed", "impatient"])
+                kind = self.random.choice(
+                    ["whole", "stream", "stream", "leave", "leave early", "malformed", "impatient"]
+                )
                 self.outcomes.append((kind, getattr(self, kind.replace(" ", "_"))(http)))
 
     def body(self, **changes):

@@ -19,7 +19,9 @@ VALUES = st.recursive(
 MESSAGES = st.fixed_dictionaries(
     {"role": st.sampled_from(["user", "system", "tool", "assistant"]) | VALUES},
     optional={
-        "content": st.text(max_size=8) | VALUES | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": VALUES})),
+        "content": st.text(max_size=8)
+        | VALUES
+        | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": VALUES})),
         "tool_calls": st.lists(st.fixed_dictionaries({"function": VALUES})) | VALUES,
         "name": VALUES,
     },
