@@ -46,7 +46,7 @@ def test_an_answer_that_nobody_waits_for_ends(site, counted, pair):
 
 def test_a_prompt_is_given_up_between_its_chunks(pair):
     """... and what of it was processed is kept."""
-    prompt = pair.tokenizer.encode("def add(a, b):\n    return a + b\n" * 120)
+    prompt = pair.tokenizer.encode("def add(a, b):\n    return a + b\n" * 70)
     with started(make_engine(method="ar", prefill_step_size=16)) as engine, serving(engine) as site:
         with pytest.raises(httpx.ReadTimeout):
             site.http.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}, timeout=0.2)
@@ -148,7 +148,7 @@ def test_stopping_ends_what_runs_and_refuses_what_waits():
 
 def test_streams_come_in_pieces(site):
     """The first words are there long before the last."""
-    chunks = site.openai.chat.completions.create(stream=True, **TALE | {"max_tokens": 200})
+    chunks = site.openai.chat.completions.create(stream=True, **TALE | {"max_tokens": 80})
     first = text_of([next(chunks), next(chunks)])
     assert first and site.engine._running is not None
     assert text_of(chunks)

@@ -63,25 +63,25 @@ def send(site, path, body):
     return check(site.http.post(path, content=content, headers=HEADERS))
 
 
-@settings(max_examples=60)
+@settings(max_examples=35)
 @given(OPTIONS, st.lists(MESSAGES, max_size=2) | VALUES)
 def test_chats_of_any_shape(site, options, messages):
     send(site, CHAT, options | {"messages": messages})
 
 
-@settings(max_examples=60)
+@settings(max_examples=35)
 @given(OPTIONS, st.text(max_size=8) | st.lists(st.integers(-1, 10**4), max_size=4) | VALUES)
 def test_completions_of_any_shape(site, options, prompt):
     send(site, TEXT, options | {"prompt": prompt})
 
 
-@settings(max_examples=60)
+@settings(max_examples=35)
 @given(OPTIONS)
 def test_good_questions_with_any_options(site, options):
     send(site, CHAT, options | {"messages": QUESTION})
 
 
-@settings(max_examples=60)
+@settings(max_examples=35)
 @given(VALUES | st.binary(max_size=40))
 def test_bodies_of_any_kind(site, body):
     assert send(site, CHAT, body).status_code == 400

@@ -103,20 +103,20 @@ def test_a_plain_text_passes(pair, text):
     assert "".join(p.text for p in parts) == text
 
 
-def test_the_server_hands_them_out():
+def test_the_server_hands_them_out(pair):
     """The embedded model neither thinks nor calls, so pieces of what it says stand for the markers."""
 
     def load_with_markers():
-        pair = load()
-        tokenizer = pair.tokenizer
+        loaded = load()
+        tokenizer = loaded.tokenizer
         tokenizer._think_start, tokenizer._think_end = "```python\n", '    """'
         tokenizer._think_start_tokens = tuple(tokenizer.encode("```python\n"))
         tokenizer._think_end_tokens = tuple(tokenizer.encode('    """'))
         tokenizer._tool_call_start, tokenizer._tool_call_end = '"""\n', "\n```"
         tokenizer._tool_parser = lambda text, tools: {"name": tools[0]["function"]["name"], "arguments": {"text": text}}
-        return pair
+        return loaded
 
-    text = generate(load(), QUESTION, 200, method="ar")
+    text = generate(pair, QUESTION, 200, method="ar")
     reasoning, _, rest = text.removeprefix("```python\n").partition('    """')
     content, _, rest = rest.partition('"""\n')
     called, _, after = rest.partition("\n```")

@@ -72,7 +72,7 @@ def test_the_last_answer_is_made_again_in_place():
     assert len(sessions) == 1
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(4, 60), min_size=1, max_size=6)), max_size=12))
 def test_any_traffic_within_the_bounds(traffic):
     """Requests begin like one of a few prompts and go on as they like; caches come and go."""
