@@ -30,7 +30,7 @@ def test_trees_know_nothing_of_mlx(file):
 @pytest.mark.parametrize("folder", ["benchmarking", "kernels", "drafter", "target", "decoding", "hub", "training"])
 def test_the_core_does_not_import_programs(folder):
     names = ("benchmark", "chat", "cli", "compare", "conversation", "convert", "doctor", "draw", "generate", "models")
-    names += ("train",)
+    names += ("server", "train")
     programs = {f"mlx_ddtree.{name}" for name in names}
     for file in (PACKAGE / folder).glob("*.py"):
         assert not programs & set(imports(file)), file.name

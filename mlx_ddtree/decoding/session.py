@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
-from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
+import mlx.core as mx
+from mlx.utils import tree_map
+from mlx_lm.models.cache import KVCache, QuantizedKVCache, can_trim_prompt_cache, trim_prompt_cache
 
 from mlx_ddtree.decoding.measure import plain_step
 from mlx_ddtree.decoding.options import Prompt, prompt_token_ids, split_cache
@@ -41,8 +44,10 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the caches."""
-        return sum(layer.nbytes for layer in self.cache)
+        """Memory of the caches, and of what is kept to take them back to the end of the prompt."""
+        _, marked = self._prompt_end or (0, [])
+        kept = sum(x.nbytes for standing in marked for x in standing if isinstance(x, mx.array))
+        return kept + sum(layer.nbytes for layer in self.cache)
 
     def stream(self, prompt: Prompt, max_tokens: int = 256, **options: Any) -> Iterator[GenerationResponse]:
         """`stream_generate` over the whole prompt, of which only what is new is processed."""
@@ -65,22 +70,43 @@ class Session:
         target_cache, _, length = split_cache(self.pair, self.cache, "ar")
         return 1 / plain_step(DecodeState(self.pair, target_cache, [], length, self.token_ids[-1]))
 
+    def reusable(self, ids: Sequence[int]) -> int:
+        """How many of `ids` would not be processed again: what `resume` returns."""
+        target_cache, _, _ = split_cache(self.pair, self.cache, "ar")
+        shared = self._shared(ids)
+        if shared == len(self.token_ids) or can_trim_prompt_cache(target_cache):
+            return shared
+        end = 0 if self._prompt_end is None else self._prompt_end[0]
+        return end if end <= shared else 0
+
+    def keeps_prompt(self, length: int) -> bool:
+        """Whether going back to `length` tokens takes back nothing but the last answer."""
+        end = len(self.token_ids) if self._prompt_end is None else self._prompt_end[0]
+        return length >= end
+
+    def fork(self, ids: Sequence[int]) -> Session:
+        """A session that stands where `resume(ids)` would take this one, which stays as it is."""
+        other = Session(self.pair)
+        other.cache, other._prompt_end = deepcopy(self.cache), self._prompt_end
+        other.resume(ids)
+        for layer in other.cache:
+            if isinstance(layer, KVCache | QuantizedKVCache) and layer.keys is not None:
+                beginning = tree_map(lambda x, stop=layer.offset: x[..., :stop, :], (layer.keys, layer.values))
+                layer.keys, layer.values = beginning  # copied when something is added, and not before
+        return other
+
     def resume(self, ids: Sequence[int]) -> int:
         """Set the caches back to the longest beginning that they share with `ids`, but for its last token;
         its length."""
         target_cache, drafter_cache, _ = split_cache(self.pair, self.cache, "ar")
-        length = len(self.token_ids)
-        pairs = zip(self.token_ids, ids[:-1], strict=False)
-        shared = next((i for i, (have, want) in enumerate(pairs) if have != want), min(length, len(ids) - 1))
+        length, shared = len(self.token_ids), self.reusable(ids)
         if shared < length:
             if can_trim_prompt_cache(target_cache):
                 trim_prompt_cache(target_cache, length - shared)
-            elif self._prompt_end is not None and self._prompt_end[0] <= shared:
-                shared, marked = self._prompt_end
-                self.pair.target.rewind(target_cache, marked)
+            elif shared and self._prompt_end is not None:
+                self.pair.target.rewind(target_cache, self._prompt_end[1])
             else:
                 self.reset()
-                shared = 0
             for layer in drafter_cache if shared else []:
                 layer.offset = min(layer.offset, shared)
             del self.token_ids[shared:]
@@ -88,3 +114,8 @@ class Session:
                 self._prompt_end = None
         self.reused = shared
         return shared
+
+    def _shared(self, ids: Sequence[int]) -> int:
+        pairs = zip(self.token_ids, ids[:-1], strict=False)
+        shorter = min(len(self.token_ids), len(ids) - 1)
+        return next((i for i, (have, want) in enumerate(pairs) if have != want), shorter)

@@ -121,3 +121,30 @@ def test_memory_is_counted_and_given_back():
     session.reset()
     assert session.nbytes == empty
     assert generate(session.pair, [5, 6, 7], 3)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_5", "qwen3_next", "gpt_oss", "gemma4, shared keys"])
+@pytest.mark.parametrize("where", ["everything", "its prompt"])
+def test_a_fork_and_its_origin_go_separate_ways(family, where):
+    pair = tiny_pair(family)
+    session, ids = Session(pair), list(range(5, 30))
+    said = answer(session, ids)
+    shared = [*ids, *said] if where == "everything" else [*ids[:-1]]
+    here, there = [*ids, *said, 40, 41], [*shared, 50, 51]
+    other = session.fork(there)
+    assert session.reusable(here) == len(ids) + len(said)
+    for turn in range(2):
+        assert answer(other, there) == fresh(pair, there)
+        assert other.reused >= len(shared)
+        assert answer(session, here) == fresh(pair, here)
+        here, there = [*session.token_ids, 9 + turn], [*other.token_ids, 20 + turn]
+
+
+@settings(max_examples=15)
+@given(TOKENS, TOKENS)
+def test_what_is_reusable_is_what_resume_keeps(first, second):
+    for family in ("qwen3", "gpt_oss"):
+        session = Session(tiny_pair(family))
+        answer(session, first, 4)
+        promised = session.reusable(second)
+        assert session.resume(second) == promised == len(session.token_ids)

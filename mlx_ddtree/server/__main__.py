@@ -1,0 +1,77 @@
+"""mlx_ddtree.server: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import mlx_ddtree
+from mlx_ddtree import cli
+from mlx_ddtree.errors import OptionError
+
+EXAMPLES = """\
+  mlx_ddtree.server
+  mlx_ddtree.server --model mlx-community/Qwen3-8B-4bit --port 8080 --prompt-cache-bytes 4GB
+  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+      -d '{"messages": [{"role": "user", "content": "Write a function that counts vowels."}]}'
+"""
+KEY_VARIABLE = "MLX_DDTREE_API_KEY"
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = cli.make_parser("Serve a model with OpenAI's API; drafts make it faster and change nothing.", EXAMPLES)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--api-key", help=f"clients must send it; better in ${KEY_VARIABLE}, where ps cannot see it")
+    parser.add_argument("--allowed-origins", type=_names, default=[], metavar="LIST", help="web pages' origins (CORS)")
+    parser.add_argument("--served-model-name", metavar="NAME", help="the model's name to clients (default: --model)")
+    parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="of an answer, unless a request says")
+    parser.add_argument("--chat-template-args", type=json.loads, default={}, metavar="JSON", help="template options")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--queue-size", type=int, default=32, help="requests that may wait (default: %(default)s)")
+    limits.add_argument("--request-timeout", type=float, metavar="SECONDS", help="waiting included (default: none)")
+    limits.add_argument("--shutdown-timeout", type=float, default=10, metavar="SECONDS", help="for running requests")
+    limits.add_argument("--prompt-cache-size", type=int, default=10, help="prompt caches kept (default: %(default)s)")
+    limits.add_argument("--prompt-cache-bytes", metavar="SIZE", help="of all of them: 500MB, 4GB (default: memory / 8)")
+    cli.add_model_options(parser)
+    cli.add_sampling_options(parser)
+    cli.add_decoding_options(parser)
+    parser.add_argument("--verbose", "-v", action="store_true", help="log requests, and how models are loaded")
+    parser.add_argument("--version", action="version", version=mlx_ddtree.__version__)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return cli.run(serve, make_arguments().parse_args(argv))
+
+
+def serve(args: argparse.Namespace) -> int:
+    try:
+        from mlx_ddtree.server import run  # noqa: PLC0415  (an extra)
+    except ModuleNotFoundError as error:
+        raise OptionError(f"the server needs {error.name}: pip install 'mlx-ddtree[server]'") from None
+    settings, engine = run.make_settings(args, os.environ.get(KEY_VARIABLE)), run.make_engine(args)
+    with run.listen(args.host, args.port) as listener:
+        run.end_quietly_on_sigterm()
+        print(f"loading {settings.model}", file=sys.stderr)
+        if not run.is_loopback(args.host) and not settings.api_key:
+            print(f"warning: anybody who reaches {args.host} can use this server; set ${KEY_VARIABLE}", file=sys.stderr)
+        try:
+            engine.start()
+            name = f"[{args.host}]" if ":" in args.host else args.host
+            print(f"{settings.model} at http://{name}:{listener.getsockname()[1]}/v1; Ctrl-C stops it", flush=True)
+            run.serve(listener, engine, settings, args.shutdown_timeout, args.verbose)
+        finally:
+            engine.stop()
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

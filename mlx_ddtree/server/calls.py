@@ -1,0 +1,93 @@
+"""A request between the event loop and the decoding thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from mlx_ddtree.server.engine import Engine, Event, Job, Piece, Progress
+from mlx_ddtree.server.errors import ApiError
+
+
+class HungUp(Exception):
+    """The client has gone."""
+
+
+class Call:
+    """One request's events, as they come.
+
+    seconds: after which it is given up, waiting included; None: never.
+    ended: told the outcome, once.
+    """
+
+    def __init__(self, engine: Engine, seconds: float | None, ended: Callable[[str], None]) -> None:
+        self._engine, self._ended, self.seconds = engine, ended, seconds
+        self._start = monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[Event | HungUp] = asyncio.Queue()
+        self._peeked: Event | None = None
+        self._job: Job | None = None
+        self._outcome: str | None = None
+
+    def submit(self, ids: list[int], options: Callable[[], dict[str, Any]], top: int | None) -> None:
+        """Raises ApiError if the queue takes no more."""
+        job = Job(ids, options, top, self._send)
+        self._engine.submit(job)
+        self._job = job
+
+    def hang_up(self) -> None:
+        """The client has gone: whoever waits for an event is told."""
+        self._events.put_nowait(HungUp())
+
+    def end(self, outcome: str) -> None:
+        """Whatever comes later is of no interest; the first outcome counts."""
+        if self._outcome is None:
+            self._outcome = outcome
+            if self._job is not None:
+                self._engine.give_up(self._job)
+            self._ended(outcome)
+
+    async def peek(self, patience: float) -> None:
+        """Wait for the first event, but not for ever.  Raises it if it is an error."""
+        with suppress(TimeoutError):
+            self._peeked = await self._next(patience)
+
+    async def events(self, patience: float | None = None) -> AsyncIterator[Progress | Piece | None]:
+        """All of them, up to the last piece; None after `patience` seconds without one.
+        Raises ApiError (a refusal, or 504 when its time is over) and HungUp."""
+        while True:
+            event: Event | None
+            if self._peeked is not None:
+                event, self._peeked = self._peeked, None
+            else:
+                try:
+                    event = await self._next(patience)
+                except TimeoutError:
+                    event = None
+            assert not isinstance(event, ApiError)
+            yield event
+            if isinstance(event, Piece) and event.totals is not None:
+                return
+
+    async def _next(self, patience: float | None) -> Event:
+        """Raises TimeoutError when patience ends, and the events that are errors."""
+        left = None if self.seconds is None else max(self._start + self.seconds - monotonic(), 0)
+        bounds = [seconds for seconds in (patience, left) if seconds is not None]
+        try:
+            event = await asyncio.wait_for(self._events.get(), min(bounds) if bounds else None)
+        except TimeoutError:
+            if left is not None and (patience is None or left <= patience):
+                message = f"the answer was not complete after {self.seconds:g} s"
+                raise ApiError(504, message, code="timeout") from None
+            raise
+        if isinstance(event, ApiError | HungUp):
+            raise event
+        return event
+
+    def _send(self, event: Event) -> None:
+        """From the decoding thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            self._loop.call_soon_threadsafe(self._events.put_nowait, event)

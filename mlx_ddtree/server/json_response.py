@@ -1,0 +1,26 @@
+"""JSON on the wire: ASCII, because a text may hold half of a surrogate pair, which UTF-8 cannot."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from mlx_ddtree.server.errors import ApiError
+
+
+class AsciiJson(JSONResponse):
+    """A JSON response."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
+
+
+def error_response(error: ApiError) -> AsciiJson:
+    return AsciiJson(error.body(), error.status, headers=error.headers)
+
+
+def server_sent(data: dict[str, Any]) -> str:
+    """A server-sent event."""
+    return f"data: {json.dumps(data, allow_nan=False)}\n\n"

@@ -1,0 +1,107 @@
+"""From a request to token ids.  Nothing here touches MLX, so it runs beside the decoding thread."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_lm.server import convert_chat, process_message_content
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_ddtree.decoding.options import prompt_token_ids
+from mlx_ddtree.errors import PromptError
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.requests import ChatRequest, TextRequest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt.
+
+    state: what the answer begins as: 'normal', 'reasoning', or a state of the tokenizer's response format.
+    tools: as the client gave them.
+    """
+
+    ids: list[int]
+    state: str = "normal"
+    tools: list[Any] | None = None
+
+
+def prepare(
+    pair: Pair, request: ChatRequest | TextRequest, body: dict[str, Any], template: Mapping[str, Any]
+) -> Prepared:
+    """template: options of the chat template that the server was started with.  Raises ApiError 400."""
+    if isinstance(request, TextRequest):
+        return Prepared(text_ids(pair, request))
+    tools = None if request.tool_choice == "none" else body.get("tools") or None
+    if tools and not pair.tokenizer.has_tool_calling:
+        raise ApiError(400, "tools: mlx-lm knows no tool calls of this model", param="tools")
+    ids = chat_ids(pair, request, body["messages"], tools, template)
+    return Prepared(fitting(pair, ids, "messages"), initial_state(pair.tokenizer, ids), tools)
+
+
+def text_ids(pair: Pair, request: TextRequest) -> list[int]:
+    prompt: Any = request.prompt
+    if prompt and isinstance(prompt[0], str) and not isinstance(prompt, str):
+        prompt = prompt[0]
+    if not prompt:
+        raise ApiError(400, "prompt: it is empty", param="prompt")
+    try:
+        ids = prompt_token_ids(pair, prompt)
+    except PromptError as error:
+        raise ApiError(400, f"prompt: {error}", param="prompt") from None
+    return fitting(pair, ids, "prompt")
+
+
+def chat_ids(
+    pair: Pair,
+    request: ChatRequest,
+    messages: list[dict[str, Any]],
+    tools: list[Any] | None,
+    template: Mapping[str, Any],
+) -> list[int]:
+    """mlx-lm's way to a prompt.  What a template does not like about the messages is the client's to mend."""
+    tokenizer = pair.tokenizer
+    options = {**template, **(request.chat_template_kwargs or {})}
+    if request.reasoning_effort is not None:
+        options["reasoning_effort"] = request.reasoning_effort
+    reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) | _RESERVED
+    if wrong := sorted(reserved & set(options)):
+        message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
+        raise ApiError(400, message, param="chat_template_kwargs")
+    try:
+        process_message_content(messages)
+        if not tokenizer.has_chat_template:
+            return list(tokenizer.encode(convert_chat(messages)))
+        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tools=tools, **options))
+    except Exception as error:  # templates are programs that raise what they like
+        raise ApiError(400, f"messages: the chat template cannot use them: {error}", param="messages") from error
+
+
+_RESERVED = {
+    *("tokenize", "add_generation_prompt", "continue_final_message", "tools", "documents", "chat_template"),
+    *("return_dict", "return_tensors", "padding", "truncation", "max_length", "tokenizer_kwargs"),
+    *("return_assistant_tokens_mask", "conversation", "messages"),
+}
+
+
+def fitting(pair: Pair, ids: list[int], param: str) -> list[int]:
+    """The same ids, if there are any and one more fits into the context."""
+    if not ids:
+        raise ApiError(400, f"{param}: the prompt is empty", param=param)
+    limit = pair.target.max_context
+    if limit is not None and len(ids) >= limit:
+        message = f"{param}: the prompt has {len(ids)} tokens, but this model's context ends at {limit}"
+        raise ApiError(400, message, param=param, code="context_length_exceeded")
+    return ids
+
+
+def initial_state(tokenizer: TokenizerWrapper, ids: list[int]) -> str:
+    """Templates may end in the middle of the model's reasoning."""
+    state = "normal"
+    if tokenizer.has_thinking and tokenizer.rfind_think_start(ids) > tokenizer.rfind_think_end(ids):
+        state = "reasoning"
+    return tokenizer.response_initial_state or state

@@ -1,0 +1,168 @@
+"""OpenAI's response objects, whole and in chunks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from time import time
+from typing import Any
+from uuid import uuid4
+
+from mlx_ddtree import __version__
+from mlx_ddtree.server.engine import Piece, Totals
+from mlx_ddtree.server.logprobs import TokenLogprob, chat_format, text_format
+from mlx_ddtree.server.reading import AnswerReader, Part
+
+VENDOR = "mlx_ddtree"
+"""The field of what OpenAI's format has no place for."""
+
+
+class Reply:
+    """What a request's chunks and its whole response have in common."""
+
+    prefix, kind, chunk_kind = "", "", ""
+
+    def __init__(self, model: str, with_logprobs: bool, with_usage: bool) -> None:
+        self.head = {
+            "id": f"{self.prefix}-{uuid4().hex}",
+            "created": int(time()),
+            "model": model,
+            "system_fingerprint": f"mlx_ddtree-{__version__}",
+        }
+        self.with_logprobs, self.with_usage = with_logprobs, with_usage
+        self.totals: Totals | None = None
+
+    def chunk(self, **choice: Any) -> dict[str, Any]:
+        choice = {"index": 0, "finish_reason": None, "logprobs": None, **choice}
+        usage = {"usage": None} if self.with_usage else {}
+        return {**self.head, "object": self.chunk_kind, "choices": [choice], **usage}
+
+    def last_chunks(self, **choice: Any) -> list[dict[str, Any]]:
+        """The one with the reason and the figures; then, if asked for, the usage."""
+        assert self.totals is not None
+        chunks = [self.chunk(**choice) | {VENDOR: figures(self.totals)}]
+        if self.with_usage:
+            chunks.append({**self.head, "object": self.chunk_kind, "choices": [], "usage": usage(self.totals)})
+        return chunks
+
+    def whole(self) -> dict[str, Any]:
+        """The response to a request that does not stream."""
+        assert self.totals is not None
+        choice = {"index": 0, **self.choice()}
+        return {
+            **self.head,
+            "object": self.kind,
+            "choices": [choice],
+            "usage": usage(self.totals),
+            VENDOR: figures(self.totals),
+        }
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Chunks before the first piece."""
+        return []
+
+    def add(self, piece: Piece) -> list[dict[str, Any]]:
+        """Take note of a piece; the chunks that it makes."""
+        raise NotImplementedError
+
+    def choice(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ChatReply(Reply):
+    """A chat's answer."""
+
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, model: str, with_logprobs: bool, with_usage: bool, reader: AnswerReader) -> None:
+        super().__init__(model, with_logprobs, with_usage)
+        self._reader = reader
+        self._parts: list[Part] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._sent = 0  # log-probabilities that are in chunks
+
+    def opening(self) -> list[dict[str, Any]]:
+        return [self.chunk(delta={"role": "assistant", "content": ""})]
+
+    def add(self, piece: Piece) -> list[dict[str, Any]]:
+        self.totals = piece.totals
+        parts = self._reader.feed(piece.text, last=piece.totals is not None)
+        self._parts += parts
+        self._logprobs += piece.logprobs
+        chunks = [self.chunk(delta=_delta(part), logprobs=self._new_logprobs()) for part in parts]
+        if self.totals is None:
+            return chunks
+        last = {"delta": {}, "logprobs": self._new_logprobs(), "finish_reason": self.finish_reason}
+        return chunks + self.last_chunks(**last)
+
+    @property
+    def finish_reason(self) -> str:
+        assert self.totals is not None
+        reason = self.totals.finish_reason
+        return "tool_calls" if reason == "stop" and self._reader.calls else reason
+
+    def choice(self) -> dict[str, Any]:
+        content = "".join(part.text for part in self._parts if part.kind == "content")
+        reasoning = "".join(part.text for part in self._parts if part.kind == "reasoning")
+        calls = [part.call for part in self._parts if part.call is not None]
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
+        if reasoning:
+            message |= _reasoning(reasoning)
+        if calls:
+            message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
+        logprobs = chat_format(self._logprobs) if self.with_logprobs else None
+        return {"message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
+
+    def _new_logprobs(self) -> dict[str, Any] | None:
+        new, self._sent = self._logprobs[self._sent :], len(self._logprobs)
+        return chat_format(new) if new else None
+
+
+class TextReply(Reply):
+    """A completion."""
+
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
+
+    def __init__(self, model: str, with_logprobs: bool, with_usage: bool) -> None:
+        super().__init__(model, with_logprobs, with_usage)
+        self._text = ""
+        self._logprobs: list[TokenLogprob] = []
+
+    def add(self, piece: Piece) -> list[dict[str, Any]]:
+        self.totals = piece.totals
+        offset = sum(len(token.text) for token in self._logprobs)
+        logprobs = text_format(piece.logprobs, offset) if piece.logprobs else None
+        self._text += piece.text
+        self._logprobs += piece.logprobs
+        if self.totals is not None:
+            return self.last_chunks(text=piece.text, logprobs=logprobs, finish_reason=self.totals.finish_reason)
+        return [self.chunk(text=piece.text, logprobs=logprobs)] if piece.text or logprobs else []
+
+    def choice(self) -> dict[str, Any]:
+        assert self.totals is not None
+        logprobs = text_format(self._logprobs, 0) if self.with_logprobs else None
+        return {"text": self._text, "logprobs": logprobs, "finish_reason": self.totals.finish_reason}
+
+
+def _delta(part: Part) -> dict[str, Any]:
+    if part.call is not None:
+        return {"tool_calls": [part.call]}
+    return {"content": part.text} if part.kind == "content" else _reasoning(part.text)
+
+
+def _reasoning(text: str) -> dict[str, Any]:
+    """mlx-lm's name, and the one that most clients read."""
+    return {"reasoning": text, "reasoning_content": text}
+
+
+def usage(totals: Totals) -> dict[str, Any]:
+    return {
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.generated_tokens,
+        "total_tokens": totals.prompt_tokens + totals.generated_tokens,
+        "prompt_tokens_details": {"cached_tokens": totals.cached_tokens},
+    }
+
+
+def figures(totals: Totals) -> dict[str, Any]:
+    names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds")
+    return {name: value for name, value in asdict(totals).items() if name in names}

@@ -1,0 +1,118 @@
+"""From options to a running server, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+
+import uvicorn
+from mlx_lm.utils import _parse_size
+
+from mlx_ddtree import cli
+from mlx_ddtree.decoding.sampling import make_sampler
+from mlx_ddtree.errors import OptionError
+from mlx_ddtree.server.access import is_loopback
+from mlx_ddtree.server.app import Settings, make_app
+from mlx_ddtree.server.engine import Engine
+from mlx_ddtree.server.requests import Defaults
+
+__all__ = ["end_quietly_on_sigterm", "is_loopback", "listen", "make_engine", "make_settings", "serve"]
+
+
+class Server(uvicorn.Server):
+    """On SIGINT or SIGTERM nothing new is begun, and what runs may finish within `shutdown_seconds`."""
+
+    engine: Engine
+    shutdown_seconds: float
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.engine.drain()
+        timer = asyncio.get_running_loop().call_later(self.shutdown_seconds, self.engine.cut)
+        await super().shutdown(sockets)
+        timer.cancel()
+
+
+def make_server(engine: Engine, settings: Settings, shutdown_seconds: float = 10, verbose: bool = False) -> Server:
+    config = uvicorn.Config(
+        make_app(engine, settings),
+        log_level="info" if verbose else "warning",
+        lifespan="off",
+        timeout_graceful_shutdown=int(shutdown_seconds) + 5,  # for clients that do not take what is sent
+    )
+    server = Server(config)
+    server.engine, server.shutdown_seconds = engine, shutdown_seconds
+    return server
+
+
+def serve(
+    listener: socket.socket, engine: Engine, settings: Settings, shutdown_seconds: float = 10, verbose: bool = False
+) -> None:
+    """Until a signal."""
+    make_server(engine, settings, shutdown_seconds, verbose).run(sockets=[listener])
+
+
+def make_settings(args: argparse.Namespace, key: str | None) -> Settings:
+    """key: unless --api-key says another.  Raises OptionError."""
+    make_sampler(args.temp, args.top_p, args.min_p, top_k=args.top_k)  # a wrong option is refused before loading
+    if not isinstance(args.chat_template_args, dict):
+        raise OptionError("--chat-template-args must be a JSON object")
+    names = Defaults.__dataclass_fields__
+    return Settings(
+        model=args.served_model_name or args.model or "mlx_ddtree-demo",
+        host=args.host,
+        api_key=args.api_key or key or None,
+        origins=args.allowed_origins,
+        defaults=Defaults(**{name: value for name, value in vars(args).items() if name in names}),
+        template=args.chat_template_args,
+        request_seconds=args.request_timeout,
+    )
+
+
+def make_engine(args: argparse.Namespace) -> Engine:
+    """Not started.  Raises OptionError."""
+    if args.queue_size < 0 or args.prompt_cache_size < 0:
+        raise OptionError("--queue-size and --prompt-cache-size must be at least 0")
+    names = ("method", "tree_budget", "block_size", "parity", "prefill_step_size")
+    return Engine(
+        lambda: cli.load_pair(args),
+        {name: getattr(args, name) for name in names},
+        queue_size=args.queue_size,
+        cache_size=args.prompt_cache_size,
+        cache_bytes=cache_bytes(args.prompt_cache_bytes),
+    )
+
+
+def cache_bytes(text: str | None) -> int:
+    """'500MB' -> bytes; by default an eighth of the machine's memory."""
+    if text is None:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
+    try:
+        return int(_parse_size(text))
+    except (ArithmeticError, KeyError, ValueError):
+        raise OptionError(f"--prompt-cache-bytes {text!r} is not a size like 500MB or 4GB") from None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket, so that nothing is loaded for a port that is taken.  Raises OptionError."""
+    if not 0 <= port < 65536:
+        raise OptionError(f"--port {port} is out of range: use 1 to 65535, or 0 for any")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise OptionError(f"{host} is no address of this machine: {error.strerror}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise OptionError(f"{host}:{port} cannot be listened on: {error.strerror}; try another --port") from error
+    return listener
+
+
+def end_quietly_on_sigterm() -> None:
+    """uvicorn raises the signal again after a graceful end, which is then nothing to die of."""
+    signal.signal(signal.SIGTERM, lambda number, frame: None)

@@ -1,0 +1,71 @@
+"""Sessions kept between requests, so that what a prompt shares with an earlier one is not processed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+
+from mlx_ddtree.decoding.session import Session
+from mlx_ddtree.pair import Pair
+
+
+class Sessions:
+    """At most `most` of them, of `max_bytes` in all; the longest unused goes first.
+
+    A request that shares only a beginning with the best session gets a copy of that beginning, so that it
+    does not cost another conversation its cache.
+    """
+
+    def __init__(self, pair: Pair, most: int, max_bytes: int) -> None:
+        self.pair, self.most, self.max_bytes = pair, most, max_bytes
+        self._kept: list[Session] = []  # the last one was used last
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(session.nbytes for session in self._kept)
+
+    def take(self, ids: Sequence[int]) -> Session:
+        """The session that a request for `ids` is to use; it is kept until it is the oldest."""
+        best = max(self._kept, key=lambda session: session.reusable(ids), default=None)
+        kept = 0 if best is None else best.reusable(ids)
+        if best is None or kept == 0:
+            session = Session(self.pair)
+        elif best.keeps_prompt(kept) or not self._fits_twice(best, kept):
+            session = best
+            self._kept.remove(best)
+        else:
+            session = best.fork(ids)
+        self._kept.append(session)
+        while len(self._kept) > max(self.most, 1):
+            self._kept.pop(0)
+        return session
+
+    def make_room(self) -> None:
+        """While the last one grows: others go, oldest first, as far as the bound asks."""
+        if len(self._kept) > 1 and self.nbytes > self.max_bytes:
+            while len(self._kept) > 1 and self.nbytes > self.max_bytes:
+                self._kept.pop(0)
+            mx.clear_cache()
+
+    def trim(self) -> None:
+        """After an answer: the bound holds, whatever that costs."""
+        self.make_room()
+        if self.most == 0 or self.nbytes > self.max_bytes:
+            self.drop_all()
+
+    def drop(self, session: Session) -> None:
+        if session in self._kept:
+            self._kept.remove(session)
+
+    def drop_all(self) -> None:
+        self._kept.clear()
+        mx.clear_cache()
+
+    def _fits_twice(self, session: Session, kept: int) -> bool:
+        """Whether a copy of its first `kept` tokens leaves room for the session itself."""
+        beginning = session.nbytes * kept // max(len(session.token_ids), 1)
+        return self.most > 1 and session.nbytes + beginning <= self.max_bytes
