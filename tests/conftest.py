@@ -1,8 +1,15 @@
 """Shared by all tests: mlx_ddtree first, so that MLX finds the fast BLAS; hypothesis without deadlines; a
 cache folder of the tests' own."""
 
+import os
+import signal
+
 import pytest
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; BLAS threads would only get in their way
+    os.environ.setdefault("MKL_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 
 import mlx_ddtree  # noqa: F401  (before anything imports mlx.core)
 from mlx_ddtree.decoding import measure
