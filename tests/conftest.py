@@ -24,5 +24,6 @@ def cache_of_profiles(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(measure, "REPEATS", 1)
         patch.setattr(measure, "PATIENCE", 0.0)
+        patch.setattr(measure, "ROWS", (1, 2, 4, 8, 16, 32))
         patch.setenv("MLX_DDTREE_CACHE", str(tmp_path_factory.mktemp("profiles")))
         yield

@@ -102,17 +102,14 @@ def add_chain(first: Row, token_ids: Sequence[int], scores: Sequence[float], off
     off_spine: per depth, the children of a chain token that the drafter did not propose; by depth
         from 1, may be shorter than the chain.
     """
-    if not len(token_ids):
-        return first
     bases: list[Row] = [first]
-    for depth, token in enumerate(token_ids[:-1], 1):
+    for depth, token in enumerate(token_ids, 1):
         base = bases[-1]
         known = base.after[base.token_ids.index(token)] if token in base.token_ids else None
         bases.append(known or (off_spine[depth] if depth < len(off_spine) else END))
-    row: Row | None = None
+    row = bases.pop()  # below the chain all stays as it is
     for base, token, score in zip(bases[::-1], token_ids[::-1], scores[::-1], strict=True):
         row = _with_child(base, token, score, row)
-    assert row is not None
     return row
 
 
@@ -134,7 +131,7 @@ def off_spine_rows(first: Row) -> list[Row]:
     return rows
 
 
-def _with_child(base: Row, token: int, score: float, after: Row | None) -> Row:
+def _with_child(base: Row, token: int, score: float, after: Row) -> Row:
     """`base` with `token` at its place, its score raised to `score`, and the others lowered to fit."""
     children = list(zip(base.token_ids, base.scores, base.after, strict=True))
     old = next((s for t, s, _ in children if t == token), -math.inf)

@@ -4,7 +4,7 @@ import math
 from itertools import product
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_ddtree.tree.build import grow_tree
@@ -87,6 +87,7 @@ def test_rows_with_a_chain_still_hold_their_promises(candidates, chain):
 
 
 @given(promises(), CHAINS)
+@example((np.array([[0, 1], [0, 1]]), *np.log(np.full((2, 2, 2), 1 / 3))), [(0, math.log(0.005))])
 def test_the_chain_is_a_path_with_its_own_scores(candidates, chain):
     """Also where the drafter lacks the token or the block has ended; a larger score of the drafter stays."""
     old = block_rows(*candidates)
