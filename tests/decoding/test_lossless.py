@@ -114,15 +114,13 @@ def fits(counts: np.ndarray, probabilities: np.ndarray) -> bool:
     return statistic < freedom + 4 * np.sqrt(2 * freedom)
 
 
+MANY = [(method, *options) for method in ("dflash", "ddtree") for options in (("ours", 12000), ("mlx-lm's", 6000))]
+
+
 @pytest.mark.parametrize(
-    ("sampler", "runs"),
-    [
-        ("ours", 1500),
-        pytest.param("ours", 12000, marks=pytest.mark.slow),
-        pytest.param("mlx-lm's", 6000, marks=pytest.mark.slow),
-    ],
+    ("method", "sampler", "runs"),
+    [("ddtree", "ours", 1500), *(pytest.param(*options, marks=pytest.mark.slow) for options in MANY)],
 )
-@pytest.mark.parametrize("method", ["dflash", "ddtree"])
 def test_distribution_at_temperature_one(method, sampler, runs):
     """Over many seeds, the joint distribution of the first three tokens is the target's."""
     pair = without_end(small_pair(vocab=VOCAB))
