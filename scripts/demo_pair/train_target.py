@@ -125,7 +125,7 @@ class Model(nn.Module):
 
 
 class Corpus:
-    """Random windows of `seq` tokens, each from one of the streams, chosen by weight."""
+    """Random windows of `seq` tokens, or whole rows, each from one of the streams, chosen by weight."""
 
     def __init__(self, folder: Path, mix: dict[str, float], seq: int, seed: int) -> None:
         self.seq, self.rng = seq, np.random.default_rng(seed)
@@ -136,6 +136,9 @@ class Corpus:
         rows = []
         for _ in range(count):
             stream = self.data[name or self.rng.choice(self.names, p=self.weights), part]
+            if stream.ndim == 2:  # rows that are to stay whole
+                rows.append(stream[self.rng.integers(len(stream)), : self.seq + 1].astype(np.int64))
+                continue
             start = self.rng.integers(0, len(stream) - self.seq - 1)
             rows.append(stream[start : start + self.seq + 1].astype(np.int64))
         return torch.from_numpy(np.stack(rows))
