@@ -73,15 +73,39 @@ def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
     drafter.config = replace(config, embed_scale=scale, logit_softcap=cap)
 
 
+@dataclass(frozen=True)
+class Held:
+    """What caches hold of the tokens that they stand for; normally all of them, one row each.
+
+    A prompt may have been compressed (longcontext/): then rows and positions differ from there on.
+
+    gap, drafter_gap: the position of the next token minus the rows, in the target's and in the drafter's caches.
+    source: so many first tokens went through a compression; all later ones have their row.
+    rows, drafter_rows: the rows that hold those.
+    head: so many first tokens are all there, a row each: caches that can be trimmed can go back to them.
+    """
+
+    gap: int = 0
+    drafter_gap: int = 0
+    source: int = 0
+    rows: int = 0
+    drafter_rows: int = 0
+    head: int = 0
+
+
+WHOLE = Held()
+
+
 class PromptCache(list[Any]):
     """The target's layers, then the drafter's, in one list as mlx-lm has it.
 
-    token_ids: what they hold.
+    token_ids: what they stand for; held: what of it they hold.
     """
 
     def __init__(self, layers: Iterable[Any]) -> None:
         super().__init__(layers)
         self.token_ids: list[int] = []
+        self.held = WHOLE
 
 
 def make_prompt_cache(pair: Pair) -> PromptCache:
