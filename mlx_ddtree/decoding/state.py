@@ -45,6 +45,11 @@ class DecodeState:
         """Of the token that comes next into the target's cache."""
         return self.length + self.held.gap
 
+    @property
+    def source(self) -> int:
+        """Tokens that the target's cache stands for."""
+        return self.held.source + self.length - self.held.rows
+
     def take_features(self) -> mx.array:
         """The features (1, m, taps * D), m >= 0, that the drafter's cache is about to receive."""
         pieces, self.features = self.features, []
