@@ -1,0 +1,248 @@
+"""How important each token of a prompt is, seen from the prompt's end (PFlash; approximate).
+
+A model reads the prompt once; what counts is how much attention its last rows pay to every token: softmax of q . k
+over the tokens up to the row, the maximum over layers and heads, then the mean over rows.  Queries and keys are taken
+before RoPE, so that distance does not fade a token.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models import base
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+from numpy.typing import NDArray
+
+from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
+from mlx_ddtree.longcontext.block_sparse import BlockSparseAttention
+from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.target.rope import TreeRope
+
+Progress = Callable[[int, int], None]
+SELF_SHARE = 0.4
+"""The share of a target's layers that scores its own prompts."""
+_NAME = "scaled_dot_product_attention"
+
+
+class Scorer(Protocol):
+    """What gives every token of a prompt its importance."""
+
+    def __call__(
+        self, token_ids: Sequence[int], progress: Progress | None = None, *, tail_end: int | None = None
+    ) -> NDArray[np.float32]:
+        """(S,) token ids of the target -> (S,) importance, larger is more important.
+
+        progress: called with (tokens processed, tokens in all).
+        tail_end: where the text ends that asks (before a template's closing tokens); default: the prompt's end.
+        """
+
+
+class TailAttentionScorer:
+    """A model's attention from the prompt's last tokens to all of it.
+
+    model: an mlx-lm model, all of whose layers score, or a target, whose first ones do (SELF_SHARE).  Only layers of
+    full attention score; layers with windows, gated delta layers and layers without RoPE are run and skipped.  Models
+    with latent attention (MLA) are refused: what they attend with before RoPE is not to be seen from outside.
+    layers: how many of its first layers run.
+    rows: queries at the end.
+    step: prompt tokens at a time.
+    sparse_from: prompts of so many tokens are read with `sparse` attention, shorter ones with dense.
+
+    The model itself stays as it is: its layers run as shallow copies that share all weights.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | TreeTarget,
+        *,
+        layers: int | None = None,
+        rows: int = 8,
+        before_rope: bool = True,
+        step: int = 2048,
+        sparse: BlockSparseAttention | None = None,
+        sparse_from: int = 32_768,
+    ) -> None:
+        if rows < 1 or step < 1:
+            raise OptionError(f"rows {rows} and step {step} must be at least 1")
+        self.sparse, self.sparse_from = sparse or BlockSparseAttention(), sparse_from
+        if step % self.sparse.block:
+            raise OptionError(f"step {step} must be a multiple of the attention's block of {self.sparse.block}")
+        self.rows, self.before_rope, self.step = rows, before_rope, step
+        owner = model.model if isinstance(model, TreeTarget) else model
+        text: Any = owner.language_model if "language_model" in owner else owner
+        total = len(text.model.layers)
+        if layers is None:
+            layers = math.ceil(total * SELF_SHARE) if isinstance(model, TreeTarget) else total
+        if not 1 <= layers <= total:
+            raise OptionError(f"a scorer of {layers} layers cannot be made of a model of {total}")
+        self._make_cache = lambda: make_prompt_cache(owner)
+        self.scoring = _scoring_layers(text, self._make_cache(), layers)
+        self._watched = {i: _Watched(self, last=i == self.scoring[-1]) for i in self.scoring}
+        self._inner = copy.copy(text.model)
+        own = text.model.layers[: self.scoring[-1] + 1]
+        self._inner.layers = [_twin(layer, self._watched.get(i)) for i, layer in enumerate(own)]
+        self._length = 0
+
+    @property
+    def layers(self) -> int:
+        """The model's layers that run; of the last one only queries and keys are computed."""
+        return self.scoring[-1] + 1
+
+    def __call__(
+        self, token_ids: Sequence[int], progress: Progress | None = None, *, tail_end: int | None = None
+    ) -> NDArray[np.float32]:
+        end = len(token_ids) if tail_end is None else tail_end
+        if not 0 < end <= len(token_ids):
+            raise PromptError(f"the asking text ends at token {end} of {len(token_ids)}; it must end in the prompt")
+        report = progress or (lambda done, total: None)
+        cache = self._make_cache()
+        self._length, self.sparse.kept, self.sparse.causal = end, 0, 0
+        try:
+            report(0, end)
+            for start in range(0, end, self.step):
+                chunk = token_ids[start : min(start + self.step, end)]
+                self._inner(mx.array(list(chunk))[None], cache=cache)  # its output is never computed
+                mx.eval(
+                    [watched.state for watched in self._watched.values()], [c.state for c in cache if not c.empty()]
+                )
+                report(start + len(chunk), end)
+                mx.clear_cache()
+            seen = mx.zeros((min(self.rows, end), end))
+            for watched in self._watched.values():
+                seen = mx.maximum(seen, tail_attention(*watched.tail(), watched.scale))
+                mx.eval(seen)
+            return np.pad(np.array(seen.mean(axis=0)), (0, len(token_ids) - end))
+        finally:
+            for watched in self._watched.values():
+                watched.forget()
+
+
+def tail_attention(queries: mx.array, keys: mx.array, scale: float) -> mx.array:
+    """queries (1, Hq, T, D) of the last T of P positions, keys (1, H, P, D) -> (T, P) fp32: the largest causal
+    attention probability over all heads."""
+    heads, rows, places = keys.shape[1], queries.shape[2], keys.shape[2]
+    grouped = queries.astype(mx.float32).reshape(heads, -1, rows, queries.shape[-1]) * scale
+    seen = mx.arange(places)[None] <= mx.arange(places - rows, places)[:, None]
+    best = mx.zeros((rows, places))
+    for head in range(heads):  # one at a time: rows x places x all heads would be the largest array of a scoring
+        logits = grouped[head] @ keys[0, head].astype(mx.float32).T
+        best = mx.maximum(best, mx.softmax(mx.where(seen, logits, -mx.inf), axis=-1).max(axis=0))
+    return best
+
+
+class _Watched:
+    """What one layer's attention leaves: keys of all tokens, queries of the last rows."""
+
+    def __init__(self, scorer: TailAttentionScorer, last: bool) -> None:
+        self._scorer, self._last = scorer, last
+        self.turned: list[tuple[mx.array, mx.array]] = []
+        self.forget()
+
+    def forget(self) -> None:
+        self.turned.clear()
+        self._keys: list[mx.array] = []
+        self._queries: mx.array | None = None
+        self.scale = 1.0
+
+    @property
+    def state(self) -> list[mx.array]:
+        return [*self._keys[-1:], *([] if self._queries is None else [self._queries])]
+
+    def tail(self) -> tuple[mx.array, mx.array]:
+        """Queries (1, Hq, T, D) and keys (1, H, P, D)."""
+        assert self._queries is not None
+        return self._queries, mx.concatenate(self._keys, axis=2)
+
+    def attention(
+        self, queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: Any = None
+    ) -> mx.array:
+        """Stands for mlx_lm's function in this layer."""
+        scorer, count = self._scorer, queries.shape[2]
+        # The rotary embedding was called for queries and keys, in this order or the other.
+        (raw,) = (x for x, y in self.turned if y is queries)
+        (raw_keys,) = (x for x, y in self.turned if y is not queries)
+        self.turned.clear()
+        if scorer.before_rope:
+            self._keys.append(raw_keys)
+        else:
+            raw, self._keys = queries, [*self._keys, keys[..., -count:, :]]
+        rows = raw if self._queries is None else mx.concatenate([self._queries, raw[..., -scorer.rows :, :]], axis=2)
+        self._queries, self.scale = rows[..., -scorer.rows :, :], scale
+        if self._last:
+            return mx.zeros((*queries.shape[:3], values.shape[-1]), queries.dtype)  # nobody reads it
+        if scorer._length >= scorer.sparse_from and isinstance(mask, str) and sinks is None:
+            return scorer.sparse(queries, keys, values, scale, scorer._length)
+        return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
+class _WatchedRope(nn.Module):
+    """Stands for a copied attention module's rotary embedding and shows what went in."""
+
+    def __init__(self, rope: nn.Module, watched: _Watched) -> None:
+        super().__init__()
+        self.rope, self._watched = rope.rope if isinstance(rope, TreeRope) else rope, watched
+
+    def __call__(self, x: mx.array, offset: Any = 0) -> mx.array:
+        turned = self.rope(x, offset=offset)
+        self._watched.turned.append((x, turned))
+        return turned
+
+
+def _scoring_layers(text: Any, cache: Sequence[Any], layers: int) -> list[int]:
+    """Those of the first `layers` that attend to everything; raises UnsupportedModelError if there are none."""
+    found = []
+    for i, layer in enumerate(text.model.layers):
+        name = _attention_name(layer)
+        if name is not None and hasattr(layer[name], "kv_lora_rank"):
+            raise UnsupportedModelError(
+                f"model type {text.args.model_type!r} has latent attention (MLA), which cannot score a prompt; give "
+                "another model as the scorer, or the scorer 'lexical'"
+            )
+        if name is not None and i < len(cache) and type(cache[i]) is KVCache:
+            found.append(i)
+    if not found or found[0] >= layers:
+        where = f"; the first is number {found[0] + 1}" if found else ""
+        raise UnsupportedModelError(
+            f"none of the first {layers} layers of model type {text.args.model_type!r} is full attention with RoPE"
+            f"{where}; use more layers, another model as the scorer, or the scorer 'lexical'"
+        )
+    return [i for i in found if i < layers]
+
+
+def _attention_name(layer: Any) -> str | None:
+    """Under which name a layer has an attention module whose queries and keys can be seen."""
+    for name, child in layer.items():
+        call = type(child).__call__ if isinstance(child, nn.Module) and "rope" in child else None
+        if isinstance(call, types.FunctionType) and _NAME in call.__code__.co_names:
+            return str(name)
+    return None
+
+
+def _twin(layer: Any, watched: _Watched | None) -> Any:
+    """A copy of a layer with the same weights, without taps, whose attention is watched."""
+    twin = copy.copy(layer)
+    twin.__class__ = getattr(type(layer), "untapped", type(layer))
+    name = _attention_name(layer)
+    if watched is not None and name is not None:
+        attention = copy.copy(layer[name])
+        attention.rope = _WatchedRope(attention.rope, watched)
+        attention.__class__ = _rebound(type(attention), watched.attention)
+        twin[name] = attention
+    return twin
+
+
+def _rebound(own: type[Any], function: Callable[..., mx.array]) -> type[Any]:
+    """A subclass with the same code, in which the name of mlx_lm's attention means `function`."""
+    call = own.__call__
+    same = types.FunctionType(
+        call.__code__, {**call.__globals__, _NAME: function}, call.__name__, call.__defaults__, call.__closure__
+    )
+    same.__kwdefaults__ = call.__kwdefaults__
+    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__})
