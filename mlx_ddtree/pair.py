@@ -24,6 +24,7 @@ class Pair:
     kernels: 'auto' uses Metal kernels where they agree with MLX's operations and are faster here, 'on' wherever they
         agree, 'off' never.
     profile: what was measured of it on this machine, once a round needed it.
+    scorers: what has scored its prompts, by name (longcontext/scorers.py).
     """
 
     target: Target
@@ -32,6 +33,7 @@ class Pair:
     notes: dict[str, Any] = field(default_factory=dict)
     kernels: str = "auto"
     profile: Profile | None = field(default=None, repr=False)
+    scorers: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:
@@ -83,6 +85,7 @@ class Held:
     source: so many first tokens went through a compression; all later ones have their row.
     rows, drafter_rows: the rows that hold those.
     head: so many first tokens are all there, a row each: caches that can be trimmed can go back to them.
+    filtered: the first rows of the target's, of which every head has chosen its own (longcontext/kv_filter.py).
     """
 
     gap: int = 0
@@ -91,6 +94,7 @@ class Held:
     rows: int = 0
     drafter_rows: int = 0
     head: int = 0
+    filtered: int = 0
 
 
 WHOLE = Held()

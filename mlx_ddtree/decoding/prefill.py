@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -32,6 +33,7 @@ def prefill(
     *,
     kept: Kept | None = None,
     then: Callable[[], None] | None = None,
+    through: Sequence[Any] | None = None,
 ) -> None:
     """Process all of `prompt` but its last token; or what is `kept` of it.
 
@@ -41,9 +43,14 @@ def prefill(
 
     progress: called with (tokens processed or dropped, tokens in all) before, between and after chunks.
     then: called when the caches hold the prompt, before `progress` hears of it.
+    through: views of the target's caches, in whose place the target gets them.
     """
     report = progress or (lambda done, total: None)
-    chunks = _dense(state, prompt, step_size) if kept is None else _sparse(state, prompt, step_size, kept)
+    caches = state.target_cache if through is None else through
+    if kept is None:
+        chunks = _dense(state, prompt, step_size, caches)
+    else:
+        chunks = _sparse(state, prompt, step_size, kept, caches)
     report(0, len(prompt))
     for done in chunks:
         if then is not None and done == len(prompt) - 1:
@@ -55,18 +62,20 @@ def prefill(
     state.token_ids = list(prompt)
 
 
-def _dense(state: DecodeState, prompt: Sequence[int], step_size: int) -> Iterator[int]:
+def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, caches: Sequence[Any]) -> Iterator[int]:
     """Chunk by chunk; how many tokens are processed."""
     last = len(prompt) - 1
     for start in range(0, last, step_size):
         stop = min(start + step_size, last)
         with state.all_or_nothing():
-            _process(state, prompt[start:stop])
+            _process(state, prompt[start:stop], caches)
             state.token_ids = list(prompt[:stop])
         yield stop
 
 
-def _sparse(state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kept) -> Iterator[int]:
+def _sparse(
+    state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kept, caches: Sequence[Any]
+) -> Iterator[int]:
     """Kept tokens, chunk by chunk; how many tokens of the prompt are dealt with."""
     last, rows = len(prompt) - 1, len(kept.places) - 1
     before, length, source = state.held, state.length, state.source
@@ -77,7 +86,8 @@ def _sparse(state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kep
         places = kept.places[start:stop]
         done = last if stop == rows else int(places[-1]) + 1
         with state.all_or_nothing():
-            _process(state, [prompt[i] for i in places], None if kept.compact else (first + places, drafted_first + places))
+            at = None if kept.compact else (first + places, drafted_first + places)
+            _process(state, [prompt[i] for i in places], caches, at)
             drafted = state.drafted_length
             state.held = Held(
                 gap=before.gap if kept.compact else first + done - state.length,
@@ -91,13 +101,16 @@ def _sparse(state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kep
         yield done
 
 
-def _process(state: DecodeState, tokens: Sequence[int], at: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None) -> None:
+def _process(
+    state: DecodeState,
+    tokens: Sequence[int],
+    caches: Sequence[Any],
+    at: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None,
+) -> None:
     """Put tokens into both caches; at: their positions for the target and the drafter, if not consecutive."""
     target = state.pair.target
-    places, drafted = (None, None) if at is None else (mx.array(p)[None] for p in at)
-    _, features = target.forward(
-        mx.array(list(tokens))[None], state.target_cache, state.held.gap if places is None else places
-    )
+    places, drafted = (state.held.gap, None) if at is None else (mx.array(p)[None] for p in at)
+    _, features = target.forward(mx.array(list(tokens))[None], caches, places)
     state.append_features(features)
     state.extend_drafter(drafted)
     mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])

@@ -54,10 +54,13 @@ class Session:
         ids = prompt_token_ids(self.pair, prompt)
         rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
+        if (compression := options.get("compression")) is not None and compression.concerns(len(rest)):
+            options["compression"] = compression.protecting(self.pair, prompt, ids).behind(self.reused)
 
         def progress(done: int, total: int) -> None:
             if done == total - 1:  # both caches hold everything but the last token, and nothing more
-                self._prompt_end = len(ids) - 1, self.pair.target.mark(self.cache[: self.pair.target.num_caches])
+                marked = self.pair.target.mark(self.cache[: self.pair.target.num_caches])
+                self._prompt_end = len(ids) - 1, marked, self.cache.held
             if report:
                 report(done, total)
 

@@ -15,17 +15,18 @@ from typing import Any, Literal
 import mlx.core as mx
 import numpy as np
 
-from mlx_ddtree.decoding.prefill import Kept
+from mlx_ddtree.decoding.prefill import Kept, Progress
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.longcontext.protect import Span, template_spans, text_spans
+from mlx_ddtree.longcontext.scorers import scorer_of
 from mlx_ddtree.longcontext.selection import Selection, select
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget
 
 MODES = ("off", "auto", "always")
 POSITIONS = ("original", "compact")
-CURVE = ((10_000, 0.5), (40_000, 0.2), (100_000, 0.1))
-"""Prompt tokens and the share that is kept, where nobody asked for another: published for lucebox's PFlash."""
+CURVE = (10_000, 40_000, 100_000), (0.5, 0.2, 0.1)
+"""Prompt tokens, and the share that is kept, where nobody asked for another: published for lucebox's PFlash."""
 LEAST = 1024
 """Prompts of fewer tokens are never compressed: their ends alone would be most of what is kept."""
 
@@ -66,7 +67,7 @@ class PrefillCompression:
 
     def ratio(self, length: int) -> float:
         """The share to keep of a prompt."""
-        return float(np.interp(length, *zip(*CURVE, strict=True))) if self.keep_ratio is None else self.keep_ratio
+        return float(np.interp(length, *CURVE)) if self.keep_ratio is None else self.keep_ratio
 
     def concerns(self, length: int) -> bool:
         """Whether a prompt of so many new tokens is to be compressed."""
@@ -88,8 +89,11 @@ class PrefillCompression:
 
     def behind(self, tokens: int) -> PrefillCompression:
         """The same for the rest of a prompt whose first `tokens` tokens need not be processed."""
-        spans = [(max(first - tokens, 0), end - tokens) for first, end in self.protect if end > tokens]  # type: ignore[operator]
-        return replace(self, protect=tuple(spans))
+        texts = [p for p in self.protect if isinstance(p, str)]
+        spans = [
+            (max(p[0] - tokens, 0), p[1] - tokens) for p in self.protect if not isinstance(p, str) and p[1] > tokens
+        ]
+        return replace(self, protect=(*texts, *spans))
 
 
 def is_chat(prompt: Any) -> bool:
@@ -150,8 +154,12 @@ class CompressionReport:
         return "\n".join([*lines, f"Seconds: {seconds}"])
 
 
-def compress(pair: Pair, ids: Sequence[int], options: PrefillCompression) -> tuple[Kept | None, CompressionReport]:
+def compress(
+    pair: Pair, ids: Sequence[int], options: PrefillCompression, start: int = 0, progress: Progress | None = None
+) -> tuple[Kept | None, CompressionReport]:
     """What to keep of a prompt that `options` concern, whose `protect` are spans; None is all of it.
+
+    start: its first position.
 
     Raises PromptError (too much is protected, in mode 'always'; too long for the model at original positions),
     UnsupportedModelError (positions of this target cannot be set).
@@ -162,10 +170,16 @@ def compress(pair: Pair, ids: Sequence[int], options: PrefillCompression) -> tup
             f"the positions of model type {pair.target.model_type!r} cannot be set: use compact positions "
             "(--prefill-positions compact)"
         )
+    limit = pair.target.max_context
+    if not compact and limit is not None and start + len(ids) >= limit:
+        raise PromptError(
+            f"the prompt needs {start + len(ids)} positions, but this model's context ends at {limit}: use compact "
+            "positions (--prefill-positions compact)"
+        )
     report = CompressionReport(len(ids), len(ids), positions=options.positions)
     started = perf_counter()
     try:
-        selection = _selection(pair, ids, options)
+        selection = _selection(pair, ids, options, progress)
     except PromptError as error:
         if options.mode == "always":
             raise
@@ -182,8 +196,9 @@ def compress(pair: Pair, ids: Sequence[int], options: PrefillCompression) -> tup
     return Kept(selection.positions, compact), report
 
 
-def _selection(pair: Pair, ids: Sequence[int], options: PrefillCompression) -> Selection:
+def _selection(pair: Pair, ids: Sequence[int], options: PrefillCompression, progress: Progress | None) -> Selection:
     spans = [span for span in options.protect if not isinstance(span, str)]
     last = len(ids) - 1, len(ids)  # the answer begins after it
-    scores = options.scorer(ids)
+    waiting = None if progress is None else lambda done, total: progress(0, len(ids))
+    scores = scorer_of(pair, options.scorer)(ids, waiting)
     return select(scores, ids, options.ratio(len(ids)), protected=[*spans, last], chunk=options.chunk)

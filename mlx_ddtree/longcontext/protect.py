@@ -1,4 +1,4 @@
-"""Which tokens of a prompt no compression may drop: the template's own, the system prompt, tools, what a user marked."""
+"""Which tokens of a prompt no compression drops: the template's own, the system prompt, tools, what a user marked."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def token_offsets(
     own: Any = tokenizer._tokenizer
     if getattr(own, "is_fast", False):
         for special in (False, True):
-            encoded = own(text, add_special_tokens=special, return_offsets_mapping=True)
+            encoded = own(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
             if list(encoded["input_ids"]) == list(ids):
                 offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
                 return offsets[:, 0], offsets[:, 1]

@@ -111,9 +111,7 @@ class TreeTarget:
     def logit_softcap(self) -> float | None:
         return getattr(self.args, "final_logit_softcapping", None)
 
-    def forward(
-        self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0
-    ) -> tuple[mx.array, mx.array | None]:
+    def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
         """Tokens (1, n), which stay in the cache -> normalised hidden states (1, n, D), features (1, n, taps * D).
 
         at: their positions (1, n), where rows and positions differ; or consecutive ones, `at` behind the rows.
