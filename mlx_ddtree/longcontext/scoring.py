@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.longcontext.block_sparse import BlockSparseAttention
-from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.target import TREE_FAMILIES, TreeTarget
 from mlx_ddtree.target.rope import TreeRope
 
 Progress = Callable[[int, int], None]
 SELF_SHARE = 0.4
 """The share of a target's layers that scores its own prompts."""
+_ALTERNATIVES = "use another model as the scorer, or the scorer 'lexical'"
 _NAME = "scaled_dot_product_attention"
 
 
@@ -76,6 +77,9 @@ class TailAttentionScorer:
             raise OptionError(f"step {step} must be a multiple of the attention's block of {self.sparse.block}")
         self.rows, self.before_rope, self.step = rows, before_rope, step
         owner = model.model if isinstance(model, TreeTarget) else model
+        family = type(owner).__module__.removeprefix("mlx_lm.models.")
+        if family not in TREE_FAMILIES:
+            raise UnsupportedModelError(f"models of the type {family!r} cannot score prompts here; {_ALTERNATIVES}")
         text: Any = owner.language_model if "language_model" in owner else owner
         total = len(text.model.layers)
         if layers is None:
@@ -202,8 +206,8 @@ def _scoring_layers(text: Any, cache: Sequence[Any], layers: int) -> list[int]:
         name = _attention_name(layer)
         if name is not None and hasattr(layer[name], "kv_lora_rank"):
             raise UnsupportedModelError(
-                f"model type {text.args.model_type!r} has latent attention (MLA), which cannot score a prompt; give "
-                "another model as the scorer, or the scorer 'lexical'"
+                f"model type {text.args.model_type!r} has latent attention (MLA), which cannot score a prompt; "
+                f"{_ALTERNATIVES}"
             )
         if name is not None and i < len(cache) and type(cache[i]) is KVCache:
             found.append(i)
@@ -211,7 +215,7 @@ def _scoring_layers(text: Any, cache: Sequence[Any], layers: int) -> list[int]:
         where = f"; the first is number {found[0] + 1}" if found else ""
         raise UnsupportedModelError(
             f"none of the first {layers} layers of model type {text.args.model_type!r} is full attention with RoPE"
-            f"{where}; use more layers, another model as the scorer, or the scorer 'lexical'"
+            f"{where}; use more layers, or {_ALTERNATIVES}"
         )
     return [i for i in found if i < layers]
 

@@ -95,10 +95,9 @@ def select(
     allowance = max(requested - taken.count, math.ceil(keep_ratio * rest / 2))
     limit = taken.count + allowance
     least = chunk * (2 if head or tail else 1)  # a chunk at an end and one between the ends
-    if allowance >= least:
-        _take_edges(taken, head, tail, allowance // 2)
-    if allowance < least or not taken.costs.any():
+    if allowance < least:
         raise PromptError(_refusal(taken, keep_ratio, least))
+    _take_edges(taken, head, tail, allowance // 2)
     order = np.argsort(-_chunk_scores(values, chunk, pool), kind="stable")
     left_out = 0
     if anchors:
@@ -179,11 +178,6 @@ def _refusal(taken: _Taken, keep_ratio: float, least: int) -> str:
     length, protected = len(taken.mask), taken.forced["protected"]
     if protected == length:
         return "all of the prompt is protected, so nothing can be dropped; protect less or turn the compression off"
-    if not taken.costs.any():
-        return (
-            f"protected spans, head and tail are all {length} tokens of the prompt, so nothing is left to choose "
-            "from; lower head and tail, protect less or turn the compression off"
-        )
     enough = min((protected + least) / length, 2 * least / (length - protected), 1.0)
     return (
         f"keep ratio {keep_ratio} of {length} tokens ({protected} of them protected) leaves no chunk of {taken.chunk} "
