@@ -17,6 +17,7 @@ import numpy as np
 
 from mlx_ddtree.decoding.prefill import Kept, Progress
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
+from mlx_ddtree.longcontext.bridge import BridgedScorer, fast_tokenizer, token_spans, whole_words
 from mlx_ddtree.longcontext.protect import Span, template_spans, text_spans
 from mlx_ddtree.longcontext.scorers import scorer_of
 from mlx_ddtree.longcontext.selection import Selection, select
@@ -94,6 +95,9 @@ class PrefillCompression:
             (max(p[0] - tokens, 0), p[1] - tokens) for p in self.protect if not isinstance(p, str) and p[1] > tokens
         ]
         return replace(self, protect=(*texts, *spans))
+
+
+OFF = PrefillCompression("off")
 
 
 def is_chat(prompt: Any) -> bool:
@@ -200,5 +204,10 @@ def _selection(pair: Pair, ids: Sequence[int], options: PrefillCompression, prog
     spans = [span for span in options.protect if not isinstance(span, str)]
     last = len(ids) - 1, len(ids)  # the answer begins after it
     waiting = None if progress is None else lambda done, total: progress(0, len(ids))
-    scores = scorer_of(pair, options.scorer)(ids, waiting)
-    return select(scores, ids, options.ratio(len(ids)), protected=[*spans, last], chunk=options.chunk)
+    scorer = scorer_of(pair, options.scorer)
+    selection = select(
+        scorer(ids, waiting), ids, options.ratio(len(ids)), protected=[*spans, last], chunk=options.chunk
+    )
+    if isinstance(scorer, BridgedScorer):  # its chunks' edges lie anywhere in the words of another tokenizer
+        selection = whole_words(selection, *token_spans(fast_tokenizer(pair.tokenizer), ids))
+    return selection

@@ -11,6 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from numpy.typing import NDArray
 
 from mlx_ddtree.errors import PromptError
+from mlx_ddtree.longcontext.bridge import fast_tokenizer, token_spans
 
 Span = tuple[int, int]
 """(first, last + 1)."""
@@ -71,8 +72,8 @@ def content_spans(text: str, marked: str, contents: Sequence[Any]) -> dict[int, 
 
 def text_spans(tokenizer: TokenizerWrapper, ids: Sequence[int], wanted: Sequence[str]) -> list[Span]:
     """The tokens of every occurrence of these texts.  Raises PromptError for one that does not occur."""
-    text = tokenizer.decode(list(ids))
-    starts, ends = token_offsets(tokenizer, text, ids)
+    text, spans = token_spans(fast_tokenizer(tokenizer), ids)
+    starts, ends = spans[:, 0], spans[:, 1]
     kept = np.zeros(len(ids), np.bool_)
     for piece in wanted:
         places = [m.start() for m in re.finditer(re.escape(piece), text)] if piece else []
@@ -87,13 +88,11 @@ def token_offsets(
     tokenizer: TokenizerWrapper, text: str, ids: Sequence[int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and last + 1 character of every token of `text`, each (S,).  Raises PromptError if they cannot be told."""
-    own: Any = tokenizer._tokenizer
-    if getattr(own, "is_fast", False):
-        for special in (False, True):
-            encoded = own(text, add_special_tokens=special, return_offsets_mapping=True, verbose=False)
-            if list(encoded["input_ids"]) == list(ids):
-                offsets = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2)
-                return offsets[:, 0], offsets[:, 1]
+    own = fast_tokenizer(tokenizer)
+    encoded = own.encode(text, add_special_tokens=False)
+    said, spans = (text, np.array(encoded.offsets)) if encoded.ids == list(ids) else token_spans(own, ids)
+    if said == text:
+        return spans.reshape(-1, 2)[:, 0], spans.reshape(-1, 2)[:, 1]
     raise PromptError(
         "the prompt's tokens cannot be found in its text, so protected text cannot be told from the rest: give spans "
         "of tokens (protect=[(first, end)]) or turn the compression off"

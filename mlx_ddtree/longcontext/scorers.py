@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
+from mlx_ddtree.hub.load import load_target
+from mlx_ddtree.longcontext.bridge import BridgedScorer
+from mlx_ddtree.longcontext.lexical import LexicalScorer
 from mlx_ddtree.longcontext.scoring import Scorer, TailAttentionScorer
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget
@@ -27,4 +30,9 @@ def _make(pair: Pair, name: str) -> Scorer:
                 "(--prefill-scorer), or 'lexical'"
             )
         return TailAttentionScorer(pair.target)
-    raise OptionError(f"unknown scorer {name!r}")
+    if name == "lexical":
+        return LexicalScorer()
+    loaded = load_target(name)
+    scorer = TailAttentionScorer(loaded.target.model)
+    same = loaded.tokenizer.get_vocab() == pair.tokenizer.get_vocab()
+    return scorer if same else BridgedScorer(scorer, loaded.tokenizer, pair.tokenizer)
