@@ -81,13 +81,14 @@ def _sparse(
     before, length, source = state.held, state.length, state.source
     first, drafted_first = state.position, state.drafted_length + before.drafter_gap
     head = before.head if before.source else length + int((kept.places == np.arange(rows + 1)).sum())
-    for start in range(0, rows, step_size):
+    for start in range(0, max(rows, 1) if last else 0, step_size):
         stop = min(start + step_size, rows)
         places = kept.places[start:stop]
         done = last if stop == rows else int(places[-1]) + 1
         with state.all_or_nothing():
             at = None if kept.compact else (first + places, drafted_first + places)
-            _process(state, [prompt[i] for i in places], caches, at)
+            if stop > start:
+                _process(state, [prompt[i] for i in places], caches, at)
             drafted = state.drafted_length
             state.held = Held(
                 gap=before.gap if kept.compact else first + done - state.length,
