@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.longcontext.scoring import Progress, Scorer
+from mlx_ddtree.longcontext.scoring import Progress, Scorer, asking_end
 from mlx_ddtree.longcontext.selection import Selection
 
 Spans = NDArray[np.int64]
@@ -29,10 +29,11 @@ class BridgedScorer:
     """`scorer` reads what the target's tokens say in tokens of its own.
 
     scorer_tokenizer, tokenizer: the scorer's and the target's, mlx-lm's wrappers or transformers' fast tokenizers.
+    closing: what the target's template puts after the text that asks (scoring.closing_tokens).
     """
 
-    def __init__(self, scorer: Scorer, scorer_tokenizer: Any, tokenizer: Any) -> None:
-        self.scorer = scorer
+    def __init__(self, scorer: Scorer, scorer_tokenizer: Any, tokenizer: Any, *, closing: Sequence[int] = ()) -> None:
+        self.scorer, self.closing = scorer, tuple(closing)
         self._theirs, self._ours = fast_tokenizer(scorer_tokenizer), fast_tokenizer(tokenizer)
 
     def __call__(
@@ -41,10 +42,8 @@ class BridgedScorer:
         text, ours = token_spans(self._ours, token_ids)
         encoded = self._theirs.encode(text, add_special_tokens=False)
         theirs = np.array(encoded.offsets, np.int64).reshape(-1, 2)
-        end = None
-        if tail_end is not None:
-            last = ours[tail_end - 1, 1] if tail_end else 0
-            end = int(np.searchsorted(theirs[:, 0], last))
+        last = ours[asking_end(token_ids, self.closing, tail_end) - 1, 1]
+        end = int(np.searchsorted(theirs[:, 0], last))
         scores = self.scorer(encoded.ids, progress, tail_end=end)
         return carry_over(scores, theirs, ours)
 

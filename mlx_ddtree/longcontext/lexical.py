@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.errors import OptionError, PromptError
-from mlx_ddtree.longcontext.scoring import Progress
+from mlx_ddtree.errors import OptionError
+from mlx_ddtree.longcontext.scoring import Progress, asking_end
 
 K1 = 1.2
 """BM25's saturation: how much a token's second occurrence in a window adds."""
@@ -18,20 +18,19 @@ class LexicalScorer:
     """BM25 (Robertson & Zaragoza 2009) of the window around each token, for the query of the last tokens.
 
     query: tokens at the prompt's end.  window: tokens around each token; all are equally long, so b has no part.
+    closing: what a template puts after the text that asks (scoring.closing_tokens).
     """
 
-    def __init__(self, *, query: int = 64, window: int = 32) -> None:
+    def __init__(self, *, query: int = 64, window: int = 32, closing: Sequence[int] = ()) -> None:
         if query < 1 or window < 1:
             raise OptionError(f"query {query} and window {window} must be at least 1")
-        self.query, self.window = query, window
+        self.query, self.window, self.closing = query, window, tuple(closing)
 
     def __call__(
         self, token_ids: Sequence[int], progress: Progress | None = None, *, tail_end: int | None = None
     ) -> NDArray[np.float32]:
         ids = np.asarray(token_ids, np.int64)
-        end = len(ids) if tail_end is None else tail_end
-        if not 0 < end <= len(ids):
-            raise PromptError(f"the asking text ends at token {end} of {len(ids)}; it must end in the prompt")
+        end = asking_end(token_ids, self.closing, tail_end)
         places = np.arange(len(ids))
         first = np.maximum(places - self.window // 2, 0)
         last = np.minimum(places + (self.window + 1) // 2, len(ids))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -26,8 +26,10 @@ from mlx_ddtree.target import TREE_FAMILIES, TreeTarget
 from mlx_ddtree.target.rope import TreeRope
 
 Progress = Callable[[int, int], None]
-SELF_SHARE = 0.4
-"""The share of a target's layers that scores its own prompts."""
+SELF_SHARE = 0.9
+SELF_SCORING = 1
+"""The share of a target's layers that runs over its own prompts, and how many of these score: measured on the embedded
+pair, where the layers before the last but one find nothing (docs/prefill_compression.md)."""
 _ALTERNATIVES = "use another model as the scorer, or the scorer 'lexical'"
 _NAME = "scaled_dot_product_attention"
 
@@ -41,7 +43,8 @@ class Scorer(Protocol):
         """(S,) token ids of the target -> (S,) importance, larger is more important.
 
         progress: called with (tokens processed, tokens in all).
-        tail_end: where the text ends that asks (before a template's closing tokens); default: the prompt's end.
+        tail_end: where the text ends that asks; default: the prompt's end, or before a template's closing tokens
+            where the scorer was told these.
         """
 
 
@@ -52,6 +55,9 @@ class TailAttentionScorer:
     full attention score; layers with windows, gated delta layers and layers without RoPE are run and skipped.  Models
     with latent attention (MLA) are refused: what they attend with before RoPE is not to be seen from outside.
     layers: how many of its first layers run.
+    scoring: how many of these score, the last ones of full attention; default: 1 of a target's, all of a model's.
+    closing: what a template puts after the text that asks (`closing_tokens`); prompts that end in it are scored from
+        before it, which finds much more.
     rows: queries at the end.
     step: prompt tokens at a time.
     sparse_from: prompts of so many tokens are read with `sparse` attention, shorter ones with dense.
@@ -64,6 +70,8 @@ class TailAttentionScorer:
         model: nn.Module | TreeTarget,
         *,
         layers: int | None = None,
+        scoring: int | None = None,
+        closing: Sequence[int] = (),
         rows: int = 8,
         before_rope: bool = True,
         step: int = 2048,
@@ -82,16 +90,19 @@ class TailAttentionScorer:
             raise UnsupportedModelError(f"models of the type {family!r} cannot score prompts here; {_ALTERNATIVES}")
         text: Any = owner.language_model if "language_model" in owner else owner
         total = len(text.model.layers)
-        if layers is None:
-            layers = math.ceil(total * SELF_SHARE) if isinstance(model, TreeTarget) else total
-        if not 1 <= layers <= total:
-            raise OptionError(f"a scorer of {layers} layers cannot be made of a model of {total}")
+        own_first = isinstance(model, TreeTarget)
+        layers = layers if layers is not None else math.ceil(total * SELF_SHARE) if own_first else total
+        scoring = scoring if scoring is not None else SELF_SCORING if own_first else total
+        if not 1 <= layers <= total or scoring < 1:
+            raise OptionError(f"{scoring} of the first {layers} layers cannot score in a model of {total}")
+        self.closing = tuple(closing)
         self._make_cache = lambda: make_prompt_cache(owner)
-        self.scoring = _scoring_layers(text, self._make_cache(), layers)
-        self._watched = {i: _Watched(self, last=i == self.scoring[-1]) for i in self.scoring}
+        full = _full_attention_layers(text, self._make_cache(), layers)
+        self.scoring = full[-scoring:]
+        watched = {i: _Watched(self, scores=i in self.scoring, last=i == full[-1]) for i in full}
+        self._watched = {i: watched[i] for i in self.scoring}
         self._inner = copy.copy(text.model)
-        own = text.model.layers[: self.scoring[-1] + 1]
-        self._inner.layers = [_twin(layer, self._watched.get(i)) for i, layer in enumerate(own)]
+        self._inner.layers = [_twin(layer, watched.get(i)) for i, layer in enumerate(text.model.layers[: full[-1] + 1])]
         self._length = 0
 
     @property
@@ -102,30 +113,58 @@ class TailAttentionScorer:
     def __call__(
         self, token_ids: Sequence[int], progress: Progress | None = None, *, tail_end: int | None = None
     ) -> NDArray[np.float32]:
-        end = len(token_ids) if tail_end is None else tail_end
-        if not 0 < end <= len(token_ids):
-            raise PromptError(f"the asking text ends at token {end} of {len(token_ids)}; it must end in the prompt")
-        report = progress or (lambda done, total: None)
-        cache = self._make_cache()
-        self._length, self.sparse.kept, self.sparse.causal = end, 0, 0
+        end = asking_end(token_ids, self.closing, tail_end)
+        seen = mx.zeros((min(self.rows, end), end))
+        for _, rows in self.rows_of_layers(token_ids[:end], progress):
+            seen = mx.maximum(seen, rows)
+            mx.eval(seen)
+        return np.pad(np.array(seen.mean(axis=0)), (0, len(token_ids) - end))
+
+    def rows_of_layers(
+        self, token_ids: Sequence[int], progress: Progress | None = None
+    ) -> Iterator[tuple[int, mx.array]]:
+        """Layer by layer, what the last `rows` tokens pay to each of S tokens: (rows, S) fp32, the heads' largest."""
+        report, total, cache = progress or (lambda done, total: None), len(token_ids), self._make_cache()
+        self._length, self.sparse.kept, self.sparse.causal = total, 0, 0
         try:
-            report(0, end)
-            for start in range(0, end, self.step):
-                chunk = token_ids[start : min(start + self.step, end)]
+            report(0, total)
+            for start in range(0, total, self.step):
+                chunk = token_ids[start : start + self.step]
                 self._inner(mx.array(list(chunk))[None], cache=cache)  # its output is never computed
-                mx.eval(
-                    [watched.state for watched in self._watched.values()], [c.state for c in cache if not c.empty()]
-                )
-                report(start + len(chunk), end)
+                mx.eval([w.state for w in self._watched.values()], [c.state for c in cache if not c.empty()])
+                report(start + len(chunk), total)
                 mx.clear_cache()
-            seen = mx.zeros((min(self.rows, end), end))
-            for watched in self._watched.values():
-                seen = mx.maximum(seen, tail_attention(*watched.tail(), watched.scale))
-                mx.eval(seen)
-            return np.pad(np.array(seen.mean(axis=0)), (0, len(token_ids) - end))
+            for layer, watched in self._watched.items():
+                yield layer, tail_attention(*watched.tail(), watched.scale)
         finally:
             for watched in self._watched.values():
                 watched.forget()
+
+
+def closing_tokens(tokenizer: Any) -> tuple[int, ...]:
+    """What the chat template puts after a user's last message; nothing where there is no template."""
+    if not getattr(tokenizer, "has_chat_template", False):
+        return ()
+    prompts = [
+        tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
+        for text in ("What is it?", "Find 7", "hello", "Sort a list.", "of each one")
+    ]
+    same = 0
+    while len({prompt[-same - 1] for prompt in prompts}) == 1:
+        same += 1
+    return tuple(prompts[0][len(prompts[0]) - same :])
+
+
+def asking_end(token_ids: Sequence[int], closing: Sequence[int], tail_end: int | None = None) -> int:
+    """`tail_end`, or else where a prompt's text ends before the `closing` tokens.  Raises PromptError if it is not in
+    the prompt."""
+    if tail_end is None:
+        size = len(closing)
+        ends = 0 < size < len(token_ids) and list(token_ids[-size:]) == list(closing)
+        return len(token_ids) - size if ends else len(token_ids) or asking_end(token_ids, (), 0)
+    if not 0 < tail_end <= len(token_ids):
+        raise PromptError(f"the asking text ends at token {tail_end} of {len(token_ids)}; it must end in the prompt")
+    return tail_end
 
 
 def tail_attention(queries: mx.array, keys: mx.array, scale: float) -> mx.array:
@@ -142,10 +181,10 @@ def tail_attention(queries: mx.array, keys: mx.array, scale: float) -> mx.array:
 
 
 class _Watched:
-    """What one layer's attention leaves: keys of all tokens, queries of the last rows."""
+    """One layer's full attention; of one that scores it keeps the keys of all tokens and the last rows' queries."""
 
-    def __init__(self, scorer: TailAttentionScorer, last: bool) -> None:
-        self._scorer, self._last = scorer, last
+    def __init__(self, scorer: TailAttentionScorer, scores: bool, last: bool) -> None:
+        self._scorer, self._scores, self._last = scorer, scores, last
         self.turned: list[tuple[mx.array, mx.array]] = []
         self.forget()
 
@@ -168,22 +207,28 @@ class _Watched:
         self, queries: mx.array, keys: Any, values: Any, cache: Any, scale: float, mask: Any, sinks: Any = None
     ) -> mx.array:
         """Stands for mlx_lm's function in this layer."""
-        scorer, count = self._scorer, queries.shape[2]
-        # The rotary embedding was called for queries and keys, in this order or the other.
-        (raw,) = (x for x, y in self.turned if y is queries)
-        (raw_keys,) = (x for x, y in self.turned if y is not queries)
+        scorer = self._scorer
+        if self._scores:
+            self._keep(queries, keys, scale)
         self.turned.clear()
-        if scorer.before_rope:
-            self._keys.append(raw_keys)
-        else:
-            raw, self._keys = queries, [*self._keys, keys[..., -count:, :]]
-        rows = raw if self._queries is None else mx.concatenate([self._queries, raw[..., -scorer.rows :, :]], axis=2)
-        self._queries, self.scale = rows[..., -scorer.rows :, :], scale
         if self._last:
             return mx.zeros((*queries.shape[:3], values.shape[-1]), queries.dtype)  # nobody reads it
         if scorer._length >= scorer.sparse_from and isinstance(mask, str) and sinks is None:
             return scorer.sparse(queries, keys, values, scale, scorer._length)
         return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+    def _keep(self, queries: mx.array, keys: mx.array, scale: float) -> None:
+        if self._scorer.before_rope:
+            # The rotary embedding was called for queries and keys, in this order or the other.
+            (new,) = (x for x, y in self.turned if y is not queries)
+            (queries,) = (x for x, y in self.turned if y is queries)
+        else:
+            new = keys[..., -queries.shape[2] :, :]
+        rows = self._scorer.rows
+        last = queries[..., -rows:, :]
+        before = [] if self._queries is None else [self._queries]
+        self._queries = mx.concatenate([*before, last], axis=2)[..., -rows:, :]
+        self._keys, self.scale = [*self._keys, new], scale
 
 
 class _WatchedRope(nn.Module):
@@ -199,7 +244,7 @@ class _WatchedRope(nn.Module):
         return turned
 
 
-def _scoring_layers(text: Any, cache: Sequence[Any], layers: int) -> list[int]:
+def _full_attention_layers(text: Any, cache: Sequence[Any], layers: int) -> list[int]:
     """Those of the first `layers` that attend to everything; raises UnsupportedModelError if there are none."""
     found = []
     for i, layer in enumerate(text.model.layers):

@@ -1,5 +1,7 @@
 """Scores are the tail's attention, whatever the family and the size of the parts, and the model stays as it is."""
 
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -7,13 +9,15 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import mamba
 
+import mlx_ddtree
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.longcontext.block_sparse import BlockSparseAttention
 from mlx_ddtree.longcontext.lexical import LexicalScorer
-from mlx_ddtree.longcontext.scoring import TailAttentionScorer
+from mlx_ddtree.longcontext.scoring import TailAttentionScorer, closing_tokens
 
 from ..families import FAMILIES, tiny_target
 from ..helpers import small_target
+from ..training.tiny import make_tokenizer
 
 LATENT = ("deepseek_v3", "kimi_k25")
 SCORING = {"llama, windows": [1, 3], "gpt_oss": [1, 3], "gemma4, shared keys": [1, 3], "gemma4, experts": [1, 3]}
@@ -89,9 +93,13 @@ def test_scores_equal_plain_numpy(before_rope):
     found = plain_qwen3(target, ids, turned=not before_rope)
     for layers in (1, 2, 3):
         for rows in (1, 8):
-            scorer = TailAttentionScorer(target, layers=layers, rows=rows, before_rope=before_rope, step=128)
+            scorer = TailAttentionScorer(
+                target, layers=layers, scoring=layers, rows=rows, before_rope=before_rope, step=128
+            )
             wanted = tail_scores(found[:layers], rows, target.args.head_dim**-0.5)
             np.testing.assert_allclose(scorer(ids), wanted, atol=1e-5)
+    last = TailAttentionScorer(target, layers=3, scoring=1, before_rope=before_rope, step=128)
+    np.testing.assert_allclose(last(ids), tail_scores(found[2:], 8, target.args.head_dim**-0.5), atol=1e-5)
 
 
 class SeenRope(nn.Module):
@@ -108,7 +116,7 @@ class SeenRope(nn.Module):
 def test_every_family_scores_by_its_layers_of_full_attention(name):
     """Against the same model run as a whole, in one part, by its own code."""
     target, ids = tiny_target(name), prompt(140)
-    scorer = TailAttentionScorer(target, layers=4, step=128)
+    scorer = TailAttentionScorer(target, layers=4, scoring=4, step=128)
     assert scorer.scoring == SCORING.get(name, [0, 1, 2, 3])
     scores = scorer(ids)
     ropes = {}
@@ -140,7 +148,7 @@ def test_models_that_cannot_score_are_refused_with_a_way_out():
         TailAttentionScorer(mamba.Model(mamba.ModelArgs(**args)))
     with pytest.raises(UnsupportedModelError, match="the first is number 2"):
         TailAttentionScorer(tiny_target("qwen3_5"), layers=1)
-    for options in ({"layers": 0}, {"layers": 9}, {"rows": 0}, {"step": 0}, {"step": 100}):
+    for options in ({"layers": 0}, {"layers": 9}, {"scoring": 0}, {"rows": 0}, {"step": 0}, {"step": 100}):
         with pytest.raises(OptionError):
             TailAttentionScorer(small_target(), **options)
 
@@ -148,14 +156,14 @@ def test_models_that_cannot_score_are_refused_with_a_way_out():
 @pytest.mark.parametrize("name", ["qwen3", "gemma4, shared keys", "qwen3_next"])
 def test_the_size_of_the_parts_changes_nothing(name):
     target, ids = tiny_target(name), prompt(300)
-    whole = TailAttentionScorer(target, layers=4, step=384)(ids)
+    whole = TailAttentionScorer(target, layers=4, scoring=4, step=384)(ids)
     for rows in (261, 257, 256):  # also rows from two parts
         np.testing.assert_allclose(
-            TailAttentionScorer(target, layers=4, step=128)(ids[:rows]),
-            TailAttentionScorer(target, layers=4, step=384)(ids[:rows]),
+            TailAttentionScorer(target, layers=4, scoring=4, step=128)(ids[:rows]),
+            TailAttentionScorer(target, layers=4, scoring=4, step=384)(ids[:rows]),
             atol=1e-5,
         )
-    np.testing.assert_allclose(TailAttentionScorer(target, layers=4, step=128)(ids), whole, atol=1e-5)
+    np.testing.assert_allclose(TailAttentionScorer(target, layers=4, scoring=4, step=128)(ids), whole, atol=1e-5)
 
 
 def test_the_model_stays_as_it_is_and_is_not_copied():
@@ -163,7 +171,7 @@ def test_the_model_stays_as_it_is_and_is_not_copied():
     target.taps = (0, 2)
     before, features = target.forward(ids, target.make_cache())
     classes = [type(module) for module in target.model.modules()]
-    scorer = TailAttentionScorer(target, layers=3, step=128)
+    scorer = TailAttentionScorer(target, layers=3, scoring=3, step=128)
     scorer(prompt(200))
     assert [type(module) for module in target.model.modules()] == classes and not target._tapped
     after, same = target.forward(ids, target.make_cache())
@@ -192,6 +200,23 @@ def test_the_text_that_asks_may_end_before_the_prompt():
     np.testing.assert_array_equal(scorer(ids, tail_end=190), np.pad(scorer(ids[:190]), (0, 10)))
 
 
+def test_a_templates_closing_tokens_do_not_ask():
+    tokenizer = mlx_ddtree.load(draft=False).tokenizer
+    closing = closing_tokens(tokenizer)
+    assert tokenizer.decode(list(closing)) == "<|im_end|>\n<|im_start|>assistant\n"
+    target, text = small_target(vocab=tokenizer.vocab_size), prompt(150)
+    ids = [*text, *closing]
+    for kind in (TailAttentionScorer, partial(LexicalScorer)):
+        model = [target] if kind is TailAttentionScorer else []
+        told, untold = kind(*model, closing=closing), kind(*model)
+        np.testing.assert_array_equal(told(ids), untold(ids, tail_end=150))
+        np.testing.assert_array_equal(told(text), untold(text))
+        assert np.abs(told(ids) - untold(ids)).max() > 0
+    tiny = make_tokenizer()
+    words = tiny.apply_chat_template([{"role": "user", "content": "say hello"}], add_generation_prompt=True)
+    assert tiny.decode(words[: -len(closing_tokens(tiny))]).endswith("say hello")
+
+
 def test_short_prompts_and_progress():
     scorer, calls = TailAttentionScorer(small_target(), step=128), []
     assert scorer([5]).tolist() == [1.0] and scorer(prompt(3)).shape == (3,)
@@ -201,15 +226,20 @@ def test_short_prompts_and_progress():
 
 def test_long_prompts_are_read_with_sparse_attention():
     target, ids = small_target(), prompt(1400)
-    dense = TailAttentionScorer(target, layers=3, step=512)
+    dense = TailAttentionScorer(target, layers=3, scoring=3, step=512)
     scores, exact = dense(ids), BlockSparseAttention(alpha=0)
     assert dense.sparse.kept == 0  # never called
-    same = TailAttentionScorer(target, layers=3, step=512, sparse=exact, sparse_from=1400)
+    same = TailAttentionScorer(target, layers=3, scoring=3, step=512, sparse=exact, sparse_from=1400)
     np.testing.assert_allclose(same(ids), scores, atol=1e-5)
     assert (
         exact.kept_fraction == 1 and exact.kept == 2 * 2 * 11 * 12 // 2
     )  # two layers of two heads; the last needs none
-    few = TailAttentionScorer(target, layers=3, step=512, sparse=BlockSparseAttention(alpha=1, window=1), sparse_from=1)
+    one = TailAttentionScorer(target, layers=3, scoring=1, step=512, sparse=exact, sparse_from=1400)
+    one(ids)
+    assert exact.kept == 2 * 2 * 11 * 12 // 2  # layers that do not score read sparsely too
+    few = TailAttentionScorer(
+        target, layers=3, scoring=3, step=512, sparse=BlockSparseAttention(alpha=1, window=1), sparse_from=1
+    )
     assert np.isfinite(few(ids)).all() and few.sparse.kept_fraction < 0.8
     first = few.sparse.kept
     few(ids)
