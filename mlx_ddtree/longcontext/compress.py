@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -28,8 +28,6 @@ MODES = ("off", "auto", "always")
 POSITIONS = ("original", "compact")
 CURVE = (10_000, 40_000, 100_000), (0.5, 0.2, 0.1)
 """Prompt tokens, and the share that is kept, where nobody asked for another: published for lucebox's PFlash."""
-LEAST = 1024
-"""Prompts of fewer tokens are never compressed: their ends alone would be most of what is kept."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,14 @@ class PrefillCompression:
     """How prompts are compressed.
 
     mode: 'auto' compresses prompts (what is new in them) of more than `threshold` tokens and processes them whole if
-        too much is protected; 'always' compresses from 1,024 tokens on and refuses where that is impossible; 'off'.
+        too much is protected; 'always' compresses from `least` tokens on and refuses where that is impossible; 'off'.
     keep_ratio: share of the tokens that is kept; None: 0.5 up to 10k tokens, 0.2 at 40k, 0.1 from 100k on.
     scorer: 'self' (the target's first layers), 'lexical' (no model), the folder or name of a small model, or any
         function from token ids to (S,) scores.
     positions: 'original' leaves kept tokens at their positions; 'compact' closes the gaps, so that a prompt may be
         longer than the model's context, and any architecture will do.
     chunk: tokens that stay or go together.
+    least: prompts of fewer tokens stay whole in any mode; their ends alone would be most of what is kept.
     protect: what must stay: texts, wherever they occur in the prompt, or spans (first, last + 1) of its tokens.
         Of chat messages, all that is not a user's or assistant's content is protected without being named.
     """
@@ -55,6 +54,7 @@ class PrefillCompression:
     positions: str = "original"
     chunk: int = 32
     protect: Sequence[str | Span] = ()
+    least: int = 1024
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -72,7 +72,7 @@ class PrefillCompression:
 
     def concerns(self, length: int) -> bool:
         """Whether a prompt of so many new tokens is to be compressed."""
-        if self.mode == "off" or length < LEAST or self.ratio(length) == 1:
+        if self.mode == "off" or length < self.least or self.ratio(length) == 1:
             return False
         return self.mode == "always" or length > self.threshold
 
@@ -119,16 +119,21 @@ class CompressionReport:
 
     prompt_tokens: int
     kept_tokens: int
-    spans: list[Span] = field(default_factory=list)
-    requested: int = 0
+    spans: list[Span]
+    requested: int
     forced: dict[str, int] = field(default_factory=dict)
     anchors_left_out: int = 0
     scorer: str | None = None
-    positions: Literal["original", "compact"] | str = "original"
+    positions: str = "original"
     refused: str | None = None
     kv_rows: tuple[int, int] | None = None
     kv_refused: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def whole(cls, tokens: int, positions: str = "original") -> CompressionReport:
+        """Nothing is lost yet."""
+        return cls(tokens, tokens, [(0, tokens)], tokens, positions=positions)
 
     @property
     def ratio(self) -> float:
@@ -180,7 +185,7 @@ def compress(
             f"the prompt needs {start + len(ids)} positions, but this model's context ends at {limit}: use compact "
             "positions (--prefill-positions compact)"
         )
-    report = CompressionReport(len(ids), len(ids), positions=options.positions)
+    report = CompressionReport.whole(len(ids), options.positions)
     started = perf_counter()
     try:
         selection = _selection(pair, ids, options, progress)

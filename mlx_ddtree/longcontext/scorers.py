@@ -6,7 +6,7 @@ from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.hub.load import load_target
 from mlx_ddtree.longcontext.bridge import BridgedScorer
 from mlx_ddtree.longcontext.lexical import LexicalScorer
-from mlx_ddtree.longcontext.scoring import Scorer, TailAttentionScorer
+from mlx_ddtree.longcontext.scoring import Scorer, TailAttentionScorer, closing_tokens
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget
 
@@ -23,16 +23,18 @@ def scorer_of(pair: Pair, scorer: str | Scorer) -> Scorer:
 
 
 def _make(pair: Pair, name: str) -> Scorer:
+    closing = closing_tokens(pair.tokenizer)
     if name == "self":
         if isinstance(pair.target, PlainTarget):
             raise UnsupportedModelError(
                 f"model type {pair.target.model_type!r} cannot score its own prompts; give another model as the scorer "
                 "(--prefill-scorer), or 'lexical'"
             )
-        return TailAttentionScorer(pair.target)
+        return TailAttentionScorer(pair.target, closing=closing)
     if name == "lexical":
-        return LexicalScorer()
+        return LexicalScorer(closing=closing)
     loaded = load_target(name)
-    scorer = TailAttentionScorer(loaded.target.model)
-    same = loaded.tokenizer.get_vocab() == pair.tokenizer.get_vocab()
-    return scorer if same else BridgedScorer(scorer, loaded.tokenizer, pair.tokenizer)
+    model = loaded.target.model
+    if loaded.tokenizer.get_vocab() == pair.tokenizer.get_vocab():
+        return TailAttentionScorer(model, closing=closing)
+    return BridgedScorer(TailAttentionScorer(model), loaded.tokenizer, pair.tokenizer, closing=closing)

@@ -55,7 +55,7 @@ class Shortening:
             raise OptionError("a compressed prompt needs a cache that knows its gaps: use make_prompt_cache(pair)")
         if kv_keep_ratio is not None:
             check_filter(state.pair.target, state.target_cache, kv_keep_ratio)
-        kept, report = None, CompressionReport(len(ids), len(ids))
+        kept, report = None, CompressionReport.whole(len(ids))
         if compression is not None and concerned:
             ready = compression.protecting(state.pair, prompt, ids)
             kept, report = compress(state.pair, ids, ready, state.position, progress)

@@ -8,13 +8,14 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
-TAIL_ROWS = 8
+TAIL_ROWS = 32
+"""Enough to reach the text that asks, behind which a chat template puts tokens of its own."""
 
 
 class TailView:
     """A KVCache that keeps the last rows of the queries that attended to it (target/attention.py calls `see`).
 
-    queries: (1, heads, at most 8, head_dim) after RoPE; scale: what attention multiplies them by.
+    queries: (1, heads, at most 32, head_dim) after RoPE; scale: what attention multiplies them by.
     """
 
     def __init__(self, base: KVCache) -> None:
