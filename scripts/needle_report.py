@@ -113,6 +113,8 @@ def measure(target, tokenizer, cases, options) -> tuple[list[dict], dict]:
                 rows.append(common | {"scorer": name, "keep": keep, "anchors": anchors, "ratio": chosen.ratio})
                 rows[-1]["kept"] = kept(case, chosen.positions)
         print(f"{case.kind} {case.tokens} {case.depth}: {rows[-1]['ratio']:.3f}, {seconds:.0f} s", flush=True)
+        if options.json:  # after every case: the long ones take minutes
+            options.json.write_text(json.dumps({"model": options.model, "seconds": seconds, "rows": rows}))
     about = {"layers": scorer.layers, "scoring": len(scorer.scoring), "seconds": seconds}
     about["flop_share"] = {n: round(flop_share(target, scorer, n), 3) for n in options.lengths}
     about["kept_blocks"] = round(float(np.mean(fractions)), 3) if fractions else None
@@ -168,8 +170,13 @@ def main() -> None:
     parser.add_argument("--scoring", type=int, help="how many of them score (default: the scorer's)")
     parser.add_argument("--alpha", type=float, default=BlockSparseAttention().alpha)
     parser.add_argument("--sparse-from", type=int, default=32_768)
+    parser.add_argument("--read", type=Path, nargs="+", help="show what --json wrote, of several runs together")
     parser.add_argument("--by-layer", action="store_true", help="each layer alone instead")
     options = parser.parse_args()
+    if options.read:
+        rows = [row for file in options.read for row in json.loads(file.read_text())["rows"]]
+        print(columns(table(rows, "kind")), columns(table(rows, "tokens")), sep="\n\n")
+        return
     pair = mlx_ddtree.load(None if options.model == "demo" else options.model, draft=False)
     cases = list(cases_of(pair.tokenizer, options.lengths, options.seeds))
     if options.by_layer:
@@ -177,8 +184,6 @@ def main() -> None:
         return
     rows, about = measure(pair.target, pair.tokenizer, cases, options)
     print(f"{len(cases)} cases", about, columns(table(rows, "kind")), columns(table(rows, "tokens")), sep="\n\n")
-    if options.json:
-        options.json.write_text(json.dumps({"model": options.model, **about, "rows": rows}))
 
 
 if __name__ == "__main__":

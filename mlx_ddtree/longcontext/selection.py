@@ -55,7 +55,7 @@ class Selection:
 
     @property
     def over(self) -> int:
-        """Tokens above the cap, which only protected spans can bring about."""
+        """Tokens above the cap, which only protected spans can bring about (and words made whole by the bridge)."""
         return max(0, len(self.positions) - self.requested - self.chunk)
 
 

@@ -10,10 +10,13 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import mamba
 
 import mlx_ddtree
+from mlx_ddtree.benchmarking.needles import KINDS, needle_case
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.longcontext.block_sparse import BlockSparseAttention
+from mlx_ddtree.longcontext.bridge import fast_tokenizer, token_spans
 from mlx_ddtree.longcontext.lexical import LexicalScorer
 from mlx_ddtree.longcontext.scoring import TailAttentionScorer, closing_tokens
+from mlx_ddtree.longcontext.selection import select
 
 from ..families import FAMILIES, tiny_target
 from ..helpers import small_target
@@ -260,3 +263,17 @@ def test_a_word_that_is_everywhere_says_nothing():
     ids = np.random.default_rng(2).integers(100, 5000, 3000)
     ids[::10] = 7
     assert LexicalScorer(query=1)(np.append(ids, 7)).max() < 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trained_target_finds_needles_in_its_own_prompts(kind):
+    pair = mlx_ddtree.load(draft=False)
+    scorer, found = TailAttentionScorer(pair.target, closing=closing_tokens(pair.tokenizer)), 0
+    for depth in (0.3, 0.5, 0.7):
+        case = needle_case(kind, 2500, depth, 11)
+        ids = pair.tokenizer.apply_chat_template([{"role": "user", "content": case.prompt}], add_generation_prompt=True)
+        text, spans = token_spans(fast_tokenizer(pair.tokenizer), ids)
+        first = text.index(case.fact.answer)
+        needle = np.flatnonzero((spans[:, 0] < first + len(case.fact.answer)) & (spans[:, 1] > first))
+        found += set(needle) <= set(select(scorer(ids), ids, 0.2, anchors=False).positions)
+    assert found == 3
