@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -43,7 +43,7 @@ class Settings:
     prefill_keep_ratio: float | None = None
     prefill_scorer: str = "self"
     prefill_positions: str = "original"
-    prefill_protect: Sequence[str] = ()
+    prefill_protect: list[str] = field(default_factory=list)
     kv_keep_ratio: float | None = None
 
     def with_text(self, name: str, text: str) -> Settings:

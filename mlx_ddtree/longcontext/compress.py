@@ -112,6 +112,8 @@ class CompressionReport:
     prompt_tokens, kept_tokens: of what was new in the prompt.
     spans: runs of kept tokens (first, last + 1), counted in what was new.
     requested: tokens that the keep ratio allows; forced: kept tokens by the reason that took them.
+    over: kept tokens above that and a chunk, which protected spans brought about.
+    anchors_left_out: tokens around earlier mentions of the question's words that did not fit.
     refused: why nothing was dropped, though it was asked for.
     kv_rows: rows of the target's caches before and after they were filtered; None where they were not.
     seconds: by stage: score, prefill, filter; first_token is the whole time until the first token.
@@ -122,6 +124,7 @@ class CompressionReport:
     spans: list[Span]
     requested: int
     forced: dict[str, int] = field(default_factory=dict)
+    over: int = 0
     anchors_left_out: int = 0
     scorer: str | None = None
     positions: str = "original"
@@ -154,6 +157,7 @@ class CompressionReport:
             lines.append(
                 f"Prompt (approximate): {self.kept_tokens} of {self.prompt_tokens} tokens kept ({self.ratio:.1%}) in "
                 f"{len(self.spans)} spans at {self.positions} positions, chosen by {self.scorer}: {reasons}"
+                + (f"; {self.over} above the cap because so much is protected" if self.over else "")
             )
         if self.kv_refused is not None:
             lines.append(f"Cache: not filtered: {self.kv_refused}")
@@ -200,7 +204,7 @@ def compress(
         return None, report
     report.kept_tokens, report.spans = len(selection.positions), selection.spans
     report.requested, report.forced = selection.requested, selection.forced
-    report.anchors_left_out = selection.anchors_left_out
+    report.over, report.anchors_left_out = selection.over, selection.anchors_left_out
     report.scorer = options.scorer if isinstance(options.scorer, str) else type(options.scorer).__name__
     return Kept(selection.positions, compact), report
 

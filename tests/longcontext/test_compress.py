@@ -133,6 +133,14 @@ def test_too_much_protection_is_refused_or_reported():
     assert tokens == answer(pair, PROMPT)[0]
 
 
+def test_protected_spans_may_exceed_the_cap_and_the_report_says_by_how_much():
+    _, last, _ = answer(tiny_pair("qwen3"), PROMPT, 2, compression=always(protect=[(10, 70)], keep_ratio=0.4))
+    report = last.compression
+    assert report.forced["protected"] == 61  # the last token too
+    assert report.over == report.kept_tokens - report.requested - 2 > 0
+    assert f"{report.over} above the cap" in report.lines()
+
+
 def test_a_prompt_beyond_the_context_needs_compact_positions():
     pair, prompt = tiny_pair("qwen3"), (PROMPT * 5)[:550]  # its context ends at 512
     with pytest.raises(PromptError, match="compact"):
