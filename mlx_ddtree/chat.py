@@ -46,6 +46,7 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_model_options(parser)
     cli.add_sampling_options(parser)
     cli.add_decoding_options(parser)
+    cli.add_compression_options(parser)
     parser.add_argument("--verbose", "-v", action="store_true", help="log how models are loaded")
     parser.add_argument("--version", action="version", version=mlx_ddtree.__version__)
     return parser
@@ -100,9 +101,12 @@ def say(conversation: Conversation, message: str, terminal: bool) -> None:
 
 
 def brief(last: GenerationResponse) -> str:
+    lost, shorter = last.compression, ""
+    if lost is not None and lost.kept_tokens < lost.prompt_tokens:
+        shorter = f", {lost.kept_tokens} of {lost.prompt_tokens} prompt tokens kept"
     return (
-        f"[{last.generation_tokens} tokens, {last.generation_tps:.0f} tok/s, "
-        f"{last.mean_acceptance_length:.1f} a round{', cut at the limit' if last.finish_reason == 'length' else ''}]"
+        f"[{last.generation_tokens} tokens, {last.generation_tps:.0f} tok/s, {last.mean_acceptance_length:.1f} a round"
+        f"{shorter}{', cut at the limit' if last.finish_reason == 'length' else ''}]"
     )
 
 

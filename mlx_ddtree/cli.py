@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mlx_ddtree.errors import MlxDdtreeError, OptionError
 from mlx_ddtree.hub.load import load
+from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.pair import Pair
 
 
@@ -68,6 +69,51 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         "making the cache anew, or trust every row (default: %(default)s)",
     )
     group.add_argument("--prefill-step-size", type=int, default=2048, help="prompt tokens at a time")
+
+
+def add_compression_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("long prompts (approximate: answers may change; all off by default)")
+    group.add_argument(
+        "--prefill-compression",
+        choices=("off", "auto", "always"),
+        default="off",
+        help="drop the tokens of a long prompt that matter least for its end; auto: of prompts above the threshold",
+    )
+    group.add_argument("--prefill-threshold", type=int, default=32_000, metavar="N", help="tokens (default: 32000)")
+    group.add_argument(
+        "--prefill-keep-ratio", type=float, metavar="R", help="share that is kept (default: 0.5 to 0.1, by length)"
+    )
+    group.add_argument(
+        "--prefill-scorer",
+        default="self",
+        metavar="NAME",
+        help="what finds out what matters: self (the target's first layers), lexical (no model), or a small model's "
+        "folder or repository (default: %(default)s)",
+    )
+    group.add_argument(
+        "--prefill-positions",
+        choices=("original", "compact"),
+        default="original",
+        help="leave kept tokens at their positions, or close the gaps (default: %(default)s)",
+    )
+    group.add_argument(
+        "--prefill-protect", nargs="+", default=[], metavar="TEXT", help="texts that stay wherever they occur"
+    )
+    group.add_argument(
+        "--kv-keep-ratio", type=float, metavar="R", help="share of the prompt's keys and values that every head keeps"
+    )
+
+
+def compression(args: Any) -> PrefillCompression:
+    """What `add_compression_options` was given.  Raises OptionError."""
+    return PrefillCompression(
+        args.prefill_compression,
+        args.prefill_threshold,
+        args.prefill_keep_ratio,
+        args.prefill_scorer,
+        args.prefill_positions,
+        protect=tuple(args.prefill_protect),
+    )
 
 
 def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 from mlx_lm.sample_utils import make_logits_processors
 
-from mlx_ddtree.cli import tree_budget
+from mlx_ddtree.cli import compression, tree_budget
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.decoding.session import Session
 from mlx_ddtree.decoding.stream import GenerationResponse
@@ -38,6 +38,13 @@ class Settings:
     block_size: int | None = None
     parity: str = "exact"
     prefill_step_size: int = 2048
+    prefill_compression: str = "off"
+    prefill_threshold: int = 32_000
+    prefill_keep_ratio: float | None = None
+    prefill_scorer: str = "self"
+    prefill_positions: str = "original"
+    prefill_protect: list[str] = field(default_factory=list)
+    kv_keep_ratio: float | None = None
 
     def with_text(self, name: str, text: str) -> Settings:
         """One of them changed, from what a user typed.  Raises OptionError."""
@@ -57,7 +64,8 @@ class Settings:
             repetition_penalty=self.repetition_penalty, repetition_context_size=self.repetition_context_size
         )
         names = ("max_tokens", "method", "tree_budget", "block_size", "parity", "prefill_step_size")
-        return {"sampler": sampler, "logits_processors": processors, **{n: getattr(self, n) for n in names}}
+        shorter = {"compression": compression(self), "kv_keep_ratio": self.kv_keep_ratio}
+        return {"sampler": sampler, "logits_processors": processors, **{n: getattr(self, n) for n in names}, **shorter}
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -67,10 +75,13 @@ def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
 _CONVERT: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("temp", "top_p", "min_p"), float),
     **dict.fromkeys(("top_k", "max_tokens", "repetition_context_size", "prefill_step_size"), int),
-    **dict.fromkeys(("method", "parity"), str),
+    **dict.fromkeys(("method", "parity", "prefill_compression", "prefill_scorer", "prefill_positions"), str),
     "seed": _or_none(int),
     "repetition_penalty": _or_none(float),
     "block_size": _or_none(int),
+    "prefill_threshold": int,
+    "prefill_keep_ratio": _or_none(float),
+    "kv_keep_ratio": _or_none(float),
     "tree_budget": tree_budget,
 }
 
@@ -104,9 +115,8 @@ class Conversation:
         self.last: GenerationResponse | None = None
         self.plain: tuple[int, float] | None = None  # at how many tokens of context, tokens a second
 
-    def prompt(self) -> list[int]:
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return list(self.pair.tokenizer.apply_chat_template(system + self.messages, add_generation_prompt=True))
+    def prompt(self) -> list[dict[str, str]]:
+        return [*([{"role": "system", "content": self.system}] if self.system else []), *self.messages]
 
     def say(self, message: str, progress: Callable[[int, int], None] | None = None) -> Iterator[GenerationResponse]:
         """The answer, as it comes.  What was said stays in the conversation even when it is cut off; a message

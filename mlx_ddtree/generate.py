@@ -41,6 +41,7 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_model_options(parser)
     cli.add_sampling_options(parser)
     cli.add_decoding_options(parser)
+    cli.add_compression_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--compare", action="store_true", help="answer by ar, dflash and ddtree, and compare them")
     output.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -62,7 +63,7 @@ def answer(args: argparse.Namespace) -> int:
     if args.verbose:
         print_notes(pair)
     prompt = chat_prompt(pair, prompt_text, args)
-    options = decoding_options(args)
+    options = decoding_options(args) | compression_options(pair, prompt_text, prompt, args)
     if args.compare:
         if args.show_tree:
             raise OptionError("--show-tree shows one method's trees: leave out --compare")
@@ -90,9 +91,23 @@ def chat_prompt(pair: Pair, text: str, args: argparse.Namespace) -> list[int]:
     """Token ids, through the chat template unless told otherwise; as mlx_lm.generate does it."""
     if args.ignore_chat_template or not pair.tokenizer.has_chat_template:
         return list(pair.tokenizer.encode(text))
-    messages = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
-    messages.append({"role": "user", "content": text})
-    return list(pair.tokenizer.apply_chat_template(messages, add_generation_prompt=True, **args.chat_template_config))
+    template = pair.tokenizer.apply_chat_template
+    return list(template(messages(text, args), add_generation_prompt=True, **args.chat_template_config))
+
+
+def messages(text: str, args: argparse.Namespace) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
+    return [*system, {"role": "user", "content": text}]
+
+
+def compression_options(pair: Pair, text: str, ids: list[int], args: argparse.Namespace) -> dict[str, Any]:
+    """For `stream_generate`: which tokens of the template's prompt are protected is known only here."""
+    compression = cli.compression(args)
+    if compression.concerns(len(ids)):
+        chat = not args.ignore_chat_template and pair.tokenizer.has_chat_template
+        prompt = messages(text, args) if chat else text
+        compression = compression.protecting(pair, prompt, ids, **args.chat_template_config)
+    return {"compression": compression, "kv_keep_ratio": args.kv_keep_ratio}
 
 
 def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -133,6 +148,7 @@ def report(text: str, tokens: list[int], last: GenerationResponse, args: argpars
         "peak_memory_gb": last.peak_memory,
         "seconds": last.seconds,
         "statistics": last.statistics.as_dict(),
+        **({"compression": last.compression.as_dict()} if last.compression else {}),
     }
 
 

@@ -24,6 +24,7 @@ class Pair:
     kernels: 'auto' uses Metal kernels where they agree with MLX's operations and are faster here, 'on' wherever they
         agree, 'off' never.
     profile: what was measured of it on this machine, once a round needed it.
+    scorers: what has scored its prompts, by name (longcontext/scorers.py).
     """
 
     target: Target
@@ -32,6 +33,7 @@ class Pair:
     notes: dict[str, Any] = field(default_factory=dict)
     kernels: str = "auto"
     profile: Profile | None = field(default=None, repr=False)
+    scorers: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:
@@ -73,15 +75,41 @@ def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
     drafter.config = replace(config, embed_scale=scale, logit_softcap=cap)
 
 
+@dataclass(frozen=True)
+class Held:
+    """What caches hold of the tokens that they stand for; normally all of them, one row each.
+
+    A prompt may have been compressed (longcontext/): then rows and positions differ from there on.
+
+    gap, drafter_gap: the position of the next token minus the rows, in the target's and in the drafter's caches.
+    source: so many first tokens went through a compression; all later ones have their row.
+    rows, drafter_rows: the rows that hold those.
+    head: so many first tokens are all there, a row each: caches that can be trimmed can go back to them.
+    filtered: the first rows of the target's, of which every head has chosen its own (longcontext/kv_filter.py).
+    """
+
+    gap: int = 0
+    drafter_gap: int = 0
+    source: int = 0
+    rows: int = 0
+    drafter_rows: int = 0
+    head: int = 0
+    filtered: int = 0
+
+
+WHOLE = Held()
+
+
 class PromptCache(list[Any]):
     """The target's layers, then the drafter's, in one list as mlx-lm has it.
 
-    token_ids: what they hold.
+    token_ids: what they stand for; held: what of it they hold.
     """
 
     def __init__(self, layers: Iterable[Any]) -> None:
         super().__init__(layers)
         self.token_ids: list[int] = []
+        self.held = WHOLE
 
 
 def make_prompt_cache(pair: Pair) -> PromptCache:

@@ -31,7 +31,7 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
     if drafter is None:
         raise ValueError("a draft needs a drafter")
     block = mx.array([[state.root] + [drafter.config.mask_token_id] * (block_size - 1)])
-    hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache)[0, 1:]
+    hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache, state.held.drafter_gap)[0, 1:]
     logits = drafter.scale_logits(target.head(hidden))
     if (selector := selector_of(drafter)) is None:
         top_k = min(top_k, logits.shape[-1])

@@ -83,8 +83,8 @@ def plain_rounds(
 def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> Step:
     """Put `token` (1,) into the caches; what the target says after it."""
     target = state.pair.target
-    hidden, features = target.forward(token[None], state.target_cache)
-    chosen, logits = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.length + 1, [], plan.sampler)
+    hidden, features = target.forward(token[None], state.target_cache, state.held.gap)
+    chosen, logits = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.position + 1, [], plan.sampler)
     margin = top_margins(logits, chosen) if bound else None
     state.append_features(features)
     if len(state.features) >= FEATURES_HELD:

@@ -2,38 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.pair import Held
 
 Progress = Callable[[int, int], None]
 
 
-def prefill(state: DecodeState, prompt: Sequence[int], step_size: int, progress: Progress | None = None) -> None:
-    """Process all of `prompt` but its last token.
+@dataclass(frozen=True)
+class Kept:
+    """What of a prompt is processed (longcontext/): places (K,) int32 in it, ascending, the last token's among them;
+    at their own positions, or, if compact, at consecutive ones."""
+
+    places: NDArray[np.int32]
+    compact: bool = False
+
+
+def prefill(
+    state: DecodeState,
+    prompt: Sequence[int],
+    step_size: int,
+    progress: Progress | None = None,
+    *,
+    kept: Kept | None = None,
+    then: Callable[[], None] | None = None,
+    through: Sequence[Any] | None = None,
+) -> None:
+    """Process all of `prompt` but its last token; or what is `kept` of it.
 
     Like mlx-lm, the last token is left for the first round, which processes it alone: one
     forward over the whole prompt rounds differently and can change a greedy answer.  Features
     go into the drafter's cache chunk by chunk, so their memory is bounded by `step_size` rows.
 
-    progress: called with (tokens processed, tokens in all) before, between and after chunks.
+    progress: called with (tokens processed or dropped, tokens in all) before, between and after chunks.
+    then: called when the caches hold the prompt, before `progress` hears of it.
+    through: views of the target's caches, in whose place the target gets them.
     """
     report = progress or (lambda done, total: None)
-    target = state.pair.target
+    caches = state.target_cache if through is None else through
+    if kept is None:
+        chunks = _dense(state, prompt, step_size, caches)
+    else:
+        chunks = _sparse(state, prompt, step_size, kept, caches)
     report(0, len(prompt))
-    for start in range(0, len(prompt) - 1, step_size):
-        chunk = prompt[start : min(start + step_size, len(prompt) - 1)]
-        with state.all_or_nothing():
-            _, features = target.forward(mx.array(list(chunk))[None], state.target_cache)
-            state.append_features(features)
-            state.extend_drafter()
-            mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
-            state.length += len(chunk)
-            state.token_ids = list(prompt[: start + len(chunk)])
-        report(start + len(chunk), len(prompt))
+    for done in chunks:
+        if then is not None and done == len(prompt) - 1:
+            then()
+        report(done, len(prompt))
         mx.clear_cache()
     state.root = prompt[-1]
     state.mark_exact()
     state.token_ids = list(prompt)
+
+
+def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, caches: Sequence[Any]) -> Iterator[int]:
+    """Chunk by chunk; how many tokens are processed."""
+    last = len(prompt) - 1
+    for start in range(0, last, step_size):
+        stop = min(start + step_size, last)
+        with state.all_or_nothing():
+            _process(state, prompt[start:stop], caches)
+            state.token_ids = list(prompt[:stop])
+        yield stop
+
+
+def _sparse(
+    state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kept, caches: Sequence[Any]
+) -> Iterator[int]:
+    """Kept tokens, chunk by chunk; how many tokens of the prompt are dealt with."""
+    last, rows = len(prompt) - 1, len(kept.places) - 1
+    before, length, source = state.held, state.length, state.source
+    first, drafted_first = state.position, state.drafted_length + before.drafter_gap
+    head = before.head if before.source else length + int((kept.places == np.arange(rows + 1)).sum())
+    for start in range(0, max(rows, 1) if last else 0, step_size):
+        stop = min(start + step_size, rows)
+        places = kept.places[start:stop]
+        done = last if stop == rows else int(places[-1]) + 1
+        with state.all_or_nothing():
+            at = None if kept.compact else (first + places, drafted_first + places)
+            if stop > start:
+                _process(state, [prompt[i] for i in places], caches, at)
+            drafted = state.drafted_length
+            state.held = Held(
+                gap=before.gap if kept.compact else first + done - state.length,
+                drafter_gap=before.drafter_gap if kept.compact or not drafted else drafted_first + done - drafted,
+                source=source + done,
+                rows=state.length,
+                drafter_rows=drafted,
+                head=min(head, state.length),
+            )
+            state.token_ids = list(prompt[:done])
+        yield done
+
+
+def _process(
+    state: DecodeState,
+    tokens: Sequence[int],
+    caches: Sequence[Any],
+    at: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None,
+) -> None:
+    """Put tokens into both caches; at: their positions for the target and the drafter, if not consecutive."""
+    target = state.pair.target
+    places, drafted = (state.held.gap, None) if at is None else (mx.array(p)[None] for p in at)
+    _, features = target.forward(mx.array(list(tokens))[None], caches, places)
+    state.append_features(features)
+    state.extend_drafter(drafted)
+    mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
+    state.length += len(tokens)

@@ -14,7 +14,7 @@ from mlx_ddtree.decoding.measure import plain_step
 from mlx_ddtree.decoding.options import Prompt, prompt_token_ids, split_cache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.stream import GenerationResponse, stream_generate
-from mlx_ddtree.pair import Pair, make_prompt_cache
+from mlx_ddtree.pair import WHOLE, Held, Pair, make_prompt_cache
 from mlx_ddtree.target.cache import Mark
 
 
@@ -35,17 +35,17 @@ class Session:
         """Forget everything."""
         self.cache = make_prompt_cache(self.pair)
         self.reused = 0
-        self._prompt_end: tuple[int, Mark] | None = None
+        self._prompt_end: tuple[int, Mark, Held] | None = None
 
     @property
     def token_ids(self) -> list[int]:
-        """What the caches hold."""
+        """What the caches stand for; `cache.held` says whether all of it is in them."""
         return self.cache.token_ids
 
     @property
     def nbytes(self) -> int:
         """Memory of the caches, and of what is kept to take them back to the end of the prompt."""
-        _, marked = self._prompt_end or (0, [])
+        marked = [] if self._prompt_end is None else self._prompt_end[1]
         kept = sum(x.nbytes for standing in marked for x in standing if isinstance(x, mx.array))
         return kept + sum(layer.nbytes for layer in self.cache)
 
@@ -54,10 +54,13 @@ class Session:
         ids = prompt_token_ids(self.pair, prompt)
         rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
+        if (compression := options.get("compression")) is not None and compression.concerns(len(rest)):
+            options["compression"] = compression.protecting(self.pair, prompt, ids).behind(self.reused)
 
         def progress(done: int, total: int) -> None:
             if done == total - 1:  # both caches hold everything but the last token, and nothing more
-                self._prompt_end = len(ids) - 1, self.pair.target.mark(self.cache[: self.pair.target.num_caches])
+                marked = self.pair.target.mark(self.cache[: self.pair.target.num_caches])
+                self._prompt_end = len(ids) - 1, marked, self.cache.held
             if report:
                 report(done, total)
 
@@ -68,14 +71,18 @@ class Session:
     def plain_tps(self) -> float:
         """Tokens a second that plain decoding makes after what the caches hold: measured now, changing nothing."""
         target_cache, _, length = split_cache(self.pair, self.cache, "ar")
-        return 1 / plain_step(DecodeState(self.pair, target_cache, [], length, self.token_ids[-1]))
+        state = DecodeState(self.pair, target_cache, [], length, self.token_ids[-1], held=self.cache.held)
+        return 1 / plain_step(state)
 
     def reusable(self, ids: Sequence[int]) -> int:
         """How many of `ids` would not be processed again: what `resume` returns."""
         target_cache, _, _ = split_cache(self.pair, self.cache, "ar")
         shared = self._shared(ids)
-        if shared == len(self.token_ids) or can_trim_prompt_cache(target_cache):
+        if shared == len(self.token_ids):
             return shared
+        if can_trim_prompt_cache(target_cache):
+            held = self.cache.held  # a compressed prompt stands for itself only; what nothing was dropped of stays
+            return shared if shared >= held.source else min(shared, held.head)
         end = 0 if self._prompt_end is None else self._prompt_end[0]
         return end if end <= shared else 0
 
@@ -101,14 +108,17 @@ class Session:
         target_cache, drafter_cache, _ = split_cache(self.pair, self.cache, "ar")
         length, shared = len(self.token_ids), self.reusable(ids)
         if shared < length:
+            held = self.cache.held
             if can_trim_prompt_cache(target_cache):
-                trim_prompt_cache(target_cache, length - shared)
+                trim_prompt_cache(target_cache, rows_of(length, held.rows, held) - rows_of(shared, held.rows, held))
+                self.cache.held = held if shared >= held.source else WHOLE
             elif shared and self._prompt_end is not None:
-                self.pair.target.rewind(target_cache, self._prompt_end[1])
+                _, marked, self.cache.held = self._prompt_end
+                self.pair.target.rewind(target_cache, marked)
             else:
                 self.reset()
             for layer in drafter_cache if shared else []:
-                layer.offset = min(layer.offset, shared)
+                layer.offset = min(layer.offset, rows_of(shared, held.drafter_rows, held))
             del self.token_ids[shared:]
             if self._prompt_end is not None and self._prompt_end[0] > shared:
                 self._prompt_end = None
@@ -119,3 +129,9 @@ class Session:
         pairs = zip(self.token_ids, ids[:-1], strict=False)
         shorter = min(len(self.token_ids), len(ids) - 1)
         return next((i for i, (have, want) in enumerate(pairs) if have != want), shorter)
+
+
+def rows_of(tokens: int, rows: int, held: Held) -> int:
+    """Rows of the first `tokens` tokens, `rows` being those of the compressed ones: as many as tokens in the head
+    (held.head), and after what was compressed one more for each."""
+    return tokens if tokens < held.source else rows + tokens - held.source

@@ -9,15 +9,16 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_ddtree.pair import Pair
+from mlx_ddtree.pair import WHOLE, Held, Pair
 from mlx_ddtree.target.cache import Mark
+from mlx_ddtree.target.rope import Positions
 
 
 @dataclass
 class DecodeState:
     """One sequence being decoded.
 
-    length: tokens in the target's cache.
+    length: tokens in the target's cache; held: what they are of those that it stands for, and their positions.
     root: the bonus token: decided, emitted, not in the cache; None once everything emitted is.
     features: pieces (1, m, taps * D), in order, of the committed tokens that the drafter has not seen;
         they wait here because extending the drafter's cache by many tokens costs as much as by one.
@@ -37,6 +38,17 @@ class DecodeState:
     exact_mark: Mark = field(default_factory=list)
     near_tie: bool = False
     token_ids: list[int] = field(default_factory=list)
+    held: Held = WHOLE
+
+    @property
+    def position(self) -> int:
+        """Of the token that comes next into the target's cache."""
+        return self.length + self.held.gap
+
+    @property
+    def source(self) -> int:
+        """Tokens that the target's cache stands for."""
+        return self.held.source + self.length - self.held.rows
 
     def take_features(self) -> mx.array:
         """The features (1, m, taps * D), m >= 0, that the drafter's cache is about to receive."""
@@ -51,14 +63,14 @@ class DecodeState:
     def all_or_nothing(self) -> Iterator[Mark]:
         """Undo every change of the block if it raises, Ctrl-C included.  Gives the mark of the target's cache."""
         drafted, features, root, tokens = self.drafted_length, list(self.features), self.root, len(self.token_ids)
-        length, marked = self.length, self.pair.target.mark(self.target_cache)
+        length, held, marked = self.length, self.held, self.pair.target.mark(self.target_cache)
         try:
             yield marked
         except BaseException:
             for layer_cache in self.drafter_cache:
                 layer_cache.offset = drafted
             self.pair.target.rewind(self.target_cache, marked)
-            self.features, self.root, self.length = features, root, length
+            self.features, self.root, self.length, self.held = features, root, length, held
             del self.token_ids[tokens:]
             raise
 
@@ -90,16 +102,17 @@ class DecodeState:
         """Bring both caches up to everything emitted, so that a later call can continue them."""
         target = self.pair.target
         if self.root is not None:
-            _, features = target.forward(mx.array([[self.root]]), self.target_cache)
+            _, features = target.forward(mx.array([[self.root]]), self.target_cache, self.held.gap)
             self.append_features(features)
             self.root, self.length = None, self.length + 1
         self.extend_drafter()
         mx.eval([c.state for c in (*self.target_cache, *self.drafter_cache)])
 
-    def extend_drafter(self) -> None:
-        """Give the drafter's cache what it has not seen, without drafting."""
+    def extend_drafter(self, at: Positions | None = None) -> None:
+        """Give the drafter's cache what it has not seen, without drafting; at: its positions, if not consecutive."""
         if self.pair.drafter is not None and self.features:
-            self.pair.drafter.extend(self.take_features(), self.drafter_cache)
+            at = self.held.drafter_gap if at is None else at
+            self.pair.drafter.extend(self.take_features(), self.drafter_cache, at)
 
     def append_features(self, features: mx.array | None) -> None:
         """Queue committed tokens' features for the drafter."""

@@ -22,6 +22,8 @@ from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.statistics import RoundStatistics
 from mlx_ddtree.decoding.text import TextStream
+from mlx_ddtree.longcontext.compress import CompressionReport, PrefillCompression
+from mlx_ddtree.longcontext.shorten import Shortening
 from mlx_ddtree.pair import Pair, PromptCache
 from mlx_ddtree.tree import DraftTree
 
@@ -42,6 +44,7 @@ class GenerationResponse:
         row of its own decided).
     statistics: counts over the rounds so far.
     seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
+    compression: what the prompt has lost, where it was to be compressed or filtered.
     peak_memory: gigabytes.
     finish_reason: 'length', 'stop' or None.
     round: the round itself, with its tree and the accepted path (`mlx_ddtree.draw_tree`).
@@ -66,6 +69,7 @@ class GenerationResponse:
     seconds: dict[str, float]
     round: Round = field(repr=False)
     finish_reason: str | None = None
+    compression: CompressionReport | None = None
 
     @property
     def mean_acceptance_length(self) -> float:
@@ -88,6 +92,8 @@ def stream_generate(
     prompt_cache: list[Any] | None = None,
     prefill_step_size: int = 2048,
     prompt_progress_callback: Progress | None = None,
+    compression: PrefillCompression | None = None,
+    kv_keep_ratio: float | None = None,
 ) -> Iterator[GenerationResponse]:
     """Decode, yielding the text of every round as it commits.
 
@@ -106,20 +112,27 @@ def stream_generate(
     prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then
         the drafter does not see what came before).  Afterwards it holds the prompt and all
         tokens yielded, however the generator ends.
+    compression: approximate: a long prompt keeps the tokens that matter for its end (longcontext/compress.py).
+    kv_keep_ratio: approximate: so many of the prompt's keys and values stay (longcontext/kv_filter.py).
 
     Raises PromptError, OptionError, UnsupportedModelError.
     """
     plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, parity)
     ids = prompt_token_ids(pair, prompt)
     target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
-    limit = max_new_tokens(pair, max_tokens, length + len(ids))
     state = DecodeState(pair, target_cache, drafter_cache, length, None)
+    if isinstance(prompt_cache, PromptCache):
+        state.held = prompt_cache.held
+    how = (compression, kv_keep_ratio, prompt_cache, prompt_progress_callback)
+    shortening = Shortening.of(state, prompt, ids, *how)
+    limit = max_new_tokens(pair, max_tokens, state.position + (shortening.positions if shortening else len(ids)))
     text = TextStream(pair.tokenizer, limit, stop)
-    meter, cleared = _Meter(len(ids)), 0
+    meter, cleared = _Meter(len(ids), shortening), 0
     with wired_limit(pair.target.model):
         try:
             with meter.clock("prefill"):
-                prefill(state, ids, prefill_step_size, prompt_progress_callback)
+                shorter = shortening.prefill_options() if shortening else {}
+                prefill(state, ids, prefill_step_size, prompt_progress_callback, **shorter)
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if prompt_progress_callback:
                 prompt_progress_callback(len(ids), len(ids))
@@ -135,6 +148,7 @@ def stream_generate(
                 state.settle()
             if isinstance(prompt_cache, PromptCache):
                 prompt_cache.token_ids += state.token_ids
+                prompt_cache.held = state.held
 
 
 def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
@@ -165,14 +179,16 @@ def summary(response: GenerationResponse) -> str:
         f"Rounds: {response.rounds}, acceptance length {response.mean_acceptance_length:.2f}\n"
         f"{response.statistics.lines()}\n"
         f"Peak memory: {response.peak_memory:.3f} GB"
+        + (f"\n{response.compression.lines()}" if response.compression else "")
     )
 
 
 class _Meter:
     """Counts and times rounds.  Generation time starts when the first token is there, as in mlx-lm."""
 
-    def __init__(self, prompt_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, shortening: Shortening | None) -> None:
         self.clock = Clock()
+        self._shortening = shortening
         self.rounds, self.tokens = -1, 0
         self.statistics = RoundStatistics()
         self._prompt_tokens = prompt_tokens
@@ -183,6 +199,8 @@ class _Meter:
         self.tokens += len(done.token_ids)
         if self.rounds == 0:
             self._start = perf_counter()
+            if self._shortening is not None:
+                self._shortening.first_token(self.clock.seconds)
         else:
             self.statistics.add(done)
         log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
@@ -193,7 +211,7 @@ class _Meter:
             logprobs=log_probs,
             from_draft=done.accepted > 0,
             prompt_tokens=self._prompt_tokens,
-            prompt_tps=self._prompt_tokens / self.clock.seconds["prefill"],
+            prompt_tps=self._prompt_tokens / (self.clock.seconds["prefill"] + self.clock.seconds.get("score", 0.0)),
             generation_tokens=self.tokens,
             generation_tps=self.tokens / (perf_counter() - self._start),
             peak_memory=mx.get_peak_memory() / 1e9,
@@ -206,4 +224,5 @@ class _Meter:
             seconds=dict(self.clock.seconds),
             round=done,
             finish_reason=text.finish_reason,
+            compression=self._shortening.report if self._shortening else None,
         )

@@ -72,7 +72,8 @@ def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification
     target, nodes = state.pair.target, len(tree)
     token_ids = np.full(nodes if tree.is_chain else padded_rows(nodes, plan.tree_budget), tree.token_ids[0])
     token_ids[:nodes] = tree.token_ids
-    hidden, features, pending = target.forward_tree(mx.array(token_ids)[None], tree, state.length, state.target_cache)
+    place = (state.length, state.target_cache, state.held.gap)
+    hidden, features, pending = target.forward_tree(mx.array(token_ids)[None], tree, *place)
     logits = target.unembed_tree(hidden[0, :nodes])
     greedy = is_greedy(plan.sampler)
     guarded = (plan.parity.rows if nodes > 1 else plan.parity.cache) > 0 and greedy
@@ -82,7 +83,7 @@ def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification
         margins = best.logits[:, 0] - best.logits[:, 1] if guarded else None
         mx.eval(chosen, margins)  # and no logits, until somebody looks at them
     else:
-        chosen, logits = choose_tokens(logits, tree, state.length + 1, state.token_ids, plan.sampler, plan.processors)
+        chosen, logits = choose_tokens(logits, tree, state.position + 1, state.token_ids, plan.sampler, plan.processors)
         margins = top_margins(logits, chosen) if guarded else None
         mx.eval(chosen, logits, margins)  # the round's second and last wait: the walk needs the target's choices
     answers: list[int] = chosen.tolist()  # type: ignore[assignment]

@@ -16,6 +16,7 @@ from mlx_lm.models.qwen3 import MLP
 from mlx_lm.models.rope_utils import initialize_rope
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.target.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
 """From normalised rows (N, B, D) to what is added to them."""
@@ -36,19 +37,20 @@ class DFlashAttention(nn.Module):
         self.o_proj = nn.Linear(self.heads * head_dim, dim, bias=bias)
         self.q_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
-        self.rope = initialize_rope(
+        rope = initialize_rope(
             head_dim,
             config.rope_theta,
             config.rope_traditional,
             config.rope_scaling,
             config.max_position_embeddings,
         )
+        self.rope = TreeRope(rope)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, -1)
 
-    def keys_values(self, x: mx.array, offset: int) -> tuple[mx.array, mx.array]:
-        """(1, n, D) rows at positions offset.. -> keys, values (1, kv_heads, n, head_dim)."""
+    def keys_values(self, x: mx.array, offset: Positions) -> tuple[mx.array, mx.array]:
+        """(1, n, D) rows at positions offset.., or at positions (1, n) -> keys, values (1, kv_heads, n, head_dim)."""
         keys = self.k_norm(self._split(self.k_proj(x), self.kv_heads)).transpose(0, 2, 1, 3)
         values = self._split(self.v_proj(x), self.kv_heads).transpose(0, 2, 1, 3)
         return self.rope(keys, offset=offset), values
@@ -57,18 +59,19 @@ class DFlashAttention(nn.Module):
         """(1, B, D) -> (1, heads, B, head_dim)."""
         return self.rope(self.q_norm(self._split(self.q_proj(x), self.heads)).transpose(0, 2, 1, 3), offset=offset)
 
-    def __call__(self, block: mx.array, context: mx.array, cache: KVCache) -> mx.array:
+    def __call__(self, block: mx.array, context: mx.array, cache: KVCache, gap: int = 0) -> mx.array:
         """block (1, B, D); context (1, m, D), the features not yet in the cache -> (1, B, D).
 
+        gap: the context's first position minus the cache's rows.
         Leaves the context's keys and values in the cache and takes the block's out again: they
         belong to a draft, not to the text.
         """
         size = block.shape[1]
         # Context rows and block rows stand at consecutive positions: one projection, one RoPE.
         rows = mx.concatenate([context, block], axis=1)
-        keys, values = cache.update_and_fetch(*self.keys_values(rows, cache.offset))
+        keys, values = cache.update_and_fetch(*self.keys_values(rows, cache.offset + gap))
         start = cache.offset - size
-        queries = self.queries(block, start)
+        queries = self.queries(block, start + gap)
         cache.trim(size)
         first = 0 if self.window is None else max(0, start - self.window + 1)
         mask = block_mask(start, size, first, self.window, self.causal)
@@ -106,8 +109,8 @@ class DFlashLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(self, block: mx.array, context: mx.array, cache: KVCache) -> mx.array:
-        return self.with_attention(block, lambda rows: self.self_attn(rows, context, cache))
+    def __call__(self, block: mx.array, context: mx.array, cache: KVCache, gap: int = 0) -> mx.array:
+        return self.with_attention(block, lambda rows: self.self_attn(rows, context, cache, gap))
 
     def with_attention(self, block: mx.array, attend: Sublayer) -> mx.array:
         """The layer around `attend`: drafting and training reach the same attention in different ways."""
@@ -136,24 +139,29 @@ class DFlashDrafter(nn.Module):
         """Target features (1, m, taps * D) -> the context rows (1, m, D) that all layers share."""
         return self.hidden_norm(self.fc(features))
 
-    def extend(self, features: mx.array, cache: Sequence[KVCache]) -> None:
-        """Append features (1, m, taps * D) of committed tokens to the context, without drafting."""
+    def extend(self, features: mx.array, cache: Sequence[KVCache], at: Positions = 0) -> None:
+        """Append features (1, m, taps * D) of committed tokens to the context, without drafting.
+
+        at: their positions (1, m), or consecutive ones, `at` behind the cache's rows.
+        """
         context = self.context(features)
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            layer_cache.update_and_fetch(*layer.self_attn.keys_values(context, layer_cache.offset))
+            positions = at if isinstance(at, mx.array) else layer_cache.offset + at
+            layer_cache.update_and_fetch(*layer.self_attn.keys_values(context, positions))
 
-    def __call__(self, block: mx.array, features: mx.array, cache: Sequence[KVCache]) -> mx.array:
+    def __call__(self, block: mx.array, features: mx.array, cache: Sequence[KVCache], gap: int = 0) -> mx.array:
         """One draft.
 
         block: (1, B, D) embeddings of [bonus token, MASK, MASK, ...].
         features: (1, m, taps * D) of the tokens committed since the last draft (m >= 0), which
             end just before the bonus token; they are appended to the cache.
+        gap: the next token's position minus the cache's rows.
         Returns (1, B, D) normalised hidden states; slot i > 0 predicts the i-th next token.
         """
         context = self.context(features)
         block = block * self.config.embed_scale if self.config.embed_scale != 1.0 else block
         for layer, layer_cache in zip(self.layers, cache, strict=True):
-            block = layer(block, context, layer_cache)
+            block = layer(block, context, layer_cache, gap)
         return self.norm(block)
 
     def scale_logits(self, logits: mx.array) -> mx.array:

@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from mlx_ddtree.longcontext.compress import OFF, PrefillCompression
 from mlx_ddtree.server.access import middleware
 from mlx_ddtree.server.calls import Call, HungUp
 from mlx_ddtree.server.engine import Engine, Piece, Progress
@@ -25,7 +26,7 @@ from mlx_ddtree.server.metrics import OUTCOMES
 from mlx_ddtree.server.prompt import prepare
 from mlx_ddtree.server.reading import AnswerReader
 from mlx_ddtree.server.replies import ChatReply, Reply, TextReply
-from mlx_ddtree.server.requests import ChatRequest, Defaults, TextRequest, bias, decoding_options, parse
+from mlx_ddtree.server.requests import ChatRequest, Defaults, TextRequest, bias, compression, decoding_options, parse
 
 MAX_BODY = 16 * 2**20
 KEEP_ALIVE = 5.0
@@ -39,6 +40,7 @@ class Settings:
 
     request_seconds: after which a request is given up; None: never.
     template: options of the chat template.
+    compression, kv_keep_ratio: of long prompts, unless a request says otherwise.
     """
 
     model: str
@@ -48,6 +50,8 @@ class Settings:
     defaults: Defaults = field(default_factory=Defaults)
     template: Mapping[str, Any] = field(default_factory=dict)
     request_seconds: float | None = None
+    compression: PrefillCompression = OFF
+    kv_keep_ratio: float | None = None
 
 
 class Service:
@@ -113,16 +117,20 @@ class Service:
         if pair is None:
             raise ApiError(503, "the model is not loaded", code="stopping")
         added = bias(asked, pair.target.args.vocab_size)
+        settings = self.settings
+        shorter = compression(asked, settings.compression)
         prepared = await anyio.to_thread.run_sync(
-            prepare, pair, asked, body, self.settings.template, limiter=self._preparing
+            prepare, pair, asked, body, settings.template, shorter, limiter=self._preparing
         )
-        named = asked.model or self.settings.model, asked.top is not None, asked.wants_usage
+        kept = settings.kv_keep_ratio if asked.kv_keep_ratio is None else asked.kv_keep_ratio
+        long = {"compression": prepared.compression, "kv_keep_ratio": kept}
+        named = asked.model or settings.model, asked.top is not None, asked.wants_usage
         reply: Reply
         if isinstance(asked, ChatRequest):
             reply = ChatReply(*named, AnswerReader(pair.tokenizer, prepared.state, prepared.tools))
         else:
             reply = TextReply(*named)
-        call.submit(prepared.ids, lambda: decoding_options(asked, self.settings.defaults, added), asked.top)
+        call.submit(prepared.ids, lambda: decoding_options(asked, settings.defaults, added) | long, asked.top)
         return reply
 
     async def _whole(self, request: Request, call: Call, reply: Reply, start: float) -> Response:

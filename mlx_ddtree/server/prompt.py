@@ -12,6 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.decoding.options import prompt_token_ids
 from mlx_ddtree.errors import PromptError
+from mlx_ddtree.longcontext.compress import OFF, PrefillCompression
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
@@ -23,24 +24,53 @@ class Prepared:
 
     state: what the answer begins as: 'normal', 'reasoning', or a state of the tokenizer's response format.
     tools: as the client gave them.
+    compression: of this prompt, with what is protected in it as spans of its tokens.
     """
 
     ids: list[int]
     state: str = "normal"
     tools: list[Any] | None = None
+    compression: PrefillCompression | None = None
 
 
 def prepare(
-    pair: Pair, request: ChatRequest | TextRequest, body: dict[str, Any], template: Mapping[str, Any]
+    pair: Pair,
+    request: ChatRequest | TextRequest,
+    body: dict[str, Any],
+    template: Mapping[str, Any],
+    compression: PrefillCompression = OFF,
 ) -> Prepared:
     """template: options of the chat template that the server was started with.  Raises ApiError 400."""
     if isinstance(request, TextRequest):
-        return Prepared(text_ids(pair, request))
+        ids = fitting(pair, text_ids(pair, request), "prompt", compression)
+        return Prepared(ids, compression=protecting(pair, compression, ids, ids))
     tools = None if request.tool_choice == "none" else body.get("tools") or None
     if tools and not pair.tokenizer.has_tool_calling:
         raise ApiError(400, "tools: mlx-lm knows no tool calls of this model", param="tools")
     ids = chat_ids(pair, request, body["messages"], tools, template)
-    return Prepared(fitting(pair, ids, "messages"), initial_state(pair.tokenizer, ids), tools)
+    fitting(pair, ids, "messages", compression)
+    prompt: Any = body["messages"] if pair.tokenizer.has_chat_template else ids
+    shorter = protecting(pair, compression, prompt, ids, tools=tools, **template_options(request, template))
+    return Prepared(ids, initial_state(pair.tokenizer, ids), tools, shorter)
+
+
+def protecting(
+    pair: Pair, compression: PrefillCompression, prompt: Any, ids: list[int], **template: Any
+) -> PrefillCompression:
+    """With what is protected in the prompt, if it may be compressed at all.  Raises ApiError 400."""
+    if not compression.concerns(len(ids)):
+        return compression
+    try:
+        return compression.protecting(pair, prompt, ids, **template)
+    except PromptError as error:
+        raise ApiError(400, f"prefill_protect: {error}", param="prefill_protect") from None
+
+
+def template_options(request: ChatRequest, template: Mapping[str, Any]) -> dict[str, Any]:
+    options = {**template, **(request.chat_template_kwargs or {})}
+    if request.reasoning_effort is not None:
+        options["reasoning_effort"] = request.reasoning_effort
+    return options
 
 
 def text_ids(pair: Pair, request: TextRequest) -> list[int]:
@@ -53,7 +83,7 @@ def text_ids(pair: Pair, request: TextRequest) -> list[int]:
         ids = prompt_token_ids(pair, prompt)
     except PromptError as error:
         raise ApiError(400, f"prompt: {error}", param="prompt") from None
-    return fitting(pair, ids, "prompt")
+    return ids
 
 
 def chat_ids(
@@ -64,10 +94,7 @@ def chat_ids(
     template: Mapping[str, Any],
 ) -> list[int]:
     """mlx-lm's way to a prompt.  What a template does not like about the messages is the client's to mend."""
-    tokenizer = pair.tokenizer
-    options = {**template, **(request.chat_template_kwargs or {})}
-    if request.reasoning_effort is not None:
-        options["reasoning_effort"] = request.reasoning_effort
+    tokenizer, options = pair.tokenizer, template_options(request, template)
     reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) | _RESERVED
     if wrong := sorted(reserved & set(options)):
         message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
@@ -88,12 +115,13 @@ _RESERVED = {
 }
 
 
-def fitting(pair: Pair, ids: list[int], param: str) -> list[int]:
-    """The same ids, if there are any and one more fits into the context."""
+def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompression) -> list[int]:
+    """The same ids, if there are any and one more fits into the context; unless they will take fewer positions."""
     if not ids:
         raise ApiError(400, f"{param}: the prompt is empty", param=param)
     limit = pair.target.max_context
-    if limit is not None and len(ids) >= limit:
+    shorter = compression.positions == "compact" and compression.concerns(len(ids))
+    if limit is not None and len(ids) >= limit and not shorter:
         message = f"{param}: the prompt has {len(ids)} tokens, but this model's context ends at {limit}"
         raise ApiError(400, message, param=param, code="context_length_exceeded")
     return ids

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TypeVar
 
 from mlx_lm.sample_utils import make_logits_processors
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlx_ddtree.decoding.sampling import make_sampler
+from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.server.errors import ApiError
 
 LEAST_TEMPERATURE = 1e-3
@@ -85,6 +86,12 @@ class Sampling(Model):
     frequency_context_size: ContextSize | None = None
     logit_bias: dict[str, Penalty] | None = None
     n: Annotated[int | None, _without(1)] = None
+    prefill_compression: Literal["off", "auto", "always"] | None = None
+    prefill_threshold: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    prefill_keep_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    prefill_positions: Literal["original", "compact"] | None = None
+    prefill_protect: Annotated[list[Text], Field(max_length=64)] | None = None
+    kv_keep_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @property
     def stops(self) -> list[str]:
@@ -224,6 +231,14 @@ def bias(request: Sampling, vocab_size: int) -> dict[int, float]:
     if not all(key.isascii() and key.isdigit() and int(key[:10]) < vocab_size for key in given):
         raise ApiError(400, f"logit_bias: its keys are token ids, 0 to {vocab_size - 1}", param="logit_bias")
     return {int(key): value for key, value in given.items()}
+
+
+def compression(request: Sampling, default: PrefillCompression) -> PrefillCompression:
+    """How long prompts of this request are compressed; the scorer is the server's."""
+    names = {"prefill_compression": "mode", "prefill_protect": "protect"}
+    said = {name: getattr(request, name) for name in vars(request) if name.startswith("prefill_")}
+    changes = {names.get(k, k.removeprefix("prefill_")): v for k, v in said.items() if v is not None}
+    return replace(default, **changes)
 
 
 def decoding_options(request: Sampling, defaults: Defaults, logit_bias: dict[int, float]) -> dict[str, Any]:

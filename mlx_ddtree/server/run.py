@@ -68,6 +68,8 @@ def make_settings(args: argparse.Namespace, key: str | None) -> Settings:
         defaults=Defaults(**{name: value for name, value in vars(args).items() if name in names}),
         template=args.chat_template_args,
         request_seconds=args.request_timeout,
+        compression=cli.compression(args),
+        kv_keep_ratio=args.kv_keep_ratio,
     )
 
 

@@ -2,7 +2,7 @@
 
 Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
 experts) stays mlx-lm's.  Five things are changed on this instance, and none of them changes what the model
-computes for mlx-lm: rotary embeddings also take a position per row (target/rope.py), tapped layers leave
+computes for mlx-lm: rotary embeddings also take a position per row, and gaps (target/rope.py), tapped layers leave
 their output (target/taps.py), gated delta layers also take a tree (target/gated_delta.py), attention and
 quantised layers ask whether a kernel shall compute a tree's rows (target/attention.py, target/quantized.py).
 """
@@ -23,7 +23,7 @@ from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tr
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.kernels import NO_KERNELS
 from mlx_ddtree.target.quantized import Products, head_weights, take_rows
-from mlx_ddtree.target.rope import take_positions
+from mlx_ddtree.target.rope import Places, Positions, take_positions
 from mlx_ddtree.target.taps import tap
 from mlx_ddtree.tree import DraftTree
 
@@ -46,11 +46,11 @@ class TreeTarget:
         self.kernels = NO_KERNELS
         self._taps: tuple[int, ...] = ()
         self._tapped: dict[int, mx.array] = {}
-        self.products = Products()
+        self.products, self.places = Products(), Places()
         take_rows(text, self.products)
         for layer in self.layers:
             for module in layer.modules():
-                take_positions(module)
+                take_positions(module, self.places)
                 take_trees(module)
                 take_tree_attention(module)
 
@@ -111,26 +111,31 @@ class TreeTarget:
     def logit_softcap(self) -> float | None:
         return getattr(self.args, "final_logit_softcapping", None)
 
-    def forward(self, token_ids: mx.array, cache: Sequence[Any]) -> tuple[mx.array, mx.array | None]:
-        """Consecutive tokens (1, n), which stay in the cache -> normalised hidden states (1, n, D), features
-        (1, n, taps * D)."""
-        hidden = self.text.model(token_ids, cache=list(cache))
+    def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
+        """Tokens (1, n), which stay in the cache -> normalised hidden states (1, n, D), features (1, n, taps * D).
+
+        at: their positions (1, n), where rows and positions differ; or consecutive ones, `at` behind the rows.
+        """
+        with self.places.set(at):
+            hidden = self.text.model(token_ids, cache=list(cache))
         features = mx.concatenate([self._tapped[i] for i in self.taps], axis=-1) if self.taps else None
         self._tapped.clear()
         return hidden, features
 
     def forward_tree(
-        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any]
+        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
     ) -> tuple[mx.array, mx.array | None, Pending]:
         """The same for a tree's rows (1, N), padded behind the tree's own; they await the commit.
+
+        start: tokens in the cache; the root's position is start + gap.
 
         A root alone is a step of plain decoding, computed as such, and stays.
         """
         if token_ids.shape[1] == 1:
-            return *self.forward(token_ids, cache), Pending()
+            return *self.forward(token_ids, cache, gap), Pending()
         rows = token_ids.shape[1]
         kernels = self.kernels.of(rows)
-        views = tree_views(cache, tree, start, rows, kernels)
+        views = tree_views(cache, tree, start, rows, kernels, gap)
         with self.products.by(kernels.product):
             return *self.forward(token_ids, views), Pending(views, kernels.gather_rows)
 

@@ -3,6 +3,7 @@
 mlx-lm's model files import `scaled_dot_product_attention` by name and call it at the end of their attention's
 `__call__`.  On an instance of such a class that code runs as it is, with another function under this one name: for
 a tree whose rows have an `attention` (the mask says so) that is what is called, for everything else mlx-lm's function.
+A TailView for a cache is told the queries.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mlx_lm.models import base
 
 from mlx_ddtree.kernels.tree_attention import supports
 from mlx_ddtree.target.rows import RowsMask
+from mlx_ddtree.target.tail import TailView
 
 _NAME = "scaled_dot_product_attention"
 
@@ -35,6 +37,8 @@ def scaled_dot_product_attention(
         if supports(queries, keys, values):
             return mask.attend(queries, keys, values, scale, sinks)
         mask = mask.dense()
+    if isinstance(cache, TailView):
+        cache.see(queries, scale)
     return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
 
 

@@ -171,9 +171,11 @@ def check_cache(cache: Sequence[object]) -> None:
             )
 
 
-def tree_views(cache: Sequence[Any], tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX) -> list[View]:
-    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens."""
-    shared = TreeRows(tree, start, rows, kernels)
+def tree_views(
+    cache: Sequence[Any], tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX, gap: int = 0
+) -> list[View]:
+    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens; see `TreeRows`."""
+    shared = TreeRows(tree, start, rows, kernels, gap)
     return [_VIEWS[type(layer_cache)](layer_cache, shared) for layer_cache in cache]
 
 

@@ -12,6 +12,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target.cache import Mark, Pending
 from mlx_ddtree.target.kernels import NO_KERNELS
+from mlx_ddtree.target.rope import Positions
 from mlx_ddtree.tree import DraftTree
 
 
@@ -35,8 +36,13 @@ class PlainTarget:
     def make_cache(self) -> list[Any]:
         return make_prompt_cache(self.model)
 
-    def forward(self, token_ids: mx.array, cache: Sequence[Any]) -> tuple[mx.array, None]:
+    def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, None]:
         """(1, n) -> logits (1, n, V): this model's head is not separable from the outside."""
+        if isinstance(at, mx.array) or at:
+            raise UnsupportedModelError(
+                f"the positions of model type {self.model_type!r} cannot be set; use compact positions "
+                "(--prefill-positions compact)"
+            )
         return self.model(token_ids, cache=cache), None
 
     def unembed(self, hidden: mx.array) -> mx.array:
@@ -54,12 +60,12 @@ class PlainTarget:
         raise self._refusal()
 
     def forward_tree(
-        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any]
+        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
     ) -> tuple[mx.array, None, Pending]:
         """A root alone is a step of plain decoding; anything else is refused."""
         if len(tree) > 1:
             raise self._refusal()
-        return *self.forward(token_ids, cache), Pending()
+        return *self.forward(token_ids, cache, gap), Pending()
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         """Plain decoding takes every cache."""

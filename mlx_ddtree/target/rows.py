@@ -13,13 +13,13 @@ from mlx_ddtree.tree import DraftTree
 
 
 class TreeRows:
-    """N rows: the tree's nodes, then padding, behind `start` committed tokens.
+    """N rows: the tree's nodes, then padding, behind `start` committed tokens; the root's position is start + gap.
 
     A padding row sees no other row, and nobody sees it.  Everything is made when first asked for.
     """
 
-    def __init__(self, tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX) -> None:
-        self.tree, self.start, self.rows, self.kernels = tree, start, rows, kernels
+    def __init__(self, tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX, gap: int = 0) -> None:
+        self.tree, self.start, self.rows, self.kernels, self.gap = tree, start, rows, kernels, gap
         self.is_chain = tree.is_chain and rows == len(tree)
         self._depths = np.zeros(rows, np.int32)
         self._depths[: len(tree)] = tree.depths
@@ -31,11 +31,11 @@ class TreeRows:
 
     @property
     def offset(self) -> int | mx.array:
-        """Where the rows stand, for RoPE: consecutively from `start`, or (1, N) int32 positions."""
+        """Where the rows stand, for RoPE: consecutively from the root on, or (1, N) int32 positions."""
         if self.is_chain:
-            return self.start
+            return self.start + self.gap
         if self._positions is None:
-            self._positions = mx.array(self._depths[None] + self.start)
+            self._positions = mx.array(self._depths[None] + (self.start + self.gap))
         return self._positions
 
     @property

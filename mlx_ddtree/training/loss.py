@@ -126,7 +126,7 @@ def attend(attention: DFlashAttention, block: mx.array, context: KeysValues, anc
         return x.reshape(sequences, count, kv_heads, -1, x.shape[-1]).transpose(0, 2, 1, 3, 4)
 
     queries = by_head(attention.queries(block, offsets) * attention.scale)  # type: ignore[arg-type]
-    keys, values = (by_head(x) for x in attention.keys_values(block, offsets))  # type: ignore[arg-type]
+    keys, values = (by_head(x) for x in attention.keys_values(block, offsets))
     context_keys, context_values = context
     length, rows = context_keys.shape[2], queries.shape[3]
     flat = queries.reshape(sequences, kv_heads, count * rows, -1)

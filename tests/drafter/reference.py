@@ -26,8 +26,9 @@ class Reference:
     group_size: int = 0
     """Channels that share a correction of DFlash 2's convolutions."""
 
-    def __call__(self, block: np.ndarray, features: np.ndarray) -> np.ndarray:
-        """block (B, D), all features so far (m, taps * D) -> (B, D)."""
+    def __call__(self, block: np.ndarray, features: np.ndarray, at: np.ndarray | None = None) -> np.ndarray:
+        """block (B, D), all features so far (m, taps * D) -> (B, D); at: where tokens and slots (m + B,) stand."""
+        self.at = np.arange(len(features) + len(block)) if at is None else at
         context = self.norm("hidden_norm", features @ self.weights["fc.weight"].T)
         x = block * self.embed_scale
         for layer in range(len(self.windows)):
@@ -60,7 +61,7 @@ class Reference:
     def attention(self, layer: int, block: np.ndarray, context: np.ndarray) -> np.ndarray:
         name = f"layers.{layer}.self_attn"
         seen = np.concatenate([context, block])
-        query_at, key_at = np.arange(len(context), len(seen)), np.arange(len(seen))
+        query_at, key_at = self.at[len(context) :], self.at
         visible = self.visible(layer, query_at[:, None], key_at[None])
         out = []
         for head in range(self.heads):

@@ -70,6 +70,24 @@ def test_rounds_equal_the_reference(variant):
         assert [c.offset for c in cache] == [len(seen)] * len(cache)
 
 
+@pytest.mark.parametrize("variant", ["full", "interleaved rope", "other head size, theta and eps"])
+def test_a_context_with_holes_stands_at_its_own_positions(variant):
+    """Kept tokens of a prompt, then rounds whose tokens follow one another behind the whole prompt."""
+    drafter, expected = make(**VARIANTS[variant])
+    rng, cache = np.random.default_rng(1), drafter.make_cache()
+    at = np.sort(rng.choice(40, 15, replace=False))
+    seen = rows(rng, 15, TAPS * 32)
+    for part in (slice(0, 9), slice(9, 15)):
+        drafter.extend(mx.array(seen[part])[None], cache, mx.array(at[part])[None])
+    gap = 40 - 15
+    for new in (2, 0, 5):
+        features, block = rows(rng, new, TAPS * 32), rows(rng, BLOCK)
+        seen, at = np.concatenate([seen, features]), np.concatenate([at, 25 + np.arange(len(seen), len(seen) + new)])
+        got = drafter(mx.array(block)[None], mx.array(features)[None], cache, gap)
+        places = np.concatenate([at, len(seen) + gap + np.arange(BLOCK)])
+        np.testing.assert_allclose(np.array(got[0]), expected(block, seen, places), atol=2e-4)
+
+
 @settings(max_examples=25)
 @given(
     window=st.integers(1, 24),

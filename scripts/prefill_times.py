@@ -1,0 +1,111 @@
+"""What a compressed prompt saves: time to the first token, the target's prefill, and the scorer's share of the work.
+
+    python scripts/prefill_times.py [--model FOLDER] [--tokens 4096] [--keep 0.2] [--scorer self lexical] [--json]
+
+Every repetition runs all variants in turn, dense first; medians.  The prompt is prose with a question about it
+(mlx_ddtree/benchmarking/needles.py) through the chat template.  FLOPs are multiplications of the weights' products and of
+attention, for models all of whose layers are dense attention.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from mlx_ddtree import load, stream_generate
+from mlx_ddtree.benchmarking.needles import needle_case
+from mlx_ddtree.cli import columns
+from mlx_ddtree.longcontext.compress import PrefillCompression
+from mlx_ddtree.longcontext.scorers import scorer_of
+from mlx_ddtree.pair import Pair
+
+
+def prompt_of(pair: Pair, tokens: int) -> list[dict[str, str]]:
+    """Messages of about so many tokens."""
+    characters = 4 * tokens
+    for _ in range(6):
+        messages = [{"role": "user", "content": needle_case("prose", characters, 0.5, 0).prompt}]
+        length = len(pair.tokenizer.apply_chat_template(messages, add_generation_prompt=True))
+        characters = round(characters * tokens / length)
+    return messages
+
+
+def flops(target: Any, tokens: int, layers: int, *, scoring: bool = False) -> float:
+    """Multiplications of the first `layers` over so many tokens; as a scorer, of the last one only queries and keys."""
+    args = target.args
+    width = args.num_attention_heads * args.head_dim
+    attention = tokens**2 * width  # causal: half of queries times keys, half of probabilities times values
+    total = 0.0
+    for i, layer in enumerate(target.layers[:layers]):
+        ours = layer.self_attn
+        if scoring and i == layers - 1:
+            total += tokens * (ours.q_proj.weight.size + ours.k_proj.weight.size)
+        else:
+            projections = (ours.q_proj, ours.k_proj, ours.v_proj, ours.o_proj)
+            mlp = (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+            total += tokens * sum(m.weight.size for m in (*projections, *mlp)) + attention
+    return total
+
+
+def first_token(pair: Pair, messages: Any, **options: Any) -> dict[str, Any]:
+    """Seconds by stage until it is there."""
+    started = perf_counter()
+    stream = stream_generate(pair, messages, 2, method="ddtree", tree_budget=8, parity="off", **options)
+    response = next(iter(stream))
+    seconds = perf_counter() - started
+    report = response.compression
+    stages = {} if report is None else report.seconds
+    kept = response.prompt_tokens if report is None else report.kept_tokens
+    prefill = stages.get("prefill", response.seconds["prefill"])
+    return {"first_token": seconds, "score": stages.get("score", 0.0), "prefill": prefill, "kept": kept}
+
+
+def measure(pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
+    messages = prompt_of(pair, options.tokens)
+    variants: dict[str, dict[str, Any]] = {"dense": {}}
+    for name in options.scorer:
+        variants[name] = {"compression": PrefillCompression("always", keep_ratio=options.keep, scorer=name)}
+    variants["kv filter"] = {"kv_keep_ratio": options.keep}
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    for repetition in range(options.repeats + 1):
+        for name, how in variants.items():
+            run = first_token(pair, messages, **how)
+            if repetition:  # the first one warms up
+                runs[name].append(run)
+    rows, dense = [], {key: median(run[key] for run in runs["dense"]) for key in ("first_token", "prefill")}
+    for name, done in runs.items():
+        middle = {key: median(run[key] for run in done) for key in ("first_token", "score", "prefill")}
+        layers = getattr(scorer_of(pair, name), "layers", 0) if name in options.scorer else 0
+        share = flops(pair.target, options.tokens, layers, scoring=True) if layers else 0.0
+        rows.append(
+            {
+                "prompt": name,
+                "kept": done[0]["kept"],
+                **{f"{key} s": round(value, 3) for key, value in middle.items()},
+                "first token": f"{middle['first_token'] / dense['first_token']:.2f}x",
+                "target prefill": f"{middle['prefill'] / dense['prefill']:.2f}x",
+                "scorer FLOPs": f"{share / flops(pair.target, options.tokens, pair.target.num_layers):.3f}",
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="target (default: the embedded one)")
+    parser.add_argument("--draft-model", help="drafter (default: the embedded one)")
+    parser.add_argument("--tokens", type=int, default=4096)
+    parser.add_argument("--keep", type=float, default=0.2)
+    parser.add_argument("--scorer", nargs="+", default=["self", "lexical"])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = measure(load(options.model, options.draft_model), options)
+    print(json.dumps(rows) if options.json else columns(rows))
+
+
+if __name__ == "__main__":
+    main()
