@@ -16,6 +16,7 @@ import argparse
 import json
 import random
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ import numpy as np
 from mlx_ddtree import load
 from mlx_ddtree.benchmarking.needles import haystack, needle_case
 from mlx_ddtree.longcontext.icecache import make_pages
+from mlx_ddtree.longcontext.icecache.cuts import by_bisection, by_neighbours
+from mlx_ddtree.longcontext.icecache.dci_tree import DciTree
 
 import mlx.core as mx  # isort: skip  (mlx_ddtree finds the fast BLAS first)
 import mlx.nn as nn  # isort: skip
@@ -149,9 +152,31 @@ def measure(heads):
     return found
 
 
+def by_projection(points, size):
+    """As published: in the order of one random projection."""
+    direction = np.random.default_rng(0).normal(size=points.shape[1])
+    order = np.argsort(points @ direction, kind="stable")
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def compare_cuts(heads):
+    """Rows of the DCI tree's shares by r1 and cut."""
+    rows = []
+    for r1, cut in product((0.01, 0.03, 0.05), (by_projection, by_neighbours, by_bisection)):
+        shares, fill = [], []
+        for head in heads:
+            tree = DciTree(head.keys.shape[1], SIZE, r1=r1, cut=cut)
+            tree.build(head.keys)
+            shares.append(head.by_search(tree))
+            fill.append(len(head.keys) / tree.pages.size)
+        mean = np.mean(shares, axis=0)[:, 0]
+        rows.append([r1, cut.__name__, *(f"{x:.3f}" for x in mean), f"{np.mean(fill):.2f}"])
+    return rows
+
+
 def times(layer_heads, repeats=5):
-    """Milliseconds of one layer, all its KV heads: build, insert of 16 tokens, search for one row and for 23; the best of some runs,
-    because other programs only ever make one slower."""
+    """Milliseconds of the processor for one layer, all its KV heads: build, insert of 16 tokens, search for one row and
+    for 23; the best of some runs, because other programs only ever make one slower."""
     table = {}
     for formation, ranking in METHODS:
         columns = {"build": [], "insert": [], "search 1": [], "search 23": []}
@@ -168,9 +193,9 @@ def times(layer_heads, repeats=5):
 
 
 def timed(work):
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    return 1000 * (time.perf_counter() - start)
+    return 1000 * (time.process_time() - start)
 
 
 def texts(tokenizer, length, count):
@@ -227,6 +252,7 @@ def main():
     parser.add_argument("--lengths", default="2048,4096", help="tokens of a text")
     parser.add_argument("--texts", type=int, default=1, help="of each kind")
     parser.add_argument("--json", type=Path, help="write every head's numbers there")
+    parser.add_argument("--cuts", action="store_true", help="only compare shares r1 and cuts of the DCI tree")
     args = parser.parse_args()
     pair = load(None if args.demo else args.model, draft=False)
     pair.target.model.set_dtype(mx.float32)  # a CPU computes 16 bits slowly
@@ -236,10 +262,16 @@ def main():
         for _, ids in texts(pair.tokenizer, length, args.texts):
             keys, queries = record(pair.target, ids)
             layers = [[Head(k, q) for k, q in zip(*layer, strict=True)] for layer in zip(keys, queries, strict=True)]
+            if args.cuts:
+                found.setdefault("cuts", []).extend(head for layer in layers for head in layer)
+                continue
             for name, rows in measure([head for layer in layers for head in layer]).items():
                 # One axis per text, layer and head, so that layers can be told apart again.
                 shape = (1, len(layers), len(layers[0]), *np.shape(rows)[1:])
                 found.setdefault(name, []).append(np.reshape(rows, shape))
+        if args.cuts:
+            print_table(compare_cuts(found["cuts"]), ["r1", "cut", *(f"middle {b}" for b in BUDGETS), "fill"])
+            continue
         found = {name: np.concatenate(x) for name, x in found.items()}
         print(f"\n## {length} tokens\n")
         report(found)

@@ -10,12 +10,12 @@ for all, so a key longer than all before it makes nothing invalid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.longcontext.icecache.cuts import by_bisection
+from mlx_ddtree.longcontext.icecache.cuts import Groups, by_bisection
 from mlx_ddtree.longcontext.icecache.pages import Pages
 from mlx_ddtree.longcontext.icecache.ranking import Ranking, first_pages
 from mlx_ddtree.longcontext.icecache.table import Keys, Tokens, grown
@@ -29,6 +29,7 @@ class DciTree(Pages):
 
     r1, r2: share of the keys on level 1, and of each further level of the one below.
     field_of_view: keys of a level whose cells a descent looks into, at least; 0.0015 of all keys where that is more.
+    cut: how a cell is cut into pages.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class DciTree(Pages):
         r1: float = 0.01,
         r2: float = 0.2,
         field_of_view: int = 30,
+        cut: Callable[[Keys, int], Groups] = by_bisection,
     ) -> None:
         super().__init__(dim, page_size, ranking)
-        self.r1, self.r2, self.field_of_view = r1, r2, field_of_view
+        self.r1, self.r2, self.field_of_view, self._into_groups = r1, r2, field_of_view, cut
         self.visited = 0  # keys that the last descent scored, over all queries
         self._random = np.random.default_rng(seed)
         self._level = np.zeros(0, np.int8)
@@ -117,7 +119,7 @@ class DciTree(Pages):
     def _cut(self, owner: int, cell: Tokens) -> None:
         """Make these the cell's tokens, in pages anew."""
         table, pages = self.table, self._cell_pages(owner)
-        groups = [np.sort(cell[group]) for group in by_bisection(table.keys[cell], self.page_size)]
+        groups = [np.sort(cell[group]) for group in self._into_groups(table.keys[cell], self.page_size)]
         new = table.new_pages(max(len(groups) - len(pages), 0))
         self._owner = grown(self._owner, table.num_pages, NOBODY)
         self._owner[new] = owner
