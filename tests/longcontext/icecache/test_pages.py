@@ -122,3 +122,22 @@ def test_sequential_pages_are_the_text_in_order():
     index.build(clustered(6))
     index.insert(clustered(7))
     assert index.pages.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("formation", ["dci", "greedy"])
+def test_topics_that_recur_share_pages(formation):
+    """Where every topic is spread over the whole text, four pages by key hold what consecutive tokens do not."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(32, 16))
+    topics = rng.integers(0, 32, 1024)
+    keys = (centres[topics] + 0.3 * rng.normal(size=(1024, 16))).astype(np.float32)
+    queries = centres[:8].astype(np.float32) / 2
+    weights = np.exp(queries @ keys.T)
+    weights /= weights.sum(axis=1, keepdims=True)
+    shares = {}
+    for name in (formation, "sequential"):
+        index = make_pages(name, "page_max", 16, 16, 0)
+        index.build(keys)
+        tokens = index.pages[index.search(queries, 4)].reshape(8, -1)
+        shares[name] = np.where(tokens >= 0, np.take_along_axis(weights, np.maximum(tokens, 0), axis=1), 0).sum() / 8
+    assert shares[formation] > 1.5 * shares["sequential"]
