@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_ddtree.errors import OptionError
@@ -34,6 +34,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["insert", "delete"]), st.integers(1,
 
 
 @pytest.mark.parametrize("formation", FORMATIONS)
+@settings(max_examples=60)
 @given(st.integers(0, 60), STEPS, st.integers(1, 9), st.randoms(use_true_random=False))
 def test_every_live_token_stands_in_one_slot(formation, built, steps, page_size, random):
     """And what take_changed leaves out did not change."""
@@ -62,6 +63,7 @@ def test_every_live_token_stands_in_one_slot(formation, built, steps, page_size,
 
 @pytest.mark.parametrize("formation", FORMATIONS)
 @pytest.mark.parametrize("ranking", ["page_mean", "page_max"])
+@settings(max_examples=40)
 @given(st.integers(0, 100), st.integers(1, 12), st.integers(0, 5))
 def test_the_rankings_are_brute_force(formation, ranking, tokens, count, seed):
     """Best first, every page at most once, none that is empty, -1 when there are no more."""
