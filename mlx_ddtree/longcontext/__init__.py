@@ -1,1 +1,1 @@
-"""Approximate systems for long prompts, all off by default: what a prompt keeps (PFlash) and what a cache reads."""
+"""Long contexts: prompts that keep what matters, and caches that are read in part.  Approximate, off by default."""
