@@ -136,8 +136,9 @@ def _rows(x: KeysOrValues, rows: slice | mx.array, keys: KeysOrValues, dim: int)
     taken = [p[:, :, rows] if isinstance(rows, slice) else mx.take(p, rows, axis=2) for p in parts]
     if len(taken) == 1:
         return taken[0][0].astype(mx.float32)
+    words, scales, biases = taken
     bits, group_size = keys[0].shape[-1] * 32 // dim, dim // keys[1].shape[-1]
-    return mx.dequantize(*taken, bits=bits, group_size=group_size)[0].astype(mx.float32)
+    return mx.dequantize(words, scales, biases, bits=bits, group_size=group_size)[0].astype(mx.float32)
 
 
 def _columns(values: KeysOrValues, keys: KeysOrValues, dim: int) -> int:

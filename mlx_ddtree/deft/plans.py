@@ -7,6 +7,7 @@ rows and a range of queries, and two numbers a row say all that a mask would, fo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -178,13 +179,22 @@ class Plan:
         return np.packbits(padded, axis=1, bitorder="little").view("<u4")
 
 
-def make_plan(tree: PrefixTree, kind: PlanKind = "flatten", *, block: int = BLOCK, cap: int | None = None) -> Plan:
+def make_plan(
+    tree: PrefixTree,
+    kind: PlanKind = "flatten",
+    *,
+    block: int = BLOCK,
+    cap: int | None = None,
+    breaks: Sequence[int] = (),
+) -> Plan:
     """How to read the tree's rows.
 
     kind: 'node' makes a group of every run; 'node-chunk' cuts long runs; 'flatten' cuts the depth-first
         sequence of all rows, wherever runs end, into blocks of equal size (to a row), which need masks.
     block: rows of a chunk or block, at most.
     cap: queries of a group, at most; a group with more is read again for the rest (32 in the paper's kernel).
+    breaks: nodes before which a block of 'flatten' ends: subtrees that have no query in common need no mask between
+        them.
 
     Raises OptionError.
     """
@@ -202,7 +212,9 @@ def make_plan(tree: PrefixTree, kind: PlanKind = "flatten", *, block: int = BLOC
     slots = _ranges(starts, lengths)
     seen = np.repeat(sees[nodes], lengths, axis=0)
     if kind == "flatten":
-        rows = _cut(np.array([len(slots)] if len(slots) else [], np.int64), block)[0]
+        ends_at = np.cumsum(lengths)[np.isin(nodes, breaks)] - lengths[np.isin(nodes, breaks)]
+        stretches = np.diff(np.unique(np.concatenate([[0], ends_at, [len(slots)]])))
+        rows = _cut(stretches, block)[0]
         reach = np.maximum.reduceat(seen[:, 1], rows[:, 0]) if len(rows) else np.empty(0, np.int64)
         takes = np.stack([seen[rows[:, 0], 0], reach], axis=1)
     else:

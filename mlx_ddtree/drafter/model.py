@@ -16,6 +16,7 @@ from mlx_lm.models.qwen3 import MLP
 from mlx_lm.models.rope_utils import initialize_rope
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.target.rope import TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
 """From normalised rows (N, B, D) to what is added to them."""
@@ -36,25 +37,26 @@ class DFlashAttention(nn.Module):
         self.o_proj = nn.Linear(self.heads * head_dim, dim, bias=bias)
         self.q_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
-        self.rope = initialize_rope(
+        rope = initialize_rope(
             head_dim,
             config.rope_theta,
             config.rope_traditional,
             config.rope_scaling,
             config.max_position_embeddings,
         )
+        self.rope = TreeRope(rope)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, -1)
 
-    def keys_values(self, x: mx.array, offset: int) -> tuple[mx.array, mx.array]:
-        """(1, n, D) rows at positions offset.. -> keys, values (1, kv_heads, n, head_dim)."""
+    def keys_values(self, x: mx.array, offset: int | mx.array) -> tuple[mx.array, mx.array]:
+        """(1, n, D) rows at positions offset.., or at (1, n) positions -> keys, values (1, kv_heads, n, head_dim)."""
         keys = self.k_norm(self._split(self.k_proj(x), self.kv_heads)).transpose(0, 2, 1, 3)
         values = self._split(self.v_proj(x), self.kv_heads).transpose(0, 2, 1, 3)
         return self.rope(keys, offset=offset), values
 
-    def queries(self, x: mx.array, offset: int) -> mx.array:
-        """(1, B, D) -> (1, heads, B, head_dim)."""
+    def queries(self, x: mx.array, offset: int | mx.array) -> mx.array:
+        """(1, B, D) at such positions -> (1, heads, B, head_dim)."""
         return self.rope(self.q_norm(self._split(self.q_proj(x), self.heads)).transpose(0, 2, 1, 3), offset=offset)
 
     def __call__(self, block: mx.array, context: mx.array, cache: KVCache) -> mx.array:

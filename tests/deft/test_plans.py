@@ -59,6 +59,20 @@ def test_bits_are_the_mask_at_any_number_of_queries(tree, block, cap):
             assert seen == mask[:, row].tolist()
 
 
+@settings(max_examples=60)
+@given(tree=prefix_trees(), block=st.integers(1, 9), data=st.data())
+def test_breaks_keep_subtrees_apart(tree, block, data):
+    nodes = st.lists(st.integers(0, len(tree.parents) - 1), max_size=4)
+    breaks = data.draw(nodes)
+    plan = make_plan(tree, "flatten", block=block, breaks=breaks)
+    wanted = visible(tree)
+    np.testing.assert_array_equal(told(plan, wanted.shape[1]), wanted)
+    starts = np.cumsum(tree.lengths) - tree.lengths
+    first_rows = {int(tree.slots[starts[node]]) for node in breaks if tree.lengths[node]}
+    inside = [slot for first, end in plan.rows for slot in plan.slots[first + 1 : end].tolist()]
+    assert not first_rows & set(inside)
+
+
 def test_queries_without_limit():
     """The paper's masks end at 64 queries."""
     tree = random_tree(0, shape="star", nodes=300, queries=300, longest=3)

@@ -45,7 +45,8 @@ def visible(tree):
     slots = np.arange(tree.lengths.sum()) if tree.slots is None else tree.slots
     ends = np.cumsum(tree.lengths)
     mask = np.zeros((len(tree.query_nodes), int(ends[-1])), np.bool_)
-    for query, node in enumerate(tree.query_nodes):
+    for query, at in enumerate(tree.query_nodes):
+        node = at
         while node >= 0:
             mask[query, slots[ends[node] - tree.lengths[node] : ends[node]]] = True
             node = tree.parents[node]
