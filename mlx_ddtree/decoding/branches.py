@@ -24,7 +24,7 @@ from mlx_ddtree.decoding.round import Auto, RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
-from mlx_ddtree.drafter.branches import draft_branches, extend_branches
+from mlx_ddtree.drafter.branches import BranchCache, draft_branches, extend_branches
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import TreeTarget
@@ -149,7 +149,8 @@ class _Forest:
         """state: after the prefill; its caches are the branches' from now on."""
         assert isinstance(state.pair.target, TreeTarget)
         self.pair, self.plan, self.branches, self.clock = state.pair, plan, branches, clock
-        self.target, self.cache, self.drafter_cache = state.pair.target, state.target_cache, state.drafter_cache
+        self.target, self.cache = state.pair.target, state.target_cache
+        self.drafter_cache = [BranchCache.of(layer) for layer in state.drafter_cache]
         self.budget = ForestBudget(self.pair) if plan.method != "ar" and plan.adaptive else None
         self.tails = Tails(state.length + 1, len(branches))
         self.waiting: list[tuple[mx.array, np.ndarray]] = []  # features that the drafter has not seen, and positions
@@ -277,7 +278,7 @@ class _Forest:
             return
         if self.waiting and self.pair.drafter is not None:
             extend_branches(self.pair.drafter, *self._take_features(), self.drafter_cache)
-        self.tails.compact([*self.cache, *self.drafter_cache])
+        self.tails.compact([*((layer, 0) for layer in self.cache), *self.drafter_cache])
 
     def response(self, prompt_tokens: int) -> BranchesResponse:
         self.tokens += sum(len(branch.new) for branch in self.branches)

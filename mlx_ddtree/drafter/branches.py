@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -13,8 +14,21 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.deft.attention import BLOCK, PreparedPlan, deft_attention
 from mlx_ddtree.deft.plans import PrefixTree, make_plan
-from mlx_ddtree.drafter.model import DFlashAttention, DFlashDrafter
+from mlx_ddtree.drafter.model import ContextCache, DFlashAttention, DFlashDrafter
+from mlx_ddtree.drafter.window import WindowCache
 from mlx_ddtree.target.forest import Tails
+
+
+class BranchCache(NamedTuple):
+    """A layer's rows, and how many of the prompt's a window has left out before them."""
+
+    rows: KVCache
+    first: int = 0
+
+    @classmethod
+    def of(cls, cache: ContextCache) -> BranchCache:
+        """After the prompt; tails are kept whole."""
+        return cls(*cache.whole()) if isinstance(cache, WindowCache) else cls(cache)
 
 
 def draft_branches(
@@ -22,7 +36,7 @@ def draft_branches(
     blocks: mx.array,
     features: mx.array,
     positions: NDArray[np.integer],
-    caches: Sequence[KVCache],
+    caches: Sequence[BranchCache],
     tails: Tails,
     branches: Sequence[int],
 ) -> mx.array:
@@ -42,12 +56,12 @@ def draft_branches(
 
 
 def extend_branches(
-    drafter: DFlashDrafter, features: mx.array, positions: NDArray[np.integer], caches: Sequence[KVCache]
+    drafter: DFlashDrafter, features: mx.array, positions: NDArray[np.integer], caches: Sequence[BranchCache]
 ) -> None:
     """Append features to the caches without drafting."""
     context, offsets = drafter.context(features), mx.array(positions[None].astype(np.int32))
     for layer, cache in zip(drafter.layers, caches, strict=True):
-        cache.update_and_fetch(*layer.self_attn.keys_values(context, offsets))
+        cache.rows.update_and_fetch(*layer.self_attn.keys_values(context, offsets))
 
 
 @dataclass(frozen=True)
@@ -87,9 +101,9 @@ class _Layout:
         )
         return PreparedPlan(make_plan(tree, block=BLOCK, breaks=range(1, count + 1)))
 
-    def mask(self, window: int | None, causal: bool) -> tuple[mx.array, int]:
+    def mask(self, window: int | None, causal: bool, held: int) -> tuple[mx.array, int]:
         """(n * size, rows) bool for layers with a window or an order inside the block, and the first row that it
-        is about: nobody sees the ones before."""
+        is about: nobody sees the ones before, or they are not `held`."""
         tails, count = self.tails, len(self.branches)
         rows = tails.used + count * self.size
         places, owners = np.zeros(rows, np.int64), np.full(rows, -2)
@@ -104,24 +118,25 @@ class _Layout:
             seen &= places <= self.blocks[:, None]
         if window is not None:
             seen &= places > self.blocks[:, None] - window
-        first = int(seen.any(axis=0).argmax())
+        first = max(held, int(seen.any(axis=0).argmax()))
         return mx.array(seen[:, first:]), first
 
 
 def _attend(
-    attention: DFlashAttention, context: mx.array, cache: KVCache, layout: _Layout, blocks: mx.array
+    attention: DFlashAttention, context: mx.array, cache: BranchCache, layout: _Layout, blocks: mx.array
 ) -> mx.array:
     """blocks (n, B, D) -> the same shape; the context's rows stay in the cache, the blocks' do not."""
     flat = blocks.reshape(1, -1, blocks.shape[-1])
     rows = mx.concatenate([context, flat], axis=1)
-    keys, values = cache.update_and_fetch(*attention.keys_values(rows, layout.offsets))
-    cache.trim(flat.shape[1])
+    keys, values = cache.rows.update_and_fetch(*attention.keys_values(rows, layout.offsets))
+    cache.rows.trim(flat.shape[1])
     queries = attention.queries(flat, layout.block_offsets)
     if attention.window is None and not attention.causal:
         out = deft_attention(queries, keys, values, layout.plan, scale=attention.scale)
     else:
-        mask, first = layout.mask(attention.window, attention.causal)
+        mask, first = layout.mask(attention.window, attention.causal, cache.first)
+        behind = first - cache.first
         out = mx.fast.scaled_dot_product_attention(
-            queries, keys[:, :, first:], values[:, :, first:], scale=attention.scale, mask=mask
+            queries, keys[:, :, behind:], values[:, :, behind:], scale=attention.scale, mask=mask
         )
     return attention.o_proj(out.transpose(0, 2, 1, 3).reshape(*blocks.shape[:2], -1))

@@ -46,16 +46,19 @@ class Tails:
         """Nobody reads this branch's rows any more."""
         self.slots[branch] = np.zeros(0, np.int64)
 
-    def compact(self, caches: Sequence[KVCache | QuantizedKVCache]) -> None:
-        """Bring what is read to the front, branch by branch, and forget the rest.  Caches hold `used` rows each."""
+    def compact(self, caches: Sequence[tuple[KVCache | QuantizedKVCache, int]]) -> None:
+        """Bring what is read to the front, branch by branch, and forget the rest.
+
+        Caches hold `used` rows each but for the first few, so many.
+        """
         order = np.concatenate(self.slots)
-        rows = mx.array(order)
-        for cache in caches:
+        for cache, absent in caches:
+            rows, start = mx.array(order - absent), self.prefix - absent
             for part in (cache.keys, cache.values):
                 for x in [part] if isinstance(part, mx.array) else part or []:
                     kept = mx.take(x, rows, axis=2)
                     mx.eval(kept)  # else x would be read while it is assigned to, and copied whole
-                    x[..., self.prefix : self.prefix + len(order), :] = kept
+                    x[..., start : start + len(order), :] = kept
             cache.offset -= self.used - self.prefix - len(order)
         counts = [len(slots) for slots in self.slots]
         self.used, self.slots = self.prefix, [np.zeros(0, np.int64) for _ in counts]
