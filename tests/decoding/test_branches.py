@@ -171,14 +171,17 @@ def test_drafts_by_branch_are_the_drafters_own(seed, windows, causal):
 @settings(max_examples=60)
 @given(data=st.data(), prefix=st.integers(1, 9), count=st.integers(1, 4))
 def test_tails_lead_to_their_own_rows(data, prefix, count):
-    """However branches grow, end and are compacted; rows carry (branch, number) as their content."""
+    """However branches grow, end and are compacted, also in a cache whose first rows a window has left out; rows
+    carry (branch, number) as their content."""
     cache, tails, want = KVCache(), Tails(prefix, count), [[] for _ in range(count)]
+    absent, windowed = data.draw(st.integers(0, prefix)), KVCache()
 
-    def put(rows):
+    def put(rows, absent=0):
         content = mx.array(np.array(rows, np.float32).reshape(1, 1, -1, 2))
         cache.update_and_fetch(content, content + 1)
+        windowed.update_and_fetch(content[:, :, absent:], content[:, :, absent:] + 1)
 
-    put([(-1, i) for i in range(prefix)])
+    put([(-1, i) for i in range(prefix)], absent)
     for _ in range(data.draw(st.integers(1, 6))):
         event = data.draw(st.sampled_from(["grow", "grow", "drop", "compact"]))
         if event == "grow":
@@ -193,8 +196,11 @@ def test_tails_lead_to_their_own_rows(data, prefix, count):
             tails.drop(b)
             want[b] = []
         elif sum(map(len, want)):
-            tails.compact([(cache, 0)])
-        assert cache.offset == tails.used
+            tails.compact([(cache, 0), (windowed, absent)])
+        assert cache.offset == windowed.offset + absent == tails.used
+        np.testing.assert_array_equal(
+            np.array(windowed.keys_and_values()[0]), np.array(cache.keys_and_values()[0][:, :, absent:])
+        )
         keys = np.array(cache.keys[0, 0])
         assert [tuple(row) for row in keys[:prefix]] == [(-1, i) for i in range(prefix)]
         for b in range(count):
