@@ -125,11 +125,14 @@ def long_prompt(pair, length, question):
     return [{"role": "user", "content": pair.tokenizer.decode(ids) + "\n" + question}]
 
 
+SETTINGS = {"ar": {"method": "ar"}, "4": {"tree_budget": 4}, "auto": {"tree_budget": "auto"}}
+
+
 def answers(args):
     pair = load(args.model, str(DEMO / "drafter") if args.model else None)
     prompt, lines = long_prompt(pair, args.length, heldout(1)[0]), []
     list(stream_generate(pair, heldout(1)[0], 8))  # measures the pair
-    for how in ({"method": "ar"}, {"tree_budget": 4}, {}):
+    for how in (SETTINGS[name] for name in args.settings):
         options = {"max_tokens": args.tokens, **how}
         start, start_cpu = perf_counter(), process_time()
         together = [[] for _ in range(args.n)]
@@ -149,7 +152,7 @@ def answers(args):
         cpu_alone = process_time() - start_cpu
         lines.append(
             {
-                "setting": " ".join(map(str, how.values())) or "auto",
+                "setting": next(str(value) for value in how.values()),
                 "prompt": last.prompt_tokens,
                 "tokens": last.generation_tokens,
                 "same texts": f"{sum(a == b for a, b in zip(alone, together, strict=True))}/{args.n}",
@@ -175,6 +178,7 @@ def main():
     parser.add_argument("--length", type=int, default=4096)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--cpu", action="store_true", help="CPU time in place of wall time, for busy machines")
     args = parser.parse_args()
     args.clock = process_time if args.cpu else perf_counter

@@ -7,7 +7,7 @@ for Apple GPUs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -27,34 +27,52 @@ TINY = 1e-30
 
 @dataclass(frozen=True)
 class _Group:
-    """rows: of the cache; queries: in depth-first order; mask: (queries, rows - clear) for the rows behind the first
-    `clear` ones."""
+    """rows: of the cache; queries: in depth-first order; mask: (queries, rows), or None where all see all."""
 
     rows: slice | mx.array
     queries: slice
-    clear: int
     mask: mx.array | None
 
 
 class PreparedPlan:
-    """A plan's indices and masks as arrays, which all layers share."""
+    """A plan's indices and masks as arrays, which all layers share.
+
+    A group's clear rows and the others become groups of their own: the mask touches no more than it must, and the
+    clear rows mostly are one slice of the cache.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         in_order = bool((plan.queries == np.arange(len(plan.queries))).all())
         self.order = None if in_order else mx.array(plan.queries)
         self.back = None if in_order else mx.array(np.argsort(plan.queries))
-        self.groups = [self._group(i) for i in range(len(plan))]
-        owners = [np.arange(*takes) for takes in plan.takes]
-        self.owners = mx.array(np.concatenate(owners) if owners else np.zeros(0, np.int64))
+        self.groups = [group for i in range(len(plan)) for group in self._groups(i)]
+        self.parts, self.absent = _parts_of([group.queries for group in self.groups], len(plan.queries))
 
-    def _group(self, i: int) -> _Group:
+    def _groups(self, i: int) -> Iterator[_Group]:
         plan, (first, end) = self.plan, self.plan.rows[i]
-        slots, clear = plan.slots[first:end], int(plan.clear[i])
-        run = bool((np.diff(slots) == 1).all())
-        rows = slice(int(slots[0]), int(slots[-1]) + 1) if run else mx.array(slots)
-        mask = mx.array(plan.mask(i)) if clear < len(slots) else None
-        return _Group(rows, slice(*plan.takes[i].tolist()), clear, mask)
+        queries, clear = slice(*plan.takes[i].tolist()), first + plan.clear[i]
+        if clear > first:
+            yield _Group(_places(plan.slots[first:clear]), queries, None)
+        if clear < end:
+            yield _Group(_places(plan.slots[clear:end]), queries, mx.array(plan.mask(i)))
+
+
+def _parts_of(groups: Sequence[slice], count: int) -> tuple[mx.array, mx.array | None]:
+    """Which of the groups' partials, one after the other, are those of each query: (count, most), and where there are
+    fewer (count, most) bool true."""
+    owners = np.concatenate([np.arange(group.start, group.stop) for group in groups] or [np.zeros(0, np.int64)])
+    order, numbers = np.argsort(owners, kind="stable"), np.bincount(owners, minlength=count)
+    table = np.zeros((count, max(1, numbers.max())), np.int64)
+    filled = np.arange(table.shape[1]) < numbers[:, None]
+    table[filled] = order
+    return mx.array(table), None if filled.all() else mx.array(~filled)
+
+
+def _places(slots: NDArray[np.int64]) -> slice | mx.array:
+    """A slice where they follow each other."""
+    run = bool((np.diff(slots) == 1).all())
+    return slice(int(slots[0]), int(slots[-1]) + 1) if run else mx.array(slots)
 
 
 def deft_attention(
@@ -88,7 +106,7 @@ def deft_attention(
     if len(parts) == 1 and logits is None and parts[0][1].shape[2] == count:
         out = parts[0][0]
     else:
-        out = _merge(parts, ready.owners, count, logits)
+        out = _merge(parts, ready, logits)
     if ready.back is not None:
         out = mx.take(out, ready.back, axis=2)
     return out.reshape(1, heads, count, -1).astype(queries.dtype)
@@ -102,31 +120,28 @@ def _partial(
     k, v = (_rows(x, group.rows, keys, dim) for x in (keys, values))  # (Hkv, rows, D)
     scores = queries.reshape(shape[0], -1, dim) @ k.swapaxes(-1, -2)  # the heads of a KV head are more rows
     if group.mask is not None:
-        behind = scores[..., group.clear :].reshape(*shape, -1)
-        behind = mx.where(group.mask, behind, -mx.inf).reshape(*scores.shape[:2], -1)
-        scores = mx.concatenate([scores[..., : group.clear], behind], axis=-1) if group.clear else behind
+        scores = mx.where(group.mask, scores.reshape(*shape, -1), -mx.inf).reshape(scores.shape)
     largest = scores.max(axis=-1, keepdims=True)
-    largest = mx.where(largest == -mx.inf, 0.0, largest)  # of a query that sees none of the rows
+    if group.mask is not None:
+        largest = mx.where(largest == -mx.inf, 0.0, largest)  # of a query that sees none of the rows
     weights = mx.exp(scores - largest)
     total = weights.sum(axis=-1, keepdims=True)
     out = (weights @ v) / mx.maximum(total, TINY)
     return out.reshape(*shape, -1), (largest + mx.log(total)).reshape(shape)
 
 
-def _merge(
-    parts: Sequence[tuple[mx.array, mx.array]], owners: mx.array, count: int, sinks: mx.array | None
-) -> mx.array:
-    """Partials, in the order of `owners`, the query of each -> outputs (Hkv, heads of each, count, Dv)."""
-    out, lse = (mx.concatenate([part[i] for part in parts], axis=2) for i in (0, 1))
-    largest = mx.full((*lse.shape[:2], count), -mx.inf).at[:, :, owners].maximum(lse)
-    if sinks is not None:
-        largest = mx.maximum(largest, sinks)
-    largest = mx.where(largest == -mx.inf, 0.0, largest)
-    weights = mx.exp(lse - mx.take(largest, owners, axis=2))
-    total = mx.zeros(largest.shape).at[:, :, owners].add(weights)
+def _merge(parts: Sequence[tuple[mx.array, mx.array]], plan: PreparedPlan, sinks: mx.array | None) -> mx.array:
+    """The groups' partials -> outputs (Hkv, heads of each, Q, Dv)."""
+    out, lse = (mx.take(mx.concatenate([part[i] for part in parts], axis=2), plan.parts, axis=2) for i in (0, 1))
+    if plan.absent is not None:
+        lse = mx.where(plan.absent, -mx.inf, lse)
+    largest = lse.max(axis=-1) if sinks is None else mx.maximum(lse.max(axis=-1), sinks)
+    largest = mx.where(largest == -mx.inf, 0.0, largest)  # of a query that sees nothing
+    weights = mx.exp(lse - largest[..., None])
+    total = weights.sum(axis=-1)
     if sinks is not None:
         total = total + mx.exp(sinks - largest)
-    merged = mx.zeros((*largest.shape, out.shape[-1])).at[:, :, owners].add(weights[..., None] * out)
+    merged = (weights[..., None, :] @ out)[..., 0, :]
     return merged / mx.maximum(total, TINY)[..., None]
 
 
