@@ -9,6 +9,7 @@ from mlx_ddtree._blas import use_fast_blas
 
 blas = use_fast_blas()  # before anything imports mlx.core
 
+from mlx_ddtree.decoding.branches import stream_branches  # noqa: E402
 from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
 from mlx_ddtree.decoding.session import Session  # noqa: E402
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate  # noqa: E402
@@ -28,5 +29,6 @@ __all__ = [
     "load",
     "make_prompt_cache",
     "make_sampler",
+    "stream_branches",
     "stream_generate",
 ]

@@ -35,6 +35,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kernels", choices=("auto", "on", "off"), default="auto", help="Metal kernels: where they are faster, or not"
     )
+    group.add_argument(
+        "--draft-window",
+        type=positive,
+        metavar="N",
+        help="let the drafter see only the last N tokens: drafting stays fast in long contexts, the output the same",
+    )
     group.add_argument("--trust-remote-code", action="store_true", help="allow custom tokenizer or model code")
 
 
@@ -129,6 +135,7 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
         adapter_path=args.adapter_path,
         trust_remote_code=args.trust_remote_code,
         kernels=args.kernels,
+        draft_window=args.draft_window,
     )
 
 

@@ -14,6 +14,7 @@ from mlx_lm.sample_utils import LogitsProcessor, make_logits_processors
 import mlx_ddtree
 from mlx_ddtree import cli
 from mlx_ddtree.compare import compare, comparison_table
+from mlx_ddtree.decoding.branches import stream_branches
 from mlx_ddtree.decoding.sampling import Sampler, make_sampler
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate, summary
 from mlx_ddtree.draw import draw_tree
@@ -25,6 +26,7 @@ EXAMPLES = """\
   mlx_ddtree.generate --compare --prompt "Write a function that counts vowels."
   mlx_ddtree.generate --show-tree --tree-budget 12 --prompt "Write a function that counts vowels."
   mlx_ddtree.generate --model mlx-community/Qwen3-8B-4bit --max-tokens 512 --prompt -  < question.txt
+  mlx_ddtree.generate --n 4 --temp 0.8 --seed 1 --prompt "Write a function that counts vowels."
   mlx_ddtree.generate --model ./my-model --draft-model ./my-drafter --temp 0.7 --seed 1 --json --prompt "Hello"
 """
 DEFAULT_PROMPT = "Write a function that checks whether a number is prime."
@@ -43,6 +45,13 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_decoding_options(parser)
     cli.add_compression_options(parser)
     output = parser.add_argument_group("output")
+    output.add_argument(
+        "--n",
+        type=cli.positive,
+        default=1,
+        metavar="N",
+        help="answers with consecutive seeds, decoded together; above temperature 0 (default: %(default)s)",
+    )
     output.add_argument("--compare", action="store_true", help="answer by ar, dflash and ddtree, and compare them")
     output.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     output.add_argument("--show-tree", action="store_true", help="draw every round's draft tree on stderr")
@@ -64,10 +73,17 @@ def answer(args: argparse.Namespace) -> int:
         print_notes(pair)
     prompt = chat_prompt(pair, prompt_text, args)
     options = decoding_options(args) | compression_options(pair, prompt_text, prompt, args)
+    if args.n > 1 and (args.compare or args.show_tree):
+        raise OptionError("--n decodes several answers together: leave out --compare and --show-tree")
     if args.compare:
         if args.show_tree:
             raise OptionError("--show-tree shows one method's trees: leave out --compare")
         return print_comparison(pair, prompt, options, args.json)
+    return (print_branches if args.n > 1 else print_answer)(pair, prompt, options, args)
+
+
+def print_answer(pair: Pair, prompt: list[int], options: dict[str, Any], args: argparse.Namespace) -> int:
+    """One answer, as it grows."""
     show = not args.json
     text, tokens, response = "", [], None
     for response in stream_generate(pair, prompt, method=args.method, **options):
@@ -150,6 +166,39 @@ def report(text: str, tokens: list[int], last: GenerationResponse, args: argpars
         "statistics": last.statistics.as_dict(),
         **({"compression": last.compression.as_dict()} if last.compression else {}),
     }
+
+
+def print_branches(pair: Pair, prompt: list[int], options: dict[str, Any], args: argparse.Namespace) -> int:
+    """All answers, once they are complete: they grow at the same time."""
+    del options["parity"]  # there are no ties between draws
+    texts, tokens, last = [""] * args.n, [list[int]() for _ in range(args.n)], None
+    for last in stream_branches(pair, prompt, args.n, method=args.method, **options):
+        texts = [text + new for text, new in zip(texts, last.texts, strict=True)]
+        tokens = [ids + new for ids, new in zip(tokens, last.tokens, strict=True)]
+    assert last is not None
+    answers = list(zip(last.seeds, texts, tokens, last.finish_reasons, strict=True))
+    choices = [
+        {"index": i, "seed": seed, "text": text, "tokens": ids, "finish_reason": reason}
+        for i, (seed, text, ids, reason) in enumerate(answers)
+    ]
+    totals = {
+        "prompt_tokens": last.prompt_tokens,
+        "generation_tokens": last.generation_tokens,
+        "rounds": last.rounds,
+        "kv_rows": last.kv_rows,
+        "kv_rows_alone": last.kv_rows_alone,
+        "seconds": last.seconds,
+        "peak_memory_gb": last.peak_memory,
+    }
+    if args.json:
+        print(json.dumps({"choices": choices, "method": args.method, "tree_budget": args.tree_budget, **totals}))
+        return 0
+    for i, (seed, text, _, _) in enumerate(answers):
+        print(cli.dim(f"--- {i + 1} of {args.n}, seed {seed} ---"))
+        print(text)
+    if args.verbose:
+        print(", ".join(f"{name}: {value}" for name, value in totals.items()), file=sys.stderr)
+    return 0
 
 
 def print_notes(pair: Pair) -> None:

@@ -131,3 +131,21 @@ def test_ctrl_c_ends_with_130():
     if process.returncode != 0:  # the answer may have ended by itself
         assert process.returncode == 130
         assert b"interrupted" in err and b"Traceback" not in err
+
+
+def test_several_answers(capsys):
+    how = ("--prompt", PROMPT, "-m", "24", "--temp", "0.9", "--tree-budget", "4")
+    code, out, _ = run(capsys, *how, "--seed", "5", "--n", "3", "--json")
+    result = json.loads(out)
+    assert code == 0 and [choice["seed"] for choice in result["choices"]] == [5, 6, 7]
+    assert result["kv_rows"] < result["kv_rows_alone"]
+    alone = json.loads(run(capsys, *how, "--seed", "6", "--json")[1])
+    assert {key: result["choices"][1][key] for key in ("text", "tokens", "finish_reason")}.items() <= alone.items()
+    _, out, _ = run(capsys, *how, "--seed", "5", "--n", "3")
+    assert all(choice["text"] in out for choice in result["choices"]) and "3 of 3" in out
+
+
+@pytest.mark.parametrize("extra", [(), ("--temp", "1", "--compare"), ("--temp", "1", "--show-tree")])
+def test_several_answers_need_a_temperature_and_a_plain_output(capsys, extra):
+    code, _, err = run(capsys, "--prompt", PROMPT, "-m", "8", "--n", "2", *extra)
+    assert code == 2 and err.startswith("error: ")

@@ -14,6 +14,7 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
 from mlx_ddtree.kernels.topk import finish_top_k
+from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree.candidates import Candidates
 
 
@@ -32,15 +33,22 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
         raise ValueError("a draft needs a drafter")
     block = mx.array([[state.root] + [drafter.config.mask_token_id] * (block_size - 1)])
     hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache, state.held.drafter_gap)[0, 1:]
+    started = start_candidates(state.pair, block[0, 0], hidden, top_k)
+    mx.async_eval(started.result)
+    return started
+
+
+def start_candidates(pair: Pair, root: mx.array, hidden: mx.array, top_k: int) -> StartedDraft:
+    """From what the drafter says of the positions after `root`, (L, D), to their candidates; lazy."""
+    target, drafter = pair.target, pair.drafter
+    assert drafter is not None
     logits = drafter.scale_logits(target.head(hidden))
     if (selector := selector_of(drafter)) is None:
         top_k = min(top_k, logits.shape[-1])
-        started = StartedDraft(target.kernels.start_top_k(logits, top_k), top_k)
-    else:  # it may lift a token from any place among its candidates: all of them are scored for any top_k
-        edges = partial(selector.edges, block[0, 0], hidden)
-        started = StartedDraft(start_pairwise(logits, selector.top_k, edges), top_k, selector.top_k)
-    mx.async_eval(started.result)
-    return started
+        return StartedDraft(target.kernels.start_top_k(logits, top_k), top_k)
+    # It may lift a token from any place among its candidates: all of them are scored for any top_k.
+    edges = partial(selector.edges, root, hidden)
+    return StartedDraft(start_pairwise(logits, selector.top_k, edges), top_k, selector.top_k)
 
 
 def finish_draft(started: StartedDraft, sampler: Sampler | MlxLmSampler | None = None) -> Candidates:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, overload
 
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
 from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.decoding.adaptive import adaptive_rounds
+from mlx_ddtree.decoding.branches import generate_branches
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.options import Prompt, make_plan, max_new_tokens, prompt_token_ids, split_cache
 from mlx_ddtree.decoding.parity import ParityMode
@@ -158,8 +159,28 @@ def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
     return adaptive_rounds if plan.adaptive else rounds
 
 
-def generate(pair: Pair, prompt: Prompt, max_tokens: int = 256, *, verbose: bool = False, **options: Any) -> str:
-    """The whole answer as a string; `options` as for `stream_generate`."""
+@overload
+def generate(
+    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: None = None, verbose: bool = False, **options: Any
+) -> str: ...
+
+
+@overload
+def generate(
+    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: int, verbose: bool = False, **options: Any
+) -> list[str]: ...
+
+
+def generate(
+    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: int | None = None, verbose: bool = False, **options: Any
+) -> str | list[str]:
+    """The whole answer as a string; `options` as for `stream_generate`.
+
+    n: a list of so many answers with consecutive seeds instead, decoded together: the prompt is read once for all of
+        them.  `options` as for `mlx_ddtree.stream_branches`.
+    """
+    if n is not None and n != 1:
+        return generate_branches(pair, prompt, n, max_tokens, **options)
     text, response = "", None
     for response in stream_generate(pair, prompt, max_tokens, **options):
         if verbose:
@@ -167,7 +188,7 @@ def generate(pair: Pair, prompt: Prompt, max_tokens: int = 256, *, verbose: bool
         text += response.text
     if verbose and response is not None:
         print("\n" + summary(response))  # noqa: T201
-    return text
+    return text if n is None else [text]
 
 
 def summary(response: GenerationResponse) -> str:

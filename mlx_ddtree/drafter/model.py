@@ -8,6 +8,7 @@ embedding and turn the result into logits with the target's head.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,10 +17,14 @@ from mlx_lm.models.qwen3 import MLP
 from mlx_lm.models.rope_utils import initialize_rope
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.drafter.window import WindowCache
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.target.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
 """From normalised rows (N, B, D) to what is added to them."""
+ContextCache = KVCache | WindowCache
+"""What a layer keeps of the context."""
 
 
 class DFlashAttention(nn.Module):
@@ -55,11 +60,11 @@ class DFlashAttention(nn.Module):
         values = self._split(self.v_proj(x), self.kv_heads).transpose(0, 2, 1, 3)
         return self.rope(keys, offset=offset), values
 
-    def queries(self, x: mx.array, offset: int) -> mx.array:
-        """(1, B, D) -> (1, heads, B, head_dim)."""
+    def queries(self, x: mx.array, offset: Positions) -> mx.array:
+        """(1, B, D) at such positions -> (1, heads, B, head_dim)."""
         return self.rope(self.q_norm(self._split(self.q_proj(x), self.heads)).transpose(0, 2, 1, 3), offset=offset)
 
-    def __call__(self, block: mx.array, context: mx.array, cache: KVCache, gap: int = 0) -> mx.array:
+    def __call__(self, block: mx.array, context: mx.array, cache: ContextCache, gap: int = 0) -> mx.array:
         """block (1, B, D); context (1, m, D), the features not yet in the cache -> (1, B, D).
 
         gap: the context's first position minus the cache's rows.
@@ -73,10 +78,11 @@ class DFlashAttention(nn.Module):
         start = cache.offset - size
         queries = self.queries(block, start + gap)
         cache.trim(size)
-        first = 0 if self.window is None else max(0, start - self.window + 1)
+        held = start + size - keys.shape[2]  # position of the first row that the cache has
+        first = held if self.window is None else max(held, start - self.window + 1)
         mask = block_mask(start, size, first, self.window, self.causal)
         out = mx.fast.scaled_dot_product_attention(
-            queries, keys[:, :, first:], values[:, :, first:], scale=self.scale, mask=mask
+            queries, keys[:, :, first - held :], values[:, :, first - held :], scale=self.scale, mask=mask
         )
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(1, size, -1))
 
@@ -109,7 +115,7 @@ class DFlashLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(self, block: mx.array, context: mx.array, cache: KVCache, gap: int = 0) -> mx.array:
+    def __call__(self, block: mx.array, context: mx.array, cache: ContextCache, gap: int = 0) -> mx.array:
         return self.with_attention(block, lambda rows: self.self_attn(rows, context, cache, gap))
 
     def with_attention(self, block: mx.array, attend: Sublayer) -> mx.array:
@@ -131,15 +137,28 @@ class DFlashDrafter(nn.Module):
         self.layers = [self.layer_type(config, i) for i in range(config.num_hidden_layers)]
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def make_cache(self) -> list[KVCache]:
+    def make_cache(self) -> list[ContextCache]:
         """One context cache a layer: keys and values of committed tokens' features only."""
-        return [KVCache() for _ in self.layers]
+        windows = [layer.self_attn.window for layer in self.layers]
+        return [KVCache() if window is None else WindowCache(window) for window in windows]
+
+    def limit_window(self, window: int) -> None:
+        """From now on no layer sees more than the last `window` tokens.  Caches made before do not fit any more.
+
+        The target verifies whatever is drafted, so only the acceptance length can change.  Raises OptionError.
+        """
+        if window < 1:
+            raise OptionError(f"draft window {window} is out of range: use 1 token or more")
+        windows = tuple(window if known is None else min(known, window) for known in self.config.windows)
+        self.config = replace(self.config, windows=windows)
+        for layer, own in zip(self.layers, windows, strict=True):
+            layer.self_attn.window = own
 
     def context(self, features: mx.array) -> mx.array:
         """Target features (1, m, taps * D) -> the context rows (1, m, D) that all layers share."""
         return self.hidden_norm(self.fc(features))
 
-    def extend(self, features: mx.array, cache: Sequence[KVCache], at: Positions = 0) -> None:
+    def extend(self, features: mx.array, cache: Sequence[ContextCache], at: Positions = 0) -> None:
         """Append features (1, m, taps * D) of committed tokens to the context, without drafting.
 
         at: their positions (1, m), or consecutive ones, `at` behind the cache's rows.
@@ -149,7 +168,7 @@ class DFlashDrafter(nn.Module):
             positions = at if isinstance(at, mx.array) else layer_cache.offset + at
             layer_cache.update_and_fetch(*layer.self_attn.keys_values(context, positions))
 
-    def __call__(self, block: mx.array, features: mx.array, cache: Sequence[KVCache], gap: int = 0) -> mx.array:
+    def __call__(self, block: mx.array, features: mx.array, cache: Sequence[ContextCache], gap: int = 0) -> mx.array:
         """One draft.
 
         block: (1, B, D) embeddings of [bonus token, MASK, MASK, ...].

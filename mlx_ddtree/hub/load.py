@@ -32,6 +32,7 @@ def load(
     adapter_path: str | None = None,
     trust_remote_code: bool = False,
     kernels: str = "auto",
+    draft_window: int | None = None,
 ) -> Pair:
     """Load a target and its drafter.
 
@@ -40,8 +41,10 @@ def load(
     revision, draft_revision: branch, tag or commit of a repository.
     kernels: 'auto' uses Metal kernels where they agree with MLX's operations and make verifications faster on this
         machine, which is found out once; 'on' wherever they agree; 'off' never.  $MLX_DDTREE_KERNELS overrules it.
+    draft_window: tokens that the drafter sees, at most, so that drafting does not slow down with the context; None is
+        what the checkpoint was trained with.  The output is the same, only acceptance can change.
 
-    Raises PairError (no drafter known, or one that does not fit), ConfigError, WeightsError and
+    Raises OptionError, PairError (no drafter known, or one that does not fit), ConfigError, WeightsError and
     UnsupportedModelError, with what to do.
     """
     if target is not None:
@@ -54,6 +57,9 @@ def load(
         if drafter.config.quantization is None:
             # The drafter follows the target's arithmetic, whatever type it is stored in.
             drafter.set_dtype(loaded.target.embed(mx.array([[0]])).dtype)
+        if draft_window is not None:
+            drafter.limit_window(draft_window)
+            notes["drafter_config"] = drafter.config.describe()
         mx.eval(drafter.parameters())
     return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes, kernels)
 

@@ -19,7 +19,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.target.attention import take_tree_attention
-from mlx_ddtree.target.cache import Mark, Pending, check_cache, mark, rewind, tree_views
+from mlx_ddtree.target.cache import AppendView, Mark, Pending, check_cache, mark, rewind, tree_views
+from mlx_ddtree.target.forest import ForestRows
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.kernels import NO_KERNELS
 from mlx_ddtree.target.quantized import Products, head_weights, take_rows
@@ -138,6 +139,14 @@ class TreeTarget:
         views = tree_views(cache, tree, start, rows, kernels, gap)
         with self.products.by(kernels.product):
             return *self.forward(token_ids, views), Pending(views, kernels.gather_rows)
+
+    def forward_forest(
+        self, token_ids: mx.array, rows: ForestRows, cache: Sequence[Any]
+    ) -> tuple[mx.array, mx.array | None, Pending]:
+        """The same for the trees of several branches (1, N), root alone or not; they await the commit."""
+        views = [AppendView(layer_cache, rows) for layer_cache in cache]
+        with self.products.by(rows.kernels.product):
+            return *self.forward(token_ids, views), Pending(views, rows.kernels.gather_rows)
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         check_cache(cache)

@@ -125,7 +125,7 @@ def attend(attention: DFlashAttention, block: mx.array, context: KeysValues, anc
         """(S * A, heads, B, d) -> (S, kv_heads, A, heads / kv_heads * B, d)."""
         return x.reshape(sequences, count, kv_heads, -1, x.shape[-1]).transpose(0, 2, 1, 3, 4)
 
-    queries = by_head(attention.queries(block, offsets) * attention.scale)  # type: ignore[arg-type]
+    queries = by_head(attention.queries(block, offsets) * attention.scale)
     keys, values = (by_head(x) for x in attention.keys_values(block, offsets))
     context_keys, context_values = context
     length, rows = context_keys.shape[2], queries.shape[3]
