@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_lm.sample_utils import make_logits_processors
 
-from mlx_ddtree.cli import tree_budget
+from mlx_ddtree.cli import kv_budget, tree_budget
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.decoding.session import Session
 from mlx_ddtree.decoding.stream import GenerationResponse
@@ -38,6 +38,9 @@ class Settings:
     block_size: int | None = None
     parity: str = "exact"
     prefill_step_size: int = 2048
+    kv_budget: int | None = None
+    kv_page_size: int = 16
+    kv_offload: str | None = None
 
     def with_text(self, name: str, text: str) -> Settings:
         """One of them changed, from what a user typed.  Raises OptionError."""
@@ -57,7 +60,9 @@ class Settings:
             repetition_penalty=self.repetition_penalty, repetition_context_size=self.repetition_context_size
         )
         names = ("max_tokens", "method", "tree_budget", "block_size", "parity", "prefill_step_size")
-        return {"sampler": sampler, "logits_processors": processors, **{n: getattr(self, n) for n in names}}
+        budget = kv_budget(self.kv_budget, self.kv_page_size, self.kv_offload)
+        same = {name: getattr(self, name) for name in names}
+        return {"sampler": sampler, "logits_processors": processors, "kv_budget": budget, **same}
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -70,7 +75,9 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("method", "parity"), str),
     "seed": _or_none(int),
     "repetition_penalty": _or_none(float),
-    "block_size": _or_none(int),
+    **dict.fromkeys(("block_size", "kv_budget"), _or_none(int)),
+    "kv_page_size": int,
+    "kv_offload": _or_none(str),
     "tree_budget": tree_budget,
 }
 

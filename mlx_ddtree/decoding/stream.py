@@ -22,6 +22,8 @@ from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.statistics import RoundStatistics
 from mlx_ddtree.decoding.text import TextStream
+from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
+from mlx_ddtree.longcontext.icecache.paging import make_paging
 from mlx_ddtree.pair import Pair, PromptCache
 from mlx_ddtree.tree import DraftTree
 
@@ -88,6 +90,7 @@ def stream_generate(
     prompt_cache: list[Any] | None = None,
     prefill_step_size: int = 2048,
     prompt_progress_callback: Progress | None = None,
+    kv_budget: int | IceCacheOptions | None = None,
 ) -> Iterator[GenerationResponse]:
     """Decode, yielding the text of every round as it commits.
 
@@ -106,6 +109,7 @@ def stream_generate(
     prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then
         the drafter does not see what came before).  Afterwards it holds the prompt and all
         tokens yielded, however the generator ends.
+    kv_budget: approximate: context tokens that a layer reads in a round, or all of IceCacheOptions (docs/icecache.md).
 
     Raises PromptError, OptionError, UnsupportedModelError.
     """
@@ -114,12 +118,15 @@ def stream_generate(
     target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
     limit = max_new_tokens(pair, max_tokens, length + len(ids))
     state = DecodeState(pair, target_cache, drafter_cache, length, None)
+    paging = make_paging(pair.target, kv_budget, target_cache, None if limit < 0 else length + len(ids) + limit)
     text = TextStream(pair.tokenizer, limit, stop)
     meter, cleared = _Meter(len(ids)), 0
     with wired_limit(pair.target.model):
         try:
             with meter.clock("prefill"):
                 prefill(state, ids, prefill_step_size, prompt_progress_callback)
+                if paging is not None:
+                    plan = paging.begin(state, plan, prompt_cache, meter.statistics)
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if prompt_progress_callback:
                 prompt_progress_callback(len(ids), len(ids))
@@ -133,6 +140,8 @@ def stream_generate(
         finally:
             if prompt_cache is not None:
                 state.settle()
+            if paging is not None:
+                paging.end()
             if isinstance(prompt_cache, PromptCache):
                 prompt_cache.token_ids += state.token_ids
 

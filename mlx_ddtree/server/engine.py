@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Totals:
-    """Of a finished answer.  seconds: by stage."""
+    """Of a finished answer.  kv_reads: what a KV budget let it read, where there is one."""
 
     finish_reason: str
     prompt_tokens: int
@@ -53,6 +53,7 @@ class Totals:
     prompt_tps: float
     generation_tps: float
     kinds: dict[str, int]
+    kv_reads: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,7 @@ class Engine:
             prompt_tps=round(response.prompt_tps, 1),
             generation_tps=round(response.generation_tps, 1),
             kinds=dict(response.statistics.kinds),
+            kv_reads=None if response.statistics.reads is None else response.statistics.reads.as_dict(),
         )
         return Piece(response.text, logprobs, totals)
 

@@ -164,5 +164,5 @@ def usage(totals: Totals) -> dict[str, Any]:
 
 
 def figures(totals: Totals) -> dict[str, Any]:
-    names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds")
-    return {name: value for name, value in asdict(totals).items() if name in names}
+    names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds", "kv_reads")
+    return {name: value for name, value in asdict(totals).items() if name in names and value is not None}
