@@ -14,6 +14,7 @@ from tqdm import tqdm
 from mlx_ddtree.errors import MlxDdtreeError, OptionError
 from mlx_ddtree.hub.load import load
 from mlx_ddtree.longcontext.compress import PrefillCompression
+from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
 from mlx_ddtree.pair import Pair
 
 
@@ -120,6 +121,20 @@ def compression(args: Any) -> PrefillCompression:
         args.prefill_positions,
         protect=tuple(args.prefill_protect),
     )
+
+
+def add_kv_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("long contexts, approximate (docs/icecache.md)")
+    group.add_argument("--kv-budget", type=positive, metavar="N", help="context tokens that a layer reads in a round")
+    group.add_argument("--kv-page-size", type=positive, default=8, metavar="N", help="tokens that are found together")
+    group.add_argument("--kv-offload", metavar="DIR", help="keep what is in pages in a file there, not in memory")
+
+
+def kv_budget(budget: int | None, page_size: int, offload: str | None) -> IceCacheOptions | None:
+    """Of `add_kv_options`.  Raises OptionError."""
+    if budget is None and offload is not None:
+        raise OptionError("--kv-offload puts pages away, and only --kv-budget makes pages: give both")
+    return None if budget is None else IceCacheOptions(budget, page_size, offload=offload)
 
 
 def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_lm.sample_utils import make_logits_processors
 
-from mlx_ddtree.cli import compression, tree_budget
+from mlx_ddtree.cli import compression, kv_budget, tree_budget
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.decoding.session import Session
 from mlx_ddtree.decoding.stream import GenerationResponse
@@ -45,6 +45,9 @@ class Settings:
     prefill_positions: str = "original"
     prefill_protect: list[str] = field(default_factory=list)
     kv_keep_ratio: float | None = None
+    kv_budget: int | None = None
+    kv_page_size: int = 8
+    kv_offload: str | None = None
 
     def with_text(self, name: str, text: str) -> Settings:
         """One of them changed, from what a user typed.  Raises OptionError."""
@@ -64,8 +67,10 @@ class Settings:
             repetition_penalty=self.repetition_penalty, repetition_context_size=self.repetition_context_size
         )
         names = ("max_tokens", "method", "tree_budget", "block_size", "parity", "prefill_step_size")
-        shorter = {"compression": compression(self), "kv_keep_ratio": self.kv_keep_ratio}
-        return {"sampler": sampler, "logits_processors": processors, **{n: getattr(self, n) for n in names}, **shorter}
+        same = {name: getattr(self, name) for name in (*names, "kv_keep_ratio")}
+        budget = kv_budget(self.kv_budget, self.kv_page_size, self.kv_offload)
+        long = {"compression": compression(self), "kv_budget": budget}
+        return {"sampler": sampler, "logits_processors": processors, **same, **long}
 
 
 def _or_none(convert: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -78,10 +83,11 @@ _CONVERT: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("method", "parity", "prefill_compression", "prefill_scorer", "prefill_positions"), str),
     "seed": _or_none(int),
     "repetition_penalty": _or_none(float),
-    "block_size": _or_none(int),
     "prefill_threshold": int,
-    "prefill_keep_ratio": _or_none(float),
-    "kv_keep_ratio": _or_none(float),
+    **dict.fromkeys(("prefill_keep_ratio", "kv_keep_ratio"), _or_none(float)),
+    **dict.fromkeys(("block_size", "kv_budget"), _or_none(int)),
+    "kv_page_size": int,
+    "kv_offload": _or_none(str),
     "tree_budget": tree_budget,
 }
 

@@ -44,6 +44,7 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_sampling_options(parser)
     cli.add_decoding_options(parser)
     cli.add_compression_options(parser)
+    cli.add_kv_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--n",
@@ -68,6 +69,7 @@ def answer(args: argparse.Namespace) -> int:
     prompt_text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not prompt_text.strip():
         raise PromptError("the prompt is empty: give --prompt TEXT, or '-' and text on stdin")
+    cli.kv_budget(args.kv_budget, args.kv_page_size, args.kv_offload)  # refused before the models load
     pair = cli.load_pair(args, need_drafter=args.compare)
     if args.verbose:
         print_notes(pair)
@@ -142,6 +144,7 @@ def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
         "logits_processors": processors,
         "stop": args.stop,
         "prefill_step_size": args.prefill_step_size,
+        "kv_budget": cli.kv_budget(args.kv_budget, args.kv_page_size, args.kv_offload),
         "prompt_progress_callback": cli.progress_bar(sys.stderr.isatty()),
     }
 

@@ -73,18 +73,18 @@ class _Drafting:
             return 0, prepared
         started = perf_counter()
         prepared.copy = planner.copy_after(state.token_ids)
-        prepared.proposal = planner.without_draft(state.root, prepared.copy, state.length)
+        prepared.proposal = planner.without_draft(state.root, prepared.copy, state.context)
         if prepared.proposal is None:
-            if pause := planner.pause(state.length):
+            if pause := planner.pause(state.context):
                 return pause, prepared
             with state.all_or_nothing(), self.clock("draft"):
-                prepared.draft = start_draft(state, planner.next_block_size(state.length), planner.top_k)
+                prepared.draft = start_draft(state, planner.next_block_size(state.context), planner.top_k)
         prepared.seconds = perf_counter() - started
         return 0, prepared
 
     def round(self, prepared: _Prepared, keep: Callable[[list[int]], int]) -> Round:
         """The round that was prepared, and what there is to learn from it."""
-        context, before, started = self.state.length, dict(self.clock.seconds), perf_counter()
+        context, before, started = self.state.context, dict(self.clock.seconds), perf_counter()
         done = decode_round(self.state, self.plan, lambda root: self.propose(root, prepared), keep, self.clock)
         proposal = prepared.proposal
         if proposal is None or done.alone:  # a near tie: nothing was proposed, or nothing of it was used
@@ -102,7 +102,7 @@ class _Drafting:
             with self.clock("draft"):
                 candidates = finish_draft(prepared.draft, self.plan.sampler)
             with self.clock("tree"):
-                prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, self.state.length)
+                prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, self.state.context)
         return prepared.proposal.tree
 
     def until_a_copy(self, pause: int) -> Callable[[int], bool]:
@@ -113,7 +113,7 @@ class _Drafting:
             if done >= pause:
                 return False
             copy = planner.copy_after(state.token_ids)
-            if planner.without_draft(-1, copy, state.length) is None:
+            if planner.without_draft(-1, copy, state.context) is None:
                 return True
             planner.interrupted(pause - done)
             return False
@@ -131,7 +131,7 @@ class _Drafting:
         for i, done in enumerate(steps):
             ready = perf_counter()
             if seconds is not None:
-                self.planner.profile.cost.saw_step(self.state.length, seconds)
+                self.planner.profile.cost.saw_step(self.state.context, seconds)
             overlapped = i > 1 and resumed - last_ready < (ready - last_ready) / 2
             seconds = ready - last_ready if overlapped else None
             yield done

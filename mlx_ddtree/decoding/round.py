@@ -105,7 +105,7 @@ def decode_round(
         tree = DraftTree.root(state.root) if alone else propose(state.root)
         with clock("verify"):
             verification = verify(state, tree, plan)
-            path = accept(tree, verification.chosen)
+            path = accept(tree, verification.chosen)[: verification.pending.room]
             sure = verification.sure(path, plan.parity.rows)
             if not sure:  # a near tie right after the root
                 alone, tree, path, sure = True, DraftTree.root(state.root), [0], [0]

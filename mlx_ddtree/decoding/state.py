@@ -26,6 +26,7 @@ class DecodeState:
         followed it a row at a time; exact_mark: where the cache stood then.
     near_tie: whether what follows the root is to be decided by a row of its own.
     token_ids: prompt and output of this call, root included; what logits processors see.
+    reads_at_most: context tokens that a layer of the target reads (longcontext/icecache); None: all.
     """
 
     pair: Pair
@@ -49,6 +50,13 @@ class DecodeState:
     def source(self) -> int:
         """Tokens that the target's cache stands for."""
         return self.held.source + self.length - self.held.rows
+
+    reads_at_most: int | None = None
+
+    @property
+    def context(self) -> int:
+        """Context tokens that a round's cost depends on."""
+        return self.length if self.reads_at_most is None else min(self.length, self.reads_at_most)
 
     def take_features(self) -> mx.array:
         """The features (1, m, taps * D), m >= 0, that the drafter's cache is about to receive."""

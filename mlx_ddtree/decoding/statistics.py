@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_ddtree.decoding.round import Round
+from mlx_ddtree.longcontext.icecache.cache import Reads
 
 
 @dataclass
@@ -17,6 +18,7 @@ class RoundStatistics:
     kinds: rounds by kind: 'draft', 'lookup', 'plain', 'tie' (a near tie, decided by a row of its own).
     accepted: rounds by accepted nodes.
     predicted, observed: accepted nodes in all, of the rounds whose outcome was predicted.
+    reads: what a cache that is read in part was asked for (longcontext/icecache).
     """
 
     nodes: Counter[int] = field(default_factory=Counter)
@@ -24,6 +26,7 @@ class RoundStatistics:
     accepted: Counter[int] = field(default_factory=Counter)
     predicted: float = 0.0
     observed: int = 0
+    reads: Reads | None = None
 
     def add(self, done: Round) -> None:
         self.nodes[done.nodes] += 1
@@ -42,6 +45,7 @@ class RoundStatistics:
             "kinds": {kind: round(count / rounds, 4) for kind, count in sorted(self.kinds.items())},
             "predicted_accepted": round(self.predicted, 2),
             "observed_accepted": self.observed,
+            **({} if self.reads is None else {"kv_reads": self.reads.as_dict()}),
         }
 
     def lines(self) -> str:
@@ -50,4 +54,5 @@ class RoundStatistics:
         kinds = ", ".join(f"{kind} {count / rounds:.0%}" for kind, count in self.kinds.most_common())
         nodes = ", ".join(f"{n}: {self.nodes[n]}" for n in sorted(self.nodes))
         predicted = f"{self.predicted:.0f} predicted, {self.observed} observed"
-        return f"Rounds by kind: {kinds}\nRounds by nodes: {nodes}\nAccepted nodes: {predicted}"
+        reads = "" if self.reads is None else f"\n{self.reads.line()}"
+        return f"Rounds by kind: {kinds}\nRounds by nodes: {nodes}\nAccepted nodes: {predicted}{reads}"

@@ -24,6 +24,8 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.statistics import RoundStatistics
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.longcontext.compress import CompressionReport, PrefillCompression
+from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
+from mlx_ddtree.longcontext.icecache.paging import make_paging
 from mlx_ddtree.longcontext.shorten import Shortening
 from mlx_ddtree.pair import Pair, PromptCache
 from mlx_ddtree.tree import DraftTree
@@ -95,6 +97,7 @@ def stream_generate(
     prompt_progress_callback: Progress | None = None,
     compression: PrefillCompression | None = None,
     kv_keep_ratio: float | None = None,
+    kv_budget: int | IceCacheOptions | None = None,
 ) -> Iterator[GenerationResponse]:
     """Decode, yielding the text of every round as it commits.
 
@@ -115,6 +118,7 @@ def stream_generate(
         tokens yielded, however the generator ends.
     compression: approximate: a long prompt keeps the tokens that matter for its end (longcontext/compress.py).
     kv_keep_ratio: approximate: so many of the prompt's keys and values stay (longcontext/kv_filter.py).
+    kv_budget: approximate: context tokens that a layer reads in a round, or all of IceCacheOptions (docs/icecache.md).
 
     Raises PromptError, OptionError, UnsupportedModelError.
     """
@@ -127,6 +131,8 @@ def stream_generate(
     how = (compression, kv_keep_ratio, prompt_cache, prompt_progress_callback)
     shortening = Shortening.of(state, prompt, ids, *how)
     limit = max_new_tokens(pair, max_tokens, state.position + (shortening.positions if shortening else len(ids)))
+    rows = None if limit < 0 else length + len(ids) + limit  # at most
+    paging = make_paging(pair.target, kv_budget, target_cache, rows)
     text = TextStream(pair.tokenizer, limit, stop)
     meter, cleared = _Meter(len(ids), shortening), 0
     with wired_limit(pair.target.model):
@@ -134,6 +140,8 @@ def stream_generate(
             with meter.clock("prefill"):
                 shorter = shortening.prefill_options() if shortening else {}
                 prefill(state, ids, prefill_step_size, prompt_progress_callback, **shorter)
+                if paging is not None:
+                    plan = paging.begin(state, plan, prompt_cache, meter.statistics)
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if prompt_progress_callback:
                 prompt_progress_callback(len(ids), len(ids))
@@ -147,6 +155,8 @@ def stream_generate(
         finally:
             if prompt_cache is not None:
                 state.settle()
+            if paging is not None:
+                paging.end()
             if isinstance(prompt_cache, PromptCache):
                 prompt_cache.token_ids += state.token_ids
                 prompt_cache.held = state.held

@@ -40,6 +40,7 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_sampling_options(parser)
     cli.add_decoding_options(parser)
     cli.add_compression_options(parser)
+    cli.add_kv_options(parser)
     parser.add_argument("--verbose", "-v", action="store_true", help="log requests, and how models are loaded")
     parser.add_argument("--version", action="version", version=mlx_ddtree.__version__)
     return parser

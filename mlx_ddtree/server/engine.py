@@ -42,7 +42,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Totals:
-    """Of a finished answer.  compression: what its prompt has lost, if anything (longcontext/compress.py)."""
+    """Of a finished answer.
+
+    compression: what its prompt has lost, if anything (longcontext/compress.py).
+    kv_reads: what a KV budget let it read, where there is one.
+    """
 
     finish_reason: str
     prompt_tokens: int
@@ -54,6 +58,7 @@ class Totals:
     generation_tps: float
     kinds: dict[str, int]
     compression: dict[str, Any] | None = None
+    kv_reads: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -276,6 +281,7 @@ class Engine:
             generation_tps=round(response.generation_tps, 1),
             kinds=dict(response.statistics.kinds),
             compression=None if response.compression is None else response.compression.as_dict(),
+            kv_reads=None if response.statistics.reads is None else response.statistics.reads.as_dict(),
         )
         return Piece(response.text, logprobs, totals)
 

@@ -164,6 +164,5 @@ def usage(totals: Totals) -> dict[str, Any]:
 
 
 def figures(totals: Totals) -> dict[str, Any]:
-    names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds")
-    lost = {} if totals.compression is None else {"compression": totals.compression}
-    return {name: value for name, value in asdict(totals).items() if name in names} | lost
+    names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds", "compression", "kv_reads")
+    return {name: value for name, value in asdict(totals).items() if name in names and value is not None}

@@ -80,7 +80,8 @@ def make_engine(args: argparse.Namespace) -> Engine:
     names = ("method", "tree_budget", "block_size", "parity", "prefill_step_size")
     return Engine(
         lambda: cli.load_pair(args),
-        {name: getattr(args, name) for name in names},
+        {name: getattr(args, name) for name in names}
+        | {"kv_budget": cli.kv_budget(args.kv_budget, args.kv_page_size, args.kv_offload)},
         queue_size=args.queue_size,
         cache_size=args.prompt_cache_size,
         cache_bytes=cache_bytes(args.prompt_cache_bytes),

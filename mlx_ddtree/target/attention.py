@@ -2,8 +2,8 @@
 
 mlx-lm's model files import `scaled_dot_product_attention` by name and call it at the end of their attention's
 `__call__`.  On an instance of such a class that code runs as it is, with another function under this one name: for
-a tree whose rows have an `attention` (the mask says so) that is what is called, for everything else mlx-lm's function.
-A TailView for a cache is told the queries.
+a tree whose rows have an `attention` (the mask says so) that is what is called, for a cache that is read in part
+(`ReadsPart`) the cache's own, for everything else mlx-lm's function.  A TailView for a cache is told the queries.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import mlx.nn as nn
 from mlx_lm.models import base
 
 from mlx_ddtree.kernels.tree_attention import supports
+from mlx_ddtree.target.cache import ReadsPart
 from mlx_ddtree.target.rows import RowsMask
 from mlx_ddtree.target.tail import TailView
 
@@ -33,6 +34,8 @@ def scaled_dot_product_attention(
     sinks: mx.array | None = None,
 ) -> mx.array:
     """As mlx_lm.models.base has it; shapes are those of kernels.tree_attention."""
+    if isinstance(cache, ReadsPart) and cache.reads_part(queries):
+        return cache.attend(queries, scale, sinks)
     if isinstance(mask, RowsMask):
         if supports(queries, keys, values):
             return mask.attend(queries, keys, values, scale, sinks)
@@ -40,6 +43,12 @@ def scaled_dot_product_attention(
     if isinstance(cache, TailView):
         cache.see(queries, scale)
     return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
+def takes_caches(module: nn.Module) -> bool:
+    """Whether this attention module leaves its rows to a cache that is read in part.  Latent attention does not: it
+    adds the scores of positions itself."""
+    return getattr(type(module), "rebound", False) and "k_proj" in module
 
 
 def take_tree_attention(module: nn.Module) -> None:
@@ -57,4 +66,4 @@ def _rebound(own: type[Any]) -> type[Any]:
     known = {**call.__globals__, _NAME: scaled_dot_product_attention}
     same = types.FunctionType(call.__code__, known, call.__name__, call.__defaults__, call.__closure__)
     same.__kwdefaults__ = call.__kwdefaults__
-    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__})
+    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__, "rebound": True})

@@ -28,8 +28,30 @@ Mark = list[tuple[Any, ...]]
 """Where each layer's cache stood; see `mark`."""
 
 
+class ReadsPart:
+    """A cache, or a view of one, whose layer may read only a part of it (longcontext/icecache/cache.py).
+
+    tree_view: the view of such a cache.
+    """
+
+    tree_view: type[Any]
+
+    def reads_part(self, queries: mx.array) -> bool:
+        """Whether it does so for these queries."""
+        raise NotImplementedError
+
+    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
+        """Attention of the rows that were added last: (1, Hq, N, D) -> (1, Hq, N, Dv)."""
+        raise NotImplementedError
+
+
 class _View:
     """What one layer's cache answers under a tree; `commit_all` for the views of one kind, which share their rows."""
+
+    @property
+    def room(self) -> int | None:
+        """Nodes of a path, the root included, that one round may commit; None: all."""
+        return None
 
     @staticmethod
     def commit_all(views: Sequence[Any], path: Sequence[int], gather: GatherRows) -> None:
@@ -57,6 +79,11 @@ class AppendView(_View):
     def offset(self) -> int | mx.array:
         return self.rows.offset
 
+    @property
+    def gone(self) -> int:
+        """Tokens of the context over which the cache's arrays close up."""
+        return 0
+
     def make_mask(
         self, n: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array | RowsMask | str:
@@ -77,7 +104,7 @@ class AppendView(_View):
         if stay < len(path):
             rows = gather([x for view in views for x in view.waiting or ()], path[stay:])
             for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
-                _overwrite(view.base, start + stay, keys, values)
+                _overwrite(view.base, start + stay - view.gone, keys, values)
         for view in views:
             view.base.offset = start + len(path)
 
@@ -156,16 +183,20 @@ class Pending:
 
     def commit(self, path: Sequence[int]) -> None:
         """Keep the rows of `path`, node indices with the root first, in path order."""
-        for kind in (AppendView, RingView, DeltaView):
+        for kind in dict.fromkeys(type(view) for view in self.views):
             views: list[Any] = [view for view in self.views if type(view) is kind]
-            if views:
-                kind.commit_all(views, path, self._gather)
+            kind.commit_all(views, path, self._gather)
+
+    @property
+    def room(self) -> int | None:
+        """Nodes of a path, the root included, that may be committed; None: all."""
+        return min((view.room for view in self.views if view.room is not None), default=None)
 
 
 def check_cache(cache: Sequence[object]) -> None:
     """Raise UnsupportedModelError unless every layer's cache can hold a tree."""
     for layer_cache in cache:
-        if type(layer_cache) not in _VIEWS:
+        if _view_class(layer_cache) is None:
             raise UnsupportedModelError(
                 f"{type(layer_cache).__name__} cannot hold a draft tree; use method='ar' with this cache"
             )
@@ -176,7 +207,12 @@ def tree_views(
 ) -> list[View]:
     """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens; see `TreeRows`."""
     shared = TreeRows(tree, start, rows, kernels, gap)
-    return [_VIEWS[type(layer_cache)](layer_cache, shared) for layer_cache in cache]
+    views = [(_view_class(layer_cache), layer_cache) for layer_cache in cache]
+    return [view(layer_cache, shared) for view, layer_cache in views if view is not None]
+
+
+def _view_class(layer_cache: object) -> type[Any] | None:
+    return layer_cache.tree_view if isinstance(layer_cache, ReadsPart) else _VIEWS.get(type(layer_cache))
 
 
 def mark(cache: Sequence[Any]) -> Mark:
