@@ -14,6 +14,7 @@ from mlx_ddtree.decoding.measure import plain_step
 from mlx_ddtree.decoding.options import Prompt, prompt_token_ids, split_cache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.stream import GenerationResponse, stream_generate
+from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.pair import WHOLE, Held, Pair, make_prompt_cache
 from mlx_ddtree.target.cache import Mark
 
@@ -55,7 +56,7 @@ class Session:
         rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
         if (compression := options.get("compression")) is not None and compression.concerns(len(rest)):
-            options["compression"] = compression.protecting(self.pair, prompt, ids).behind(self.reused)
+            options["compression"] = self._protecting(compression, prompt, ids)
 
         def progress(done: int, total: int) -> None:
             if done == total - 1:  # both caches hold everything but the last token, and nothing more
@@ -67,6 +68,10 @@ class Session:
         yield from stream_generate(
             self.pair, rest, max_tokens, prompt_cache=self.cache, prompt_progress_callback=progress, **options
         )
+
+    def _protecting(self, compression: PrefillCompression, prompt: Prompt, ids: list[int]) -> PrefillCompression:
+        """What is protected in the rest of this prompt; a text to protect may come in another one."""
+        return compression.protecting(self.pair, prompt, ids, must_occur=False).behind(self.reused)
 
     def plain_tps(self) -> float:
         """Tokens a second that plain decoding makes after what the caches hold: measured now, changing nothing."""

@@ -76,16 +76,26 @@ class PrefillCompression:
             return False
         return self.mode == "always" or length > self.threshold
 
-    def protecting(self, pair: Pair, prompt: Any, ids: Sequence[int], **template: Any) -> PrefillCompression:
-        """The same with `protect` as spans of `ids`, which `prompt` (chat messages, or anything else) became."""
+    def protecting(
+        self, pair: Pair, prompt: Any, ids: Sequence[int], *, must_occur: bool = True, **template: Any
+    ) -> PrefillCompression:
+        """The same with `protect` as spans of `ids`, which `prompt` (chat messages, or anything else) became.
+
+        must_occur: refuse texts that the prompt does not have.  Raises PromptError.
+        """
         texts = [p for p in self.protect if isinstance(p, str)]
         spans = [p for p in self.protect if not isinstance(p, str)]
         if self.mode == "off" or not (texts or is_chat(prompt)):
             return self
         if is_chat(prompt):
-            spans += template_spans(pair.tokenizer, prompt, ids, **template)
+            try:
+                spans += template_spans(pair.tokenizer, prompt, ids, **template)
+            except PromptError:
+                if self.mode == "always":
+                    raise
+                spans.append((0, len(ids)))  # which is refused, and reported
         if texts:
-            spans += text_spans(pair.tokenizer, ids, texts)
+            spans += text_spans(pair.tokenizer, ids, texts, must_occur=must_occur)
         return replace(self, protect=tuple(spans))
 
     def behind(self, tokens: int) -> PrefillCompression:

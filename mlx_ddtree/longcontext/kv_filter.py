@@ -64,8 +64,7 @@ def filter_cache(state: DecodeState, views: Sequence[Any], keep_ratio: float) ->
             keys, values = (mx.take_along_axis(x, rows[None, :, :, None], axis=2) for x in (keys, values))
             mx.eval(keys, values)
             filtered.append((view.base, keys, values))
-    _replace(filtered)
-    _leave_gap(state, first + keep)
+    _replace(state, filtered, first + keep)
     mx.clear_cache()
     return length, state.length
 
@@ -92,27 +91,18 @@ def chosen_rows(scores: mx.array, keep: int, sinks: int) -> mx.array:
     return mx.sort(best.astype(mx.int32), axis=1)
 
 
-def _replace(filtered: Sequence[tuple[KVCache, mx.array, mx.array]]) -> None:
-    """Put new keys and values into caches: all of them or, interrupted, none."""
+def _replace(state: DecodeState, filtered: Sequence[tuple[KVCache, mx.array, mx.array]], rows: int) -> None:
+    """Put new keys and values, `rows` rows of each, into the caches, which stand for the same tokens and the same next
+    position as before.  All of it happens or, interrupted, nothing."""
     before = [(cache, cache.keys, cache.values, cache.offset) for cache, _, _ in filtered]
+    held, length = state.held, state.length
+    standing = {"source": state.source, "rows": rows, "drafter_rows": state.drafted_length, "head": 0, "filtered": rows}
     try:
         for cache, keys, values in filtered:
-            cache.keys, cache.values, cache.offset = keys, values, keys.shape[2]
+            cache.keys, cache.values, cache.offset = keys, values, rows
+        state.held, state.length = replace(held, gap=state.position - rows, **standing), rows
     except BaseException:
-        for cache, *standing in before:
-            cache.keys, cache.values, cache.offset = standing
+        for cache, *old in before:
+            cache.keys, cache.values, cache.offset = old
+        state.held, state.length = held, length
         raise
-
-
-def _leave_gap(state: DecodeState, rows: int) -> None:
-    """The target's caches have `rows` rows now, for the same tokens and the same next position."""
-    state.held = replace(
-        state.held,
-        gap=state.position - rows,
-        source=state.source,
-        rows=rows,
-        drafter_rows=state.drafted_length,
-        head=0,
-        filtered=rows,
-    )
-    state.length = rows

@@ -70,14 +70,16 @@ def content_spans(text: str, marked: str, contents: Sequence[Any]) -> dict[int, 
     return found
 
 
-def text_spans(tokenizer: TokenizerWrapper, ids: Sequence[int], wanted: Sequence[str]) -> list[Span]:
-    """The tokens of every occurrence of these texts.  Raises PromptError for one that does not occur."""
+def text_spans(
+    tokenizer: TokenizerWrapper, ids: Sequence[int], wanted: Sequence[str], *, must_occur: bool = True
+) -> list[Span]:
+    """The tokens of every occurrence of these texts.  Raises PromptError for one that must occur and does not."""
     text, spans = token_spans(fast_tokenizer(tokenizer), ids)
     starts, ends = spans[:, 0], spans[:, 1]
     kept = np.zeros(len(ids), np.bool_)
     for piece in wanted:
         places = [m.start() for m in re.finditer(re.escape(piece), text)] if piece else []
-        if not places:
+        if not places and must_occur:
             raise PromptError(f"the text to protect does not occur in the prompt: {piece[:60]!r}")
         for first in places:
             kept |= (starts < first + len(piece)) & (ends > first)

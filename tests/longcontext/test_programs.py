@@ -73,8 +73,9 @@ def test_all_flags_arrive():
 
 def test_a_chat_goes_on_behind_a_compressed_message():
     settings = Settings(
-        max_tokens=4, method="ar", prefill_compression="always", prefill_scorer="lexical", prefill_keep_ratio=0.3
-    )
+        max_tokens=4, method="ar", prefill_compression="always", prefill_scorer="lexical", prefill_keep_ratio=0.3,
+        prefill_protect=["something that is said later"],
+    )  # fmt: skip
     talk = Conversation(load(), settings)
     *_, last = talk.say(LONG)
     assert last.compression.ratio < 0.35
