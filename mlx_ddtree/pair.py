@@ -111,6 +111,11 @@ class PromptCache(list[Any]):
         self.token_ids: list[int] = []
         self.held = WHOLE
 
+    def took(self, token_ids: Iterable[int], held: Held) -> None:
+        """They hold more now."""
+        self.token_ids += token_ids
+        self.held = held
+
 
 def make_prompt_cache(pair: Pair) -> PromptCache:
     """An empty prompt cache."""

@@ -27,7 +27,7 @@ from mlx_ddtree.longcontext.compress import CompressionReport, PrefillCompressio
 from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
 from mlx_ddtree.longcontext.icecache.paging import make_paging
 from mlx_ddtree.longcontext.shorten import Shortening
-from mlx_ddtree.pair import Pair, PromptCache
+from mlx_ddtree.pair import WHOLE, Pair, PromptCache
 from mlx_ddtree.tree import DraftTree
 
 
@@ -125,21 +125,18 @@ def stream_generate(
     plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, parity)
     ids = prompt_token_ids(pair, prompt)
     target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
-    state = DecodeState(pair, target_cache, drafter_cache, length, None)
-    if isinstance(prompt_cache, PromptCache):
-        state.held = prompt_cache.held
-    how = (compression, kv_keep_ratio, prompt_cache, prompt_progress_callback)
-    shortening = Shortening.of(state, prompt, ids, *how)
+    state = DecodeState(pair, target_cache, drafter_cache, length, None, held=getattr(prompt_cache, "held", WHOLE))
+    shortening = Shortening.of(state, prompt, ids, compression, kv_keep_ratio, prompt_cache, prompt_progress_callback)
     limit = max_new_tokens(pair, max_tokens, state.position + (shortening.positions if shortening else len(ids)))
     rows = None if limit < 0 else length + len(ids) + limit  # at most
     paging = make_paging(pair.target, kv_budget, target_cache, rows)
     text = TextStream(pair.tokenizer, limit, stop)
-    meter, cleared = _Meter(len(ids), shortening), 0
+    meter = _Meter(len(ids), shortening)
     with wired_limit(pair.target.model):
         try:
             with meter.clock("prefill"):
-                shorter = shortening.prefill_options() if shortening else {}
-                prefill(state, ids, prefill_step_size, prompt_progress_callback, **shorter)
+                kept = shortening.prefill_options() if shortening else {}
+                prefill(state, ids, prefill_step_size, prompt_progress_callback, **kept)
                 if paging is not None:
                     plan = paging.begin(state, plan, prompt_cache, meter.statistics)
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
@@ -149,17 +146,14 @@ def stream_generate(
             following = rounds_of(plan)(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
                 yield meter.response(next(following), text)
-                if meter.tokens // 256 > cleared:
-                    cleared = meter.tokens // 256
-                    mx.clear_cache()
+                meter.tidy()
         finally:
             if prompt_cache is not None:
                 state.settle()
             if paging is not None:
                 paging.end()
             if isinstance(prompt_cache, PromptCache):
-                prompt_cache.token_ids += state.token_ids
-                prompt_cache.held = state.held
+                prompt_cache.took(state.token_ids, state.held)
 
 
 def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
@@ -220,10 +214,16 @@ class _Meter:
     def __init__(self, prompt_tokens: int, shortening: Shortening | None) -> None:
         self.clock = Clock()
         self._shortening = shortening
-        self.rounds, self.tokens = -1, 0
+        self.rounds, self.tokens, self._tidied = -1, 0, 0
         self.statistics = RoundStatistics()
         self._prompt_tokens = prompt_tokens
         self._start = 0.0
+
+    def tidy(self) -> None:
+        """Give unused memory back every 256 tokens, as mlx-lm does."""
+        if self.tokens // 256 > self._tidied:
+            self._tidied = self.tokens // 256
+            mx.clear_cache()
 
     def response(self, done: Round, text: TextStream) -> GenerationResponse:
         self.rounds += 1
