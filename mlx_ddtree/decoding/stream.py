@@ -146,7 +146,6 @@ def stream_generate(
             following = rounds_of(plan)(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
                 yield meter.response(next(following), text)
-                meter.tidy()
         finally:
             if prompt_cache is not None:
                 state.settle()
@@ -219,13 +218,10 @@ class _Meter:
         self._prompt_tokens = prompt_tokens
         self._start = 0.0
 
-    def tidy(self) -> None:
-        """Give unused memory back every 256 tokens, as mlx-lm does."""
-        if self.tokens // 256 > self._tidied:
+    def response(self, done: Round, text: TextStream) -> GenerationResponse:
+        if self.tokens // 256 > self._tidied:  # gives unused memory back, as mlx-lm does
             self._tidied = self.tokens // 256
             mx.clear_cache()
-
-    def response(self, done: Round, text: TextStream) -> GenerationResponse:
         self.rounds += 1
         self.tokens += len(done.token_ids)
         if self.rounds == 0:
