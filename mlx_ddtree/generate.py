@@ -77,6 +77,8 @@ def answer(args: argparse.Namespace) -> int:
     options = decoding_options(args) | compression_options(pair, prompt_text, prompt, args)
     if args.n > 1 and (args.compare or args.show_tree):
         raise OptionError("--n decodes several answers together: leave out --compare and --show-tree")
+    if args.n > 1 and (args.prefill_compression != "off" or args.kv_keep_ratio or args.kv_budget):
+        raise OptionError("--n reads all of the prompt: leave out --prefill-compression, --kv-keep-ratio, --kv-budget")
     if args.compare:
         if args.show_tree:
             raise OptionError("--show-tree shows one method's trees: leave out --compare")
@@ -173,7 +175,8 @@ def report(text: str, tokens: list[int], last: GenerationResponse, args: argpars
 
 def print_branches(pair: Pair, prompt: list[int], options: dict[str, Any], args: argparse.Namespace) -> int:
     """All answers, once they are complete: they grow at the same time."""
-    del options["parity"]  # there are no ties between draws
+    alone = ("parity", "compression", "kv_keep_ratio", "kv_budget")  # there are no ties between draws
+    options = {name: value for name, value in options.items() if name not in alone}
     texts, tokens, last = [""] * args.n, [list[int]() for _ in range(args.n)], None
     for last in stream_branches(pair, prompt, args.n, method=args.method, **options):
         texts = [text + new for text, new in zip(texts, last.texts, strict=True)]

@@ -145,7 +145,7 @@ def test_several_answers(capsys):
     assert all(choice["text"] in out for choice in result["choices"]) and "3 of 3" in out
 
 
-@pytest.mark.parametrize("extra", [(), ("--temp", "1", "--compare"), ("--temp", "1", "--show-tree")])
+@pytest.mark.parametrize("extra", [(), *(("--temp", "1", x) for x in ("--compare", "--show-tree", "--kv-budget=99"))])
 def test_several_answers_need_a_temperature_and_a_plain_output(capsys, extra):
     code, _, err = run(capsys, "--prompt", PROMPT, "-m", "8", "--n", "2", *extra)
     assert code == 2 and err.startswith("error: ")
