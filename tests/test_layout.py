@@ -27,7 +27,9 @@ def test_trees_know_nothing_of_mlx(file):
     assert not [name for name in imports(file) if name.startswith("mlx") and not name.startswith(allowed)]
 
 
-@pytest.mark.parametrize("folder", ["benchmarking", "kernels", "drafter", "target", "decoding", "hub", "training"])
+@pytest.mark.parametrize(
+    "folder", ["benchmarking", "kernels", "drafter", "target", "decoding", "hub", "longcontext", "training"]
+)
 def test_the_core_does_not_import_programs(folder):
     names = ("benchmark", "chat", "cli", "compare", "conversation", "convert", "doctor", "draw", "generate", "models")
     names += ("server", "train")
