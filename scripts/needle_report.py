@@ -1,6 +1,7 @@
 """Does what a compressed prompt keeps hold the needle?  Kept needles by scorer, text, length, keep ratio.
 
-Usage: python needle_report.py MODEL [--json FILE] [--lengths 1024,2048,4096,8192] [--seeds 3,2,1,1] [--by-layer]
+Usage: python needle_report.py MODEL [--json FILE] [--lengths 1024,2048,4096,8192] [--seeds 3,2,1,1]
+           [--depths 0.1,0.3,0.5,0.7,0.9] [--by-layer] [--read FILE ...]
 
 MODEL is a target's folder or repository, or "demo" for the embedded one, which scores its own prompts.  Cases are chat
 prompts with one fact in real prose, real code or repeated sentences, at depths of 10 to 90 %, and a question about it at
@@ -79,8 +80,8 @@ def flop_share(target, scorer: TailAttentionScorer, length: int) -> float:
     return ours / sum(layer(i) for i in range(target.num_layers))
 
 
-def cases_of(tokenizer, lengths, seeds):
-    for (tokens, count), depth, kind in product(zip(lengths, seeds, strict=True), DEPTHS, KINDS):
+def cases_of(tokenizer, lengths, seeds, depths):
+    for (tokens, count), depth, kind in product(zip(lengths, seeds, strict=True), depths, KINDS):
         for seed in range(count):
             yield make_case(tokenizer, kind, tokens, depth, 1000 * tokens + seed)
 
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every case's outcome here")
     parser.add_argument("--lengths", type=numbers, default=[1024, 2048, 4096, 8192])
     parser.add_argument("--seeds", type=numbers, default=[3, 2, 1, 1], help="cases of each kind and depth, by length")
+    parser.add_argument("--depths", type=lambda text: [float(part) for part in text.split(",")], default=DEPTHS)
     parser.add_argument("--layers", type=int, help="first layers that run (default: the scorer's)")
     parser.add_argument("--scoring", type=int, help="how many of them score (default: the scorer's)")
     parser.add_argument("--alpha", type=float, default=BlockSparseAttention().alpha)
@@ -178,7 +180,7 @@ def main() -> None:
         print(columns(table(rows, "kind")), columns(table(rows, "tokens")), sep="\n\n")
         return
     pair = mlx_ddtree.load(None if options.model == "demo" else options.model, draft=False)
-    cases = list(cases_of(pair.tokenizer, options.lengths, options.seeds))
+    cases = list(cases_of(pair.tokenizer, options.lengths, options.seeds, options.depths))
     if options.by_layer:
         print(columns(by_layer(pair.target, pair.tokenizer, cases)))
         return
