@@ -28,7 +28,8 @@ def test_trees_know_nothing_of_mlx(file):
 
 
 @pytest.mark.parametrize(
-    "folder", ["benchmarking", "kernels", "deft", "drafter", "target", "decoding", "hub", "training"]
+    "folder",
+    ["benchmarking", "deft", "kernels", "drafter", "target", "decoding", "hub", "longcontext", "training"],
 )
 def test_the_core_does_not_import_programs(folder):
     names = ("benchmark", "chat", "cli", "compare", "conversation", "convert", "doctor", "draw", "generate", "models")

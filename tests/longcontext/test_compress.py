@@ -10,13 +10,16 @@ from mlx_lm.models.cache import make_prompt_cache as mlx_lm_cache
 
 from mlx_ddtree import load, make_prompt_cache, make_sampler, stream_generate
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
+from mlx_ddtree.longcontext.bridge import BridgedScorer
 from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.longcontext.protect import QUESTION, template_spans, text_spans
 from mlx_ddtree.longcontext.scorers import scorer_of
+from mlx_ddtree.longcontext.scoring import TailAttentionScorer
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget
 
 from .. import families
+from ..helpers import save_target, small_target
 from .test_positions import assert_close, masked_logits
 
 PROMPT = np.random.default_rng(1).integers(3, 60, 120).tolist()
@@ -178,6 +181,21 @@ def test_options_out_of_range_are_refused(wrong):
 def test_what_is_no_scorer_is_refused():
     with pytest.raises(OptionError, match="lexical"):
         scorer_of(tiny_pair("qwen3"), 5)
+
+
+def test_a_small_models_folder_is_a_scorer_with_either_tokenizer(tmp_path):
+    """Of the target's own tokenizer it scores as it stands; of another one its scores cross over.  It is loaded once."""
+    pair = tiny_pair("qwen3")
+    save_target(tmp_path / "small", small_target(seed=4))
+    folder = str(tmp_path / "small")
+    assert isinstance(scorer_of(pair, folder), TailAttentionScorer)
+    assert scorer_of(pair, folder) is scorer_of(pair, folder)
+    _, last, _ = answer(pair, PROMPT, compression=always(scorer=folder), tree_budget=6)
+    assert last.compression.scorer == folder and last.compression.ratio < 0.45
+    bridged = scorer_of(demo(), folder)
+    assert isinstance(bridged, BridgedScorer)
+    ids = demo().tokenizer.encode("the sum of all numbers " * 30)
+    assert bridged(ids).shape == (len(ids),) and len(set(bridged(ids).tolist())) > 5
 
 
 CONTENT = st.text(st.sampled_from("ab \n<|im_start|>user:éß"), max_size=30)
