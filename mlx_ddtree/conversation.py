@@ -46,7 +46,7 @@ class Settings:
     prefill_protect: list[str] = field(default_factory=list)
     kv_keep_ratio: float | None = None
     kv_budget: int | None = None
-    kv_page_size: int = 8
+    kv_page_size: int = 0
     kv_offload: str | None = None
 
     def with_text(self, name: str, text: str) -> Settings:
