@@ -148,7 +148,7 @@ class IceLayer(ReadsPart, KVCache):
         """
         count, per_node = queries.shape[2], rows is not None and self.reader.options.select == "node"
         if self.leads:
-            self.pages.chosen = self._choose(queries, len(rows.tree) if rows is not None else 1)
+            self.pages.chosen = self._choose(queries, len(rows.tree) if rows is not None else 1, scale)
         chosen = self.pages.chosen
         assert chosen is not None
         keys, values = self._gather(chosen, start, start + count)
@@ -162,7 +162,7 @@ class IceLayer(ReadsPart, KVCache):
             return scaled_dot_product_attention(apart, keys, values, None, scale, mask, sinks).transpose(2, 1, 0, 3)
         return scaled_dot_product_attention(queries, keys, values, None, scale, rows.attention_mask(context), sinks)
 
-    def _choose(self, queries: mx.array, nodes: int) -> mx.array:
+    def _choose(self, queries: mx.array, nodes: int, scale: float) -> mx.array:
         """(H, 1 or N, retrieved) positions, by the rule of the options; padding rows choose only where every row
         does."""
         assert self.keys is not None
@@ -174,7 +174,7 @@ class IceLayer(ReadsPart, KVCache):
             asking = grouped[:, :, :nodes].swapaxes(1, 2).reshape(heads, 1, -1, queries.shape[3])
         else:
             asking = grouped.swapaxes(1, 2)
-        return self.pages.choose(asking, self.keys[0])
+        return self.pages.choose(asking * scale, self.keys[0])
 
     def _gather(self, chosen: mx.array, start: int, stop: int) -> tuple[mx.array, mx.array]:
         """Sinks, the tokens `chosen` (H, B, n), and those from the window on up to `stop`: (B, H, ..., D)."""

@@ -10,7 +10,7 @@ from mlx_ddtree.errors import OptionError
 from mlx_ddtree.longcontext.icecache import Formation
 
 Select = Literal["root", "union", "node"]
-Ranking = Literal["page_mean", "page_bound", "page_max", "tree"]
+Ranking = Literal["page_mean", "page_mass", "page_bound", "page_max", "tree"]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class PageSet:
 
     @property
     def ranked_rows(self) -> int:
-        kinds: dict[Ranking, int] = {"page_mean": self.count, "page_bound": 2 * self.count}
+        kinds: dict[Ranking, int] = {"page_mean": self.count, "page_mass": 2 * self.count, "page_bound": 2 * self.count}
         return kinds.get(self.options.ranking, self.end - self.options.sinks)
 
     @property
@@ -64,7 +64,7 @@ class PageSet:
                 self.summaries = new if self.summaries is None else mx.concatenate([self.summaries, new], axis=1)
         else:
             self._index(np.array(keys.astype(mx.float32)), build=first == self.options.sinks)
-            if self.options.ranking in ("page_mean", "page_bound"):
+            if self.options.ranking in ("page_mean", "page_mass", "page_bound"):
                 self._summarise(keys_at)
 
     def choose(self, queries: mx.array, keys: mx.array) -> mx.array:
@@ -92,6 +92,8 @@ class PageSet:
         """(H, B, R, D) -> (H, B, R, P), -inf for pages without tokens."""
         if self.options.ranking == "page_max":
             return self._best_keys(queries, keys[:, : self.end])
+        if self.options.ranking == "page_mass":
+            queries = mx.concatenate([queries, queries.square() / 2], axis=-1)
         if self.options.ranking == "page_bound":
             queries = mx.concatenate([mx.maximum(queries, 0), mx.minimum(queries, 0)], axis=-1)
         assert self.summaries is not None
@@ -158,6 +160,12 @@ def summary(pages: mx.array, held: mx.array | None, ranking: Ranking) -> mx.arra
             return pages.mean(axis=2)
         shares = held.astype(pages.dtype) / mx.maximum(held.sum(axis=-1, keepdims=True), 1).astype(pages.dtype)
         return (pages * shares[..., None]).sum(axis=2)
+    if ranking == "page_mass":
+        if held is None:
+            return mx.concatenate([pages.mean(axis=2), pages.var(axis=2)], axis=-1)
+        shares = held.astype(pages.dtype) / mx.maximum(held.sum(axis=-1, keepdims=True), 1).astype(pages.dtype)
+        mean = (pages * shares[..., None]).sum(axis=2)
+        return mx.concatenate([mean, ((pages - mean[:, :, None]).square() * shares[..., None]).sum(axis=2)], axis=-1)
     low = high = pages
     if held is not None:
         low, high = (mx.where(held[..., None], pages, filler) for filler in (mx.inf, -mx.inf))
