@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.longcontext.icecache.pages import PageIndex, SequentialPages
+from mlx_ddtree.longcontext.icecache.dci_tree import DciTree
+from mlx_ddtree.longcontext.icecache.pages import GreedyPages, PageIndex, SequentialPages
 from mlx_ddtree.longcontext.icecache.ranking import Ranking
 
 Formation = Literal["dci", "greedy", "sequential"]
@@ -28,7 +29,9 @@ def make_pages(formation: Formation, ranking: Ranking, dim: int, page_size: int 
         raise OptionError(f"a page size of {page_size} holds no token; give 1 or more")
     if ranking == "tree" and formation != "dci":
         raise OptionError(f"ranking 'tree' needs pages of formation 'dci', not {formation!r}")
-    return SequentialPages(dim, page_size, ranking)
+    if formation == "dci":
+        return DciTree(dim, page_size, ranking, seed)
+    return (GreedyPages if formation == "greedy" else SequentialPages)(dim, page_size, ranking)
 
 
 __all__ = ["DEFAULT_FORMATION", "DEFAULT_RANKING", "Formation", "PageIndex", "Ranking", "make_pages"]

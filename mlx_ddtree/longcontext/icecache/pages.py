@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.longcontext.icecache.cuts import by_neighbours
 from mlx_ddtree.longcontext.icecache.ranking import PageMeans, Ranking, best_member, first_pages
 from mlx_ddtree.longcontext.icecache.table import Keys, PageTable, Tokens
 
@@ -106,3 +107,33 @@ class SequentialPages(Pages):
             pages = table.new_pages(len(groups))
             table.write(pages, groups)
             self._last = int(pages[-1])
+
+
+class GreedyPages(Pages):
+    """A key and its nearest neighbours in a page, as in the greedy packing that a fork of IceCache compares with.
+
+    New tokens are packed anew together with the pages nearest to them, so that pages stay full.
+    """
+
+    def _build(self, tokens: Tokens) -> None:
+        self._pack(tokens, np.zeros(0, np.int32))
+
+    def _insert(self, tokens: Tokens) -> None:
+        if not len(tokens):
+            return
+        table, used = self.table, np.flatnonzero(self.table.fill)
+        if not len(used):
+            return self._pack(tokens, used)
+        means = self._means.now()[used]
+        distances = (means**2).sum(axis=1) - 2 * table.keys[tokens] @ means.T
+        nearest = np.unique(used[distances.argmin(axis=1)])
+        members = table.pages[nearest]
+        return self._pack(np.concatenate([members[members >= 0], tokens]), nearest)
+
+    def _pack(self, tokens: Tokens, pages: NDArray[np.integer]) -> None:
+        """Into these pages and as many new ones as it takes; what is not needed becomes empty."""
+        groups = [np.sort(tokens[group]) for group in by_neighbours(self.table.keys[tokens], self.page_size)]
+        new = self.table.new_pages(max(len(groups) - len(pages), 0))
+        pages = np.concatenate([pages, new])
+        groups += [tokens[:0]] * (len(pages) - len(groups))
+        self.table.write(pages, groups)

@@ -57,8 +57,8 @@ class PageTable:
         if keys.ndim != 2 or keys.shape[1] != self.dim:
             raise ValueError(f"keys of shape {keys.shape}, but this index takes (n, {self.dim})")
         first, self.num_tokens = self.num_tokens, self.num_tokens + len(keys)
-        self._keys = _grown(self._keys, self.num_tokens, 0)
-        self._page_of = _grown(self._page_of, self.num_tokens, -1)
+        self._keys = grown(self._keys, self.num_tokens, 0)
+        self._page_of = grown(self._page_of, self.num_tokens, -1)
         self._keys[first : self.num_tokens] = keys
         return np.arange(first, self.num_tokens, dtype=np.int32)
 
@@ -75,8 +75,8 @@ class PageTable:
         """Numbers of that many empty pages."""
         reused = [self._empty.pop() for _ in range(min(count, len(self._empty)))]
         first, self.num_pages = self.num_pages, self.num_pages + count - len(reused)
-        self._members = _grown(self._members, self.num_pages, -1)
-        self._changed_at = _grown(self._changed_at, self.num_pages, 0)
+        self._members = grown(self._members, self.num_pages, -1)
+        self._changed_at = grown(self._changed_at, self.num_pages, 0)
         return np.array([*reused, *range(first, self.num_pages)], np.int32)
 
     def write(self, pages: NDArray[np.integer], groups: list[Tokens]) -> None:
@@ -101,6 +101,13 @@ class PageTable:
         self._page_of[token] = page
         self._touch(page)
 
+    def replace(self, token: int, other: int) -> None:
+        """Put `other`, which is in no page, into the slot of `token`, which then is in none."""
+        page = int(self._page_of[token])
+        self._members[page][self._members[page] == token] = other
+        self._page_of[other], self._page_of[token] = page, -1
+        self._touch(page)
+
     def remove(self, tokens: Tokens) -> None:
         """Take live tokens, each given once, out of their pages; the rest of a page closes up."""
         for page in np.unique(self._page_of[tokens]).tolist():
@@ -114,7 +121,7 @@ class PageTable:
         self._changed_at[page] = self.clock
 
 
-def _grown(array: NDArray, length: int, filler: float) -> NDArray:
+def grown(array: NDArray, length: int, filler: float) -> NDArray:
     """The array, or a copy of at least twice its length where it is shorter than `length`."""
     if length <= len(array):
         return array

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.longcontext.icecache import make_pages
 
-FORMATIONS = ["sequential"]
+FORMATIONS = ["dci", "greedy", "sequential"]
 
 
 def clustered(n, dim=8, seed=0):
