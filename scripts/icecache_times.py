@@ -41,6 +41,8 @@ def texts(args, tokenizer, length, count):
     """`count` pieces of `length` tokens: of a file of held-out tokens, or of real prose and code."""
     if args.tokens:
         tokens = np.load(args.tokens).astype(np.int64)
+        if tokens.ndim == 2:  # rows of their own
+            return [row[-length:].tolist() for row in tokens[np.linspace(0, len(tokens) - 1, count).astype(int)]]
         starts = np.linspace(0, len(tokens) - length, count).astype(int)
         return [tokens[s : s + length].tolist() for s in starts]
     import random
@@ -99,7 +101,9 @@ def agree(args):
         nats = -np.concatenate([likely for _, likely, _ in seen[i]]).mean()
         read = seen[i][0][2]["read_tokens"]
         changes = {k: v for k, v in vars(options).items() if v != getattr(IceCacheOptions(options.budget), k)}
-        print(f"{options.budget:5d}  same {(best == full_best).mean():7.2%}  +{nats - full:.4f} nats  read {read:.0f}  {changes}")
+        print(
+            f"{options.budget:5d}  same {(best == full_best).mean():7.2%}  +{nats - full:.4f} nats  read {read:.0f}  {changes}"
+        )
 
 
 def bushy(rows):
@@ -159,7 +163,9 @@ def rounds(args):
     """Verifications of trees on random keys in the target's caches: what a round waits for."""
     pair = load(args.model, draft=False) if args.model else load(draft=False)
     pair.target.model.args.max_position_embeddings = 1 << 20
-    print("context nodes   full ms   paged ms | tokens read a layer | KV MiB full, paged in memory; anonymous MiB of the process")
+    print(
+        "context nodes   full ms   paged ms | tokens read a layer | KV MiB full, paged in memory; anonymous MiB of the process"
+    )
     for context in args.contexts:
         for budget in (None, args.budget):
             mx.random.seed(0)
@@ -176,6 +182,7 @@ def rounds(args):
                 how = "paged"
             cells = []
             for nodes in (1, 16):
+
                 def once(nodes=nodes, state=state):
                     before = pair.target.mark(state.target_cache)
                     tokens = mx.zeros((1, nodes), mx.int32)
@@ -189,7 +196,10 @@ def rounds(args):
             read = paging.reader.reads.as_dict()["read_tokens"] if budget else context
             del cache, caches
             mx.clear_cache()
-            print(f"{context:7d} {how:6s} {'  '.join(cells)}  reads {read:.0f}  caches {held:.1f} MiB  process {anonymous_mib():.0f} MiB", flush=True)
+            print(
+                f"{context:7d} {how:6s} {'  '.join(cells)}  reads {read:.0f}  caches {held:.1f} MiB  process {anonymous_mib():.0f} MiB",
+                flush=True,
+            )
 
 
 def main():

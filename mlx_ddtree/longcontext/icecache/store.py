@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class ColdRows:
             self._file = tempfile.TemporaryFile(dir=folder, prefix="mlx_ddtree-")  # noqa: SIM115  (lives as long as this)
         except OSError as error:
             raise self._refusal(error) from error
+        weakref.finalize(self, self._file.close)
         self._map = np.zeros((0, self._heads, sum(self._dims)), self._raw)
 
     @property
