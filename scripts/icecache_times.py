@@ -5,21 +5,24 @@ Usage: python icecache_times.py agree [--model FOLDER] [--tokens FILE.npy] [--co
        python icecache_times.py rounds [--contexts 2048,8192,...] [--offload DIR]
 
 agree: the share of tokens whose most probable next token is that of the full cache, the text's own tokens being fed
-one at a time (teacher forcing), and the negative log-likelihood of the text.  attention: seconds of one layer's
-attention, choice of pages included, on random keys.  rounds: seconds and memory of whole rounds.
+one at a time (teacher forcing), and the negative log-likelihood of the text.  attention: processor time of one layer's
+attention, choice of pages included, on random keys.  rounds: processor time and memory of whole rounds.
 """
 
 import argparse
 import json
+import random
 import statistics
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import mlx_ddtree
 from mlx_ddtree import load
+from mlx_ddtree.benchmarking.needles import haystack
 from mlx_ddtree.decoding.round import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
@@ -45,10 +48,6 @@ def texts(args, tokenizer, length, count):
             return [row[-length:].tolist() for row in tokens[np.linspace(0, len(tokens) - 1, count).astype(int)]]
         starts = np.linspace(0, len(tokens) - length, count).astype(int)
         return [tokens[s : s + length].tolist() for s in starts]
-    import random
-
-    from mlx_ddtree.benchmarking.needles import haystack
-
     kinds = ["prose", "code"] * count
     pieces = ["".join(haystack(kind, 8 * length, random.Random(i))) for i, kind in enumerate(kinds[:count])]
     return [list(tokenizer.encode(piece))[:length] for piece in pieces]
@@ -90,9 +89,9 @@ def agree(args):
         for start in range(0, args.context, 512):
             pair.target.forward(mx.array([text[start : min(start + 512, args.context)]]), caches)
             mx.eval([cache.state for cache in caches])
-        for i in seen:
+        for i, results in seen.items():
             options = settings[i] if i >= 0 else None
-            seen[i].append(teacher_forced(pair, caches, args.context, text[args.context :], options))
+            results.append(teacher_forced(pair, caches, args.context, text[args.context :], options))
     full_best = np.concatenate([best for best, _, _ in seen[-1]])
     full = -np.concatenate([likely for _, likely, _ in seen[-1]]).mean()
     print(f"{len(full_best)} tokens after {args.context}; full cache {full:.4f} nats a token")
@@ -115,17 +114,18 @@ def bushy(rows):
 
 
 def median_ms(once, repeats):
+    """Processor time, which other programs on the machine touch less than the clock's."""
     times = []
-    for i in range(repeats + 2):
-        start = time.perf_counter()
+    for _ in range(repeats + 2):
+        start = time.process_time()
         mx.eval(once())
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return statistics.median(times[2:]) * 1e3
 
 
 def attention(args):
     """One layer of 8 query heads and 2 KV heads of 64."""
-    print("context nodes   full ms | root ms   union ms  node ms | rows read of context")
+    print("context nodes   full ms | root ms   union ms  node ms | rows read + ranked")
     for context in args.contexts:
         mx.random.seed(0)
         base = KVCache()
@@ -147,9 +147,12 @@ def attention(args):
                 view = IceView(layer, rows) if nodes > 1 else layer
                 view.update_and_fetch(keys, keys)
                 mx.eval(layer.state[:2], layer.pages.summaries)
-                once = lambda v=view, q=queries: v.attend(q, 0.125, None)  # noqa: E731
+                once = partial(view.attend, queries, 0.125, None)
                 line.append(f"{median_ms(once, args.repeats):9.2f}")
-            line.append(f"| {reader.reads.tokens / reader.reads.forwards:.0f}" if False else f"| {args.budget}")
+                if select == "root":
+                    reads = reader.reads.as_dict()
+                    read = f"| {reads['read_tokens']:.0f} + {reads['ranked_rows']:.0f}"
+            line.append(read)
             print(" ".join(line), flush=True)
 
 
@@ -157,6 +160,17 @@ def anonymous_mib():
     """Resident memory without files' pages, which the system may drop."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["RssAnon"].split()[0]) / 1024
+
+
+def verify_once(pair, state, nodes):
+    """The target's forward over a tree, undone again."""
+    before = pair.target.mark(state.target_cache)
+    hidden, _, _ = pair.target.forward_tree(
+        mx.zeros((1, nodes), mx.int32), bushy(nodes), state.length, state.target_cache
+    )
+    mx.eval(hidden)
+    pair.target.rewind(state.target_cache, before)
+    return hidden
 
 
 def rounds(args):
@@ -180,18 +194,9 @@ def rounds(args):
                 paging = Paging(pair.target, options, caches)
                 paging.begin(state, PLAN, None, RoundStatistics())
                 how = "paged"
-            cells = []
-            for nodes in (1, 16):
-
-                def once(nodes=nodes, state=state):
-                    before = pair.target.mark(state.target_cache)
-                    tokens = mx.zeros((1, nodes), mx.int32)
-                    hidden, _, _ = pair.target.forward_tree(tokens, bushy(nodes), context, state.target_cache)
-                    mx.eval(hidden)
-                    pair.target.rewind(state.target_cache, before)
-                    return hidden
-
-                cells.append(f"{nodes} nodes {median_ms(once, args.repeats):8.2f} ms")
+            cells = [
+                f"{n} nodes {median_ms(partial(verify_once, pair, state, n), args.repeats):8.2f} ms" for n in (1, 16)
+            ]
             held = sum(cache.nbytes for cache in state.target_cache) / 2**20
             read = paging.reader.reads.as_dict()["read_tokens"] if budget else context
             del cache, caches

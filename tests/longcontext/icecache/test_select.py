@@ -17,7 +17,7 @@ OPTIONS = {"budget": 40, "page_size": 4, "sinks": 2, "window": 8}
 def filled(options, keys, pieces):
     """A PageSet over all of keys (H, n, D), given in pieces of so many pages."""
     whole, pages = mx.array(keys), PageSet(options)
-    heads, length = keys.shape[:2]
+    length = keys.shape[1]
 
     def keys_at(places):
         return mx.take_along_axis(whole, places[..., None], axis=1)
