@@ -10,10 +10,12 @@ for all, so a key longer than all before it makes nothing invalid.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.longcontext.icecache.cuts import by_bisection
+from mlx_ddtree.longcontext.icecache.cuts import Groups, by_bisection
 from mlx_ddtree.longcontext.icecache.pages import Pages
 from mlx_ddtree.longcontext.icecache.ranking import Ranking, first_pages
 from mlx_ddtree.longcontext.icecache.table import Keys, Tokens, grown
@@ -27,6 +29,7 @@ class DciTree(Pages):
 
     r1, r2: share of the keys on level 1, and of each further level of the one below.
     field_of_view: keys of a level whose cells a descent looks into, at least; 0.0015 of all keys where that is more.
+    cut: how a cell is cut into pages.
     """
 
     def __init__(
@@ -39,9 +42,10 @@ class DciTree(Pages):
         r1: float = 0.01,
         r2: float = 0.2,
         field_of_view: int = 30,
+        cut: Callable[[Keys, int], Groups] = by_bisection,
     ) -> None:
         super().__init__(dim, page_size, ranking)
-        self.r1, self.r2, self.field_of_view = r1, r2, field_of_view
+        self.r1, self.r2, self.field_of_view, self._into_groups = r1, r2, field_of_view, cut
         self.visited = 0  # keys that the last descent scored, over all queries
         self._random = np.random.default_rng(seed)
         self._level = np.zeros(0, np.int8)
@@ -115,7 +119,7 @@ class DciTree(Pages):
     def _cut(self, owner: int, cell: Tokens) -> None:
         """Make these the cell's tokens, in pages anew."""
         table, pages = self.table, self._cell_pages(owner)
-        groups = [np.sort(cell[group]) for group in by_bisection(table.keys[cell], self.page_size)]
+        groups = [np.sort(cell[group]) for group in self._into_groups(table.keys[cell], self.page_size)]
         new = table.new_pages(max(len(groups) - len(pages), 0))
         self._owner = grown(self._owner, table.num_pages, NOBODY)
         self._owner[new] = owner
@@ -158,6 +162,8 @@ class DciTree(Pages):
         share = self.r1
         while level < highest and draw < share:
             level, share = level + 1, share * self.r2
+        while level < self.top and not self._stand_on(level + 1):  # all were deleted: this one fills the gap
+            level += 1
         if not level:
             return False
         self._level[token] = level
@@ -170,11 +176,18 @@ class DciTree(Pages):
         self._add(int(self._parent[token]), one)
         return True
 
+    def _stand_on(self, level: int) -> bool:
+        """Is there a token on this level?"""
+        return bool(np.any((self.level == level) & (self.table.page_of >= 0)))
+
     def _find_parents(self, tokens: Tokens, level: int) -> Tokens:
         """Nearest keys one level above `level`, as a descent finds them."""
         if level == self.top:
             return np.full(len(tokens), ROOT, np.int32)
-        members, scores = self._descend(self.table.keys[tokens], self._lift(tokens), level + 1)[:2]
+        for width in self._widths():
+            members, scores, _ = self._descend(self.table.keys[tokens], self._lift(tokens), level + 1, width)
+            if len(members) and (scores.max(axis=1) > -np.inf).all():
+                break
         return members[scores.argmax(axis=1)]
 
     def _delete(self, tokens: Tokens) -> None:
@@ -205,44 +218,58 @@ class DciTree(Pages):
 
     # Descents
 
-    def _scores(self, queries: Keys) -> NDArray[np.float32]:
+    def search(self, queries: Keys, count: int) -> Tokens:
+        queries = np.asarray(queries, np.float32)
         if self.ranking != "tree":
-            return super()._scores(queries)
-        return self._descend(queries, np.zeros(len(queries), np.float32), 0)[2]
+            return super().search(queries, count)
+        enough = min(count, int(np.count_nonzero(self.table.fill)))
+        for width in self._widths():
+            scores = self._descend(queries, np.zeros(len(queries), np.float32), 0, width)[2]
+            if (np.count_nonzero(scores > -np.inf, axis=1) >= enough).all():
+                break
+        return first_pages(scores, count)
 
-    def _descend(self, queries: Keys, lifts: Keys, last: int) -> tuple[Tokens, NDArray[np.float32], Keys]:
-        """From the root to level `last`, of every level the cells of the best keys of the one above.
+    def _widths(self) -> Iterator[int]:
+        """How many keys' cells to look into; more and more for those to whom it was not enough."""
+        width = max(self.field_of_view, int(0.0015 * self.table.num_tokens))
+        while True:
+            yield width
+            width *= 4
 
-        queries (R, D), with lifted coordinates (R,) -> the keys met on the last level (U,) and their scores (R, U),
+    def _descend(
+        self, queries: Keys, lifts: Keys, last: int, width: int
+    ) -> tuple[Tokens, NDArray[np.float32], NDArray[np.float32]]:
+        """From the root to level `last`, of every level the cells of the `width` best keys of the one above.
+
+        queries (R, D), with lifted coordinates (R,) -> the tokens met on the last level (U,) and their scores (R, U),
         -inf where only other queries met them; the best score that every page gave on the way (R, P).
         """
-        table, rows, width = self.table, len(queries), max(self.field_of_view, int(0.0015 * self.table.num_tokens))
+        table, rows = self.table, len(queries)
+        owner = self._owner[: table.num_pages]
         best = np.full((rows, table.num_pages), -np.inf, np.float32)
         wanted = np.zeros((rows, table.num_tokens + 2), bool)  # by owner; NOBODY and ROOT are the last two
         wanted[:, ROOT] = True
+        parents = np.zeros(table.num_tokens + 2, bool)
+        parents[owner] = True
         self.visited = 0
         for level in range(self.top, last - 1, -1):
-            looked_into = wanted[:, self._owner[: table.num_pages]]
-            pages = np.flatnonzero(looked_into.any(axis=0))
+            met = wanted[:, owner]
+            pages = np.flatnonzero(met.any(axis=0))
             members = table.pages[pages]
-            seen = looked_into[:, pages, None] & (members >= 0)
-            self.visited += int(np.count_nonzero(seen))
-            keys = np.maximum(members, 0).ravel()
-            scores = queries @ table.keys[keys].T
+            met = met[:, pages, None] & (members >= 0)
+            self.visited += int(np.count_nonzero(met))
+            tokens = np.maximum(members, 0).ravel()
+            scores = queries @ table.keys[tokens].T
             if lifts.any():
-                scores += np.outer(lifts, self._lift(keys))
-            scores = np.where(seen, scores.reshape(seen.shape), -np.inf)
+                scores += np.outer(lifts, self._lift(tokens))
+            scores = np.where(met, scores.reshape(met.shape), -np.inf)
             best[:, pages] = scores.max(axis=-1)
             scores = scores.reshape(rows, -1)
             if level > last:
                 wanted[:] = False
-                chosen = np.argpartition(-scores, min(width, scores.shape[1]) - 1, axis=1)[:, :width]
-                owners = np.where(np.take_along_axis(scores, chosen, axis=1) > -np.inf, keys[chosen], table.num_tokens)
-                np.put_along_axis(wanted, owners, True, axis=1)
+                hopeful = np.where(parents[tokens], scores, -np.inf)
+                chosen = np.argpartition(-hopeful, min(width, len(tokens)) - 1, axis=1)[:, :width]
+                hopeless = np.isneginf(np.take_along_axis(hopeful, chosen, axis=1))
+                np.put_along_axis(wanted, np.where(hopeless, table.num_tokens, tokens[chosen]), True, axis=1)
                 wanted[:, NOBODY] = False
-        return keys.astype(np.int32), scores, best
-
-    def search(self, queries: Keys, count: int) -> Tokens:
-        if not self.table.num_pages:
-            return np.full((len(queries), count), -1, np.int32)
-        return first_pages(self._scores(np.asarray(queries, np.float32)), count)
+        return tokens, scores, best

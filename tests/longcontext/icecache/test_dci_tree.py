@@ -90,6 +90,27 @@ def test_ten_thousand_random_inserts_and_deletes():
         check_tree(tree, live)
 
 
+def test_a_level_that_lost_all_its_tokens_fills_again():
+    """Tokens of higher levels that are left without children are no dead ends for those that come."""
+    tree = make_tree(400)
+    assert tree.top >= 3
+    high = np.flatnonzero(tree.level >= 2)
+    for level in (0, 1):
+        tree.delete(np.flatnonzero((tree.level == level) & (tree.table.page_of >= 0)))
+    assert sorted(tree.pages[tree.pages >= 0]) == sorted(high)
+    tree.insert(KEYS[400:600])
+    check_tree(tree, [*high.tolist(), *range(400, 600)])
+
+
+def test_as_many_pages_are_found_as_are_asked_for():
+    """However narrow the field of view: a budget of all pages must read all pages."""
+    tree = make_tree(400, field_of_view=2)
+    found = tree.search(KEYS[:3], 500)
+    held = np.flatnonzero(tree.table.fill)
+    for row in found:
+        assert sorted(row[row >= 0]) == held.tolist()
+
+
 def test_looking_into_every_cell_finds_the_best_keys():
     """The order of the pages is then that of their best keys."""
     wide, tree = make_tree(500, field_of_view=30), make_tree(500, field_of_view=30)
