@@ -115,7 +115,7 @@ class IceLayer(ReadsPart, KVCache):
     def turn_pages(self, start: int) -> None:
         """Before a row at position `start` reads: pages hold what has left the window, and nothing else."""
         options, end = self.reader.options, self.reader.options.page_end(start)
-        if end < options.sinks + self.gone:
+        if min(end, self.pages.end) < options.sinks + self.gone:
             self.restore()
         if self.leads:
             if end < self.pages.end:
@@ -129,15 +129,12 @@ class IceLayer(ReadsPart, KVCache):
         """Everything back into memory, as far as the text still goes."""
         if self.cold is None:
             return
-        first, count = self.reader.options.sinks, min(self.gone, max(self.offset - self.reader.options.sinks, 0))
-        held = self.offset - count
-        parts = [x[:, :, :first] for x in (self.keys, self.values)], self.cold.everything()
-        rest = [x[:, :, first:held] for x in (self.keys, self.values)]
-        self.keys, self.values = (
-            mx.concatenate([before, cold[:, :, :count], after], axis=2)
-            for before, cold, after in zip(*parts, rest, strict=True)
-        )
-        self.gone, self.cold = 0, None
+        first = self.reader.options.sinks
+        count = min(self.gone, max(self.offset - first, 0))
+        held, cold = self.offset - count, [x[:, :, :count] for x in self.cold.everything()]
+        parts = zip(self._resident(0, first), cold, self._resident(first, held), strict=True)
+        whole = [mx.concatenate([*three], axis=2) for three in parts]
+        (self.keys, self.values), self.gone, self.cold = whole, 0, None
 
     def attend_rows(
         self, queries: mx.array, scale: float, sinks: mx.array | None, start: int, rows: TreeRows | None = None
@@ -184,7 +181,7 @@ class IceLayer(ReadsPart, KVCache):
         else:
             paged = self.cold.take(chosen - first)
         recent = self._rows(self.pages.end, stop)
-        sinks = self._rows(0, first, gone=0)
+        sinks = self._resident(0, first)
         parts = zip(sinks, paged, recent, strict=True)
         keys, values = (
             mx.concatenate([mx.repeat(a, sets, 0), b, mx.repeat(c, sets, 0)] if sets > 1 else [a, b, c], axis=2)
@@ -200,11 +197,14 @@ class IceLayer(ReadsPart, KVCache):
         flat = places + (mx.arange(heads) * length)[:, None, None]
         return mx.take(x.reshape(heads * length, -1), flat, axis=0).swapaxes(0, 1)
 
-    def _rows(self, first: int, stop: int, gone: int | None = None) -> tuple[mx.array, mx.array]:
-        """Keys and values (1, H, n, D) of positions that are in memory."""
-        gone = self.gone if gone is None else gone
+    def _rows(self, first: int, stop: int) -> tuple[mx.array, mx.array]:
+        """Keys and values (1, H, n, D) of positions behind those that are gone."""
+        return self._resident(first - self.gone, stop - self.gone)
+
+    def _resident(self, first: int, stop: int) -> tuple[mx.array, mx.array]:
+        """The same by places in the arrays."""
         assert self.keys is not None and self.values is not None
-        return self.keys[:, :, first - gone : stop - gone], self.values[:, :, first - gone : stop - gone]
+        return self.keys[:, :, first:stop], self.values[:, :, first:stop]
 
     def _keys_at(self, places: mx.array) -> mx.array:
         """places (H, n), all in pages or about to be -> keys (H, n, D)."""
@@ -220,13 +220,15 @@ class IceLayer(ReadsPart, KVCache):
         """The rows up to position `end` go to the file and leave the arrays."""
         first = self.reader.options.sinks
         rows = self._rows(first + self.gone, end)
-        left = zip(self._rows(0, first, gone=0), self._rows(end, self.offset), strict=True)
+        left = zip(self._resident(0, first), self._rows(end, self.offset), strict=True)
+        kept = [mx.concatenate([*two], axis=2) for two in left]
+        mx.eval(kept)
         if self.cold is None:
             self.cold = ColdRows(self.reader.options.offload or "", *rows)
+        elif self.cold.count > self.gone:  # an interrupt came between the two steps below
+            self.cold.truncate(self.gone)
         self.cold.append(*rows)
-        self.keys, self.values = (mx.concatenate([*parts], axis=2) for parts in left)
-        mx.eval(self.keys, self.values)
-        self.gone = end - first
+        (self.keys, self.values), self.gone = kept, end - first
 
     def _count(self, start: int, tokens: int) -> None:
         reads = self.reader.reads

@@ -10,7 +10,7 @@ from mlx_ddtree.errors import OptionError
 from mlx_ddtree.longcontext.icecache import Formation
 
 Select = Literal["root", "union", "node"]
-Ranking = Literal["page_mean", "page_mass", "page_bound", "page_max", "tree"]
+Ranking = Literal["page_mean", "page_mass", "page_max", "tree"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class IceCacheOptions:
     full_layers: layers at the bottom that read everything.
     reuse: layers that share a choice of pages, that of the first of them.
     formation: which tokens share a page (`make_pages`).
-    ranking: pages by their mean key, by the bound that the largest and smallest entries of their keys give (Quest,
-        arXiv 2406.10774), by their best key (reads every key, and no value), or by a descent of the DCI tree.
+    ranking: pages by their mean key; by their attention mass, if their keys were normally distributed (`summary`);
+        by their best key, which reads every key, though no value; or by a descent of the DCI tree, on the host.
     select: whose queries choose: the root's for the whole tree, all nodes' in turns, or every node its own.  The
         last equals plain decoding under the same budget and costs as much for every node.
     offload: folder for the keys and values of pages, which then are no longer in memory.
     """
 
     budget: int
-    page_size: int = 16
+    page_size: int = 8
     sinks: int = 4
     window: int | None = None
     full_layers: int = 2
@@ -52,10 +52,12 @@ class IceCacheOptions:
             raise OptionError("page_size and reuse must be at least 1")
         if self.sinks < 0 or self.full_layers < 0 or self.recent < 1:
             raise OptionError("sinks and full_layers must be at least 0, window at least 1")
-        if self.retrieved < 1:
+        if self.retrieved < self.page_size:
+            rest = self.sinks + 2 * self.page_size - 2
+            least = (4 * rest - 1) // 3 if self.window is None else rest + self.window
             raise OptionError(
-                f"a KV budget of {self.budget} tokens leaves none for pages: {self.sinks} sinks and a window of "
-                f"{self.recent} in pages of {self.page_size} need {self.budget - self.retrieved + 1} or more"
+                f"a KV budget of {self.budget} tokens has no room for a page: {self.sinks} sinks, a window of "
+                f"{self.recent} and pages of {self.page_size} need {least} or more"
             )
         if self.ranking == "tree" and self.formation != "dci":
             raise OptionError(f"ranking 'tree' needs formation 'dci', not {self.formation!r}")

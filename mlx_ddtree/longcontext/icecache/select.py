@@ -19,7 +19,7 @@ class PageSet:
     """Pages of the tokens [sinks, end) for every KV head, and a summary of each page; everything lazy but `index`.
 
     table: (H, P, page_size) int32 positions, -1 in free slots; one head stands for all where they agree.
-    summaries: (H, P, D), or (H, P, 2 D) for 'page_bound'.
+    summaries: (H, P, D), or (H, P, 2 D) for 'page_mass'.
     chosen: (H, B, retrieved) positions: the last choice, which the layers that share it read too.
     ranked_rows: rows that a choice looks at, per KV head.
     index: per KV head, on the host; none for pages of consecutive tokens, which need none.
@@ -45,27 +45,35 @@ class PageSet:
 
     @property
     def ranked_rows(self) -> int:
-        kinds: dict[Ranking, int] = {"page_mean": self.count, "page_mass": 2 * self.count, "page_bound": 2 * self.count}
-        return kinds.get(self.options.ranking, self.end - self.options.sinks)
+        summaries = {"page_mean": self.count, "page_mass": 2 * self.count}
+        return summaries.get(self.options.ranking, self.end - self.options.sinks)
 
     @property
     def nbytes(self) -> int:
         return self.table.nbytes + (0 if self.summaries is None else self.summaries.nbytes)
 
     def extend(self, keys: mx.array, keys_at: KeysAt) -> None:
-        """The next tokens, whole pages of them: keys (H, m, D).  keys_at: finds those that are in pages already."""
-        first, self.end = self.end, self.end + keys.shape[1]
+        """The next tokens, whole pages of them: keys (H, m, D).  keys_at: finds those that are in pages already.
+        If it raises there are no pages."""
+        try:
+            self._extend(keys, keys_at, self.end + keys.shape[1])
+        except BaseException:
+            self.reset()
+            raise
+
+    def _extend(self, keys: mx.array, keys_at: KeysAt, end: int) -> None:
         if self.options.formation == "sequential":
             size = self.options.page_size
-            self.table = mx.arange(self.options.sinks, self.end, dtype=mx.int32).reshape(1, -1, size)
+            self.table = mx.arange(self.options.sinks, end, dtype=mx.int32).reshape(1, -1, size)
             pages = keys.reshape(keys.shape[0], -1, size, keys.shape[2])
             if self.options.ranking != "page_max":
                 new = summary(pages, None, self.options.ranking)
                 self.summaries = new if self.summaries is None else mx.concatenate([self.summaries, new], axis=1)
         else:
-            self._index(np.array(keys.astype(mx.float32)), build=first == self.options.sinks)
-            if self.options.ranking in ("page_mean", "page_mass", "page_bound"):
+            self._index(np.array(keys.astype(mx.float32)), build=not self.index)
+            if self.options.ranking in ("page_mean", "page_mass"):
                 self._summarise(keys_at)
+        self.end = end
 
     def choose(self, queries: mx.array, keys: mx.array) -> mx.array:
         """For each of B choices the tokens that R queries (H, B, R, D) in turns rank first: (H, B, retrieved).
@@ -94,8 +102,6 @@ class PageSet:
             return self._best_keys(queries, keys[:, : self.end])
         if self.options.ranking == "page_mass":
             queries = mx.concatenate([queries, queries.square() / 2], axis=-1)
-        if self.options.ranking == "page_bound":
-            queries = mx.concatenate([mx.maximum(queries, 0), mx.minimum(queries, 0)], axis=-1)
         assert self.summaries is not None
         scores = queries @ self.summaries[:, None].swapaxes(-1, -2)
         return mx.where(self.table[:, None, None, :, 0] < 0, -mx.inf, scores) if self.index else scores
@@ -113,7 +119,9 @@ class PageSet:
         rows = np.array(queries.astype(mx.float32))
         ids = np.empty((*rows.shape[:3], self._needed), np.int32)
         for index, head, out in zip(self.index, rows, ids.reshape(len(rows), -1, self._needed), strict=True):
-            rest = np.argsort(np.resize(index.pages[:, 0] < 0, self.count), kind="stable")
+            empty = np.ones(self.count, np.bool_)  # so are pages that only another head has
+            empty[: len(index.pages)] = index.pages[:, 0] < 0
+            rest = np.argsort(empty, kind="stable")
             for row, found in zip(out, index.search(head.reshape(-1, head.shape[-1]), self._needed), strict=True):
                 met = found[found >= 0]
                 row[:] = np.concatenate([met, rest[~np.isin(rest, met)]])[: len(row)]
@@ -152,25 +160,18 @@ class PageSet:
 
 
 def summary(pages: mx.array, held: mx.array | None, ranking: Ranking) -> mx.array:
-    """Keys (H, P, page_size, D), and which slots (H, P, page_size) hold one (None: all) -> (H, P, D) means, or for
-    'page_bound' (H, P, 2 D): the largest and smallest entries, whose products with the positive and negative part of
-    a query bound its products with the keys from above."""
+    """Keys (H, P, page_size, D), and which slots (H, P, page_size) hold one (None: all) -> (H, P, D) means; for
+    'page_mass' (H, P, 2 D), variances behind them.
+
+    A query q gives a page of normally distributed keys the mass log mean exp(q k) = q mean + q^2 variance / 2."""
+    if held is None:
+        shares = mx.full((1, 1, pages.shape[2], 1), 1 / pages.shape[2], pages.dtype)
+    else:
+        shares = (held / mx.maximum(held.sum(axis=-1, keepdims=True), 1)).astype(pages.dtype)[..., None]
+    mean = (pages * shares).sum(axis=2)
     if ranking == "page_mean":
-        if held is None:
-            return pages.mean(axis=2)
-        shares = held.astype(pages.dtype) / mx.maximum(held.sum(axis=-1, keepdims=True), 1).astype(pages.dtype)
-        return (pages * shares[..., None]).sum(axis=2)
-    if ranking == "page_mass":
-        if held is None:
-            return mx.concatenate([pages.mean(axis=2), pages.var(axis=2)], axis=-1)
-        shares = held.astype(pages.dtype) / mx.maximum(held.sum(axis=-1, keepdims=True), 1).astype(pages.dtype)
-        mean = (pages * shares[..., None]).sum(axis=2)
-        return mx.concatenate([mean, ((pages - mean[:, :, None]).square() * shares[..., None]).sum(axis=2)], axis=-1)
-    low = high = pages
-    if held is not None:
-        low, high = (mx.where(held[..., None], pages, filler) for filler in (mx.inf, -mx.inf))
-    bounds = mx.concatenate([high.max(axis=2), low.min(axis=2)], axis=-1)
-    return bounds if held is None else mx.where(mx.isinf(bounds), 0, bounds).astype(pages.dtype)
+        return mean
+    return mx.concatenate([mean, ((pages - mean[:, :, None]).square() * shares).sum(axis=2)], axis=-1)
 
 
 def best(scores: mx.array, count: int) -> mx.array:

@@ -13,6 +13,8 @@ from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.generate import main
 from mlx_ddtree.longcontext.icecache.cache import IceLayer
 from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
+from mlx_ddtree.longcontext.icecache.select import PageSet
+from mlx_ddtree.longcontext.icecache.store import ColdRows
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget
 
@@ -116,23 +118,34 @@ def test_an_interrupted_answer_goes_on_where_it_stopped(family, offload, tmp_pat
 
 
 @pytest.mark.parametrize("offload", [False, True])
-@pytest.mark.parametrize("when", [3, 60, 200, 333])
-def test_an_interrupt_in_a_forward_leaves_the_cache_whole(when, offload, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "when"),
+    [
+        *((IceLayer, "attend_rows", n) for n in (3, 60)),
+        *((PageSet, "extend", n) for n in (2, 8)),
+        (ColdRows, "append", 9),
+    ],
+)
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupt_anywhere_leaves_the_cache_whole(owner, name, when, after, offload, tmp_path, monkeypatch):
     """Ctrl-C in the middle of a round: what was emitted is what the cache holds, and the text goes on as without."""
     pair, how = (
         tiny_pair("qwen3"),
         {"tree_budget": 9, "kv_budget": options(select="node", offload=tmp_path if offload else None)},
     )
     want = tokens(pair, n=40, **how)
-    cache, said, calls, attend_rows = make_prompt_cache(pair), [], [0], IceLayer.attend_rows
+    cache, said, calls, whole = make_prompt_cache(pair), [], [0], getattr(owner, name)
 
     def interrupted(*args, **more):
         calls[0] += 1
-        if calls[0] == when:
+        if calls[0] == when and not after:
             raise KeyboardInterrupt
-        return attend_rows(*args, **more)
+        result = whole(*args, **more)
+        if calls[0] == when and after:
+            raise KeyboardInterrupt
+        return result
 
-    monkeypatch.setattr(IceLayer, "attend_rows", interrupted)
+    monkeypatch.setattr(owner, name, interrupted)
     try:
         for response in stream_generate(pair, PROMPT, 40, prompt_cache=cache, **how):
             said += response.tokens
@@ -206,7 +219,7 @@ def test_the_command_line(capsys, tmp_path):
     reads = json.loads(capsys.readouterr().out)["statistics"]["kv_reads"]
     assert reads["read_tokens"] <= 80 < reads["context_tokens"]
     for wrong, says in (
-        (["--kv-budget", "16"], "leaves none for pages"),
+        (["--kv-budget", "16"], "has no room for a page"),
         (["--kv-offload", str(tmp_path)], "give both"),
         (["--kv-budget", "80", "--kv-offload", str(tmp_path / "missing")], "no folder"),
     ):
@@ -216,9 +229,9 @@ def test_the_command_line(capsys, tmp_path):
 
 def test_the_chat_has_it_as_settings():
     settings = Settings().with_text("kv_budget", "256")
-    assert settings.options()["kv_budget"] == of_arguments(256, 16, None)
+    assert settings.options()["kv_budget"] == of_arguments(256, 8, None)
     assert Settings().options()["kv_budget"] is None
-    with pytest.raises(OptionError, match="leaves none"):
+    with pytest.raises(OptionError, match="has no room"):
         settings.with_text("kv_budget", "10")
 
 
