@@ -2,6 +2,7 @@
 
 Usage: python page_quality.py MODEL_FOLDER [--lengths 2048,4096] [--texts 1] [--json FILE]
        python page_quality.py --demo
+       python page_quality.py --read FILE      (the tables of an earlier --json)
 
 Keys and queries are those of every attention layer after RoPE.  The first 32 and the last 64 tokens are read anyway
 (sinks and recent window); the pages hold what is between.  Texts are prose, code, and a question about a fact in the
@@ -9,7 +10,7 @@ middle of prose, with its answer.  The queries are the last 32 rows of the text.
 tokens reads b / 16 pages per KV head, half-empty ones too, in which the query heads of the KV head take turns.
 
 middle: the captured share of the attention that falls between sinks and window.  all: sinks, window and captured, of
-all attention.  random: pages of consecutive tokens, drawn.  oracle: the best tokens, of each query head for itself.
+all attention.  The first two layers are left out of the means, as IceCache reads them in full.  random: pages of consecutive tokens, drawn.  oracle: the best tokens, of each query head for itself.
 """
 
 import argparse
@@ -32,6 +33,7 @@ import mlx.nn as nn  # isort: skip
 
 SINKS, WINDOW, ROWS, SIZE = 32, 64, 32, 16
 BUDGETS = (64, 256)
+FULL_LAYERS = 2
 KINDS = ("prose", "code", "question")
 METHODS = [(f, r) for f in ("dci", "greedy", "sequential") for r in ("tree", "page_mean", "page_max")]
 METHODS = [m for m in METHODS if m[0] == "dci" or m[1] != "tree"]
@@ -221,19 +223,20 @@ def print_table(rows, header):
         print("| " + " | ".join(str(x).ljust(w) for x, w in zip(row, widths, strict=True)) + " |")
 
 
-def report(found):
+def report(length, found, milliseconds):
     """found: method -> (texts, layers, heads, budgets, kinds)."""
+    print(f"\n## {length} tokens\n")
     shares = {name: x for name, x in found.items() if "fill" not in name}
     rows = []
     for name, x in shares.items():
-        mean = x.mean(axis=(0, 1, 2))
+        mean = x[:, FULL_LAYERS:].mean(axis=(0, 1, 2))
         fill = found.get(f"{name.split()[0]} fill{' later' if 'later' in name else ''}")
         cells = [f"{mean[b, kind]:.3f}" for kind in (0, 1) for b in range(len(BUDGETS))]
         rows.append([name, *cells, "" if fill is None else f"{fill.mean():.2f}"])
     print_table(rows, ["pages", *(f"{kind} {b}" for kind in ("middle", "all") for b in BUDGETS), "fill"])
     rows = []
     for name, x in shares.items():
-        kinds = [x[i :: len(KINDS)].mean(axis=(0, 1, 2))[:, 0] for i in range(len(KINDS))]
+        kinds = [x[i :: len(KINDS), FULL_LAYERS:].mean(axis=(0, 1, 2))[:, 0] for i in range(len(KINDS))]
         rows.append([name, *(f"{k[0]:.3f} / {k[1]:.3f}" for k in kinds)])
     print("\nmiddle at 64 / 256 by text\n")
     print_table(rows, ["pages", *KINDS])
@@ -242,6 +245,9 @@ def report(found):
     rows = [[i, *(f"{x[0]:.3f} / {x[1]:.3f}" for x in layer)] for i, layer in enumerate(zip(*of_layers, strict=True))]
     print("\nmiddle at 64 / 256 by layer\n")
     print_table(rows, ["layer", *names])
+    print("\nmilliseconds of the processor for a layer, all its KV heads\n")
+    rows = [[n, *(f"{x:.1f}" for x in row.values())] for n, row in milliseconds.items()]
+    print_table(rows, ["pages", *next(iter(milliseconds.values()))])
 
 
 def main():
@@ -249,41 +255,38 @@ def main():
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("model", nargs="?", help="a folder")
     which.add_argument("--demo", action="store_true", help="the embedded target")
+    which.add_argument("--read", type=Path, help="print what an earlier run wrote")
     parser.add_argument("--lengths", default="2048,4096", help="tokens of a text")
     parser.add_argument("--texts", type=int, default=1, help="of each kind")
     parser.add_argument("--json", type=Path, help="write every head's numbers there")
     parser.add_argument("--cuts", action="store_true", help="only compare shares r1 and cuts of the DCI tree")
     args = parser.parse_args()
+    if args.read:
+        for length, found in json.loads(args.read.read_text()).items():
+            report(length, {name: np.array(x) for name, x in found["shares"].items()}, found["milliseconds"])
+        return
     pair = load(None if args.demo else args.model, draft=False)
     pair.target.model.set_dtype(mx.float32)  # a CPU computes 16 bits slowly
     results = {}
     for length in map(int, args.lengths.split(",")):
-        found = {}
+        found, heads = {}, []
         for _, ids in texts(pair.tokenizer, length, args.texts):
             keys, queries = record(pair.target, ids)
             layers = [[Head(k, q) for k, q in zip(*layer, strict=True)] for layer in zip(keys, queries, strict=True)]
             if args.cuts:
-                found.setdefault("cuts", []).extend(head for layer in layers for head in layer)
+                heads += [head for layer in layers[FULL_LAYERS:] for head in layer]
                 continue
             for name, rows in measure([head for layer in layers for head in layer]).items():
                 # One axis per text, layer and head, so that layers can be told apart again.
                 shape = (1, len(layers), len(layers[0]), *np.shape(rows)[1:])
                 found.setdefault(name, []).append(np.reshape(rows, shape))
         if args.cuts:
-            print_table(compare_cuts(found["cuts"]), ["r1", "cut", *(f"middle {b}" for b in BUDGETS), "fill"])
+            print_table(compare_cuts(heads), ["r1", "cut", *(f"middle {b}" for b in BUDGETS), "fill"])
             continue
         found = {name: np.concatenate(x) for name, x in found.items()}
-        print(f"\n## {length} tokens\n")
-        report(found)
-        print(
-            f"\nmilliseconds of a layer with {len(layers[0])} KV heads, {layers[0][0].queries.shape[0]} query heads each"
-        )
-        table = times(layers[len(layers) // 2])
-        print_table(
-            [[n, *(f"{x:.1f}" for x in row.values())] for n, row in table.items()],
-            ["pages", *next(iter(table.values()))],
-        )
-        results[length] = {"shares": {n: x.tolist() for n, x in found.items()}, "milliseconds": table}
+        milliseconds = times(layers[len(layers) // 2])
+        report(length, found, milliseconds)
+        results[length] = {"shares": {n: x.tolist() for n, x in found.items()}, "milliseconds": milliseconds}
     if args.json:
         args.json.write_text(json.dumps(results))
 

@@ -12,7 +12,8 @@ from mlx_ddtree.longcontext.icecache.ranking import Ranking
 Formation = Literal["dci", "greedy", "sequential"]
 
 DEFAULT_FORMATION: Formation = "sequential"
-DEFAULT_RANKING: Ranking = "page_max"
+DEFAULT_RANKING: Ranking = "page_mean"
+"""What reads most attention of real text (docs/icecache_index.md), of the rankings that do not look at every key."""
 
 
 def make_pages(formation: Formation, ranking: Ranking, dim: int, page_size: int = 16, seed: int = 0) -> PageIndex:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_ddtree.longcontext.icecache.dci import PrioritizedDci
@@ -62,6 +62,7 @@ def test_all_visited_is_brute_force(metric, first, later, k, longer, random):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000))
 def test_more_visits_never_lose_a_neighbour(metric, seed):
     points = clusters(200, 8, seed=seed)

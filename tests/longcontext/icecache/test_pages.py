@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_ddtree.errors import OptionError
@@ -34,6 +34,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["insert", "delete"]), st.integers(1,
 
 
 @pytest.mark.parametrize("formation", FORMATIONS)
+@settings(max_examples=60)
 @given(st.integers(0, 60), STEPS, st.integers(1, 9), st.randoms(use_true_random=False))
 def test_every_live_token_stands_in_one_slot(formation, built, steps, page_size, random):
     """And what take_changed leaves out did not change."""
@@ -62,6 +63,7 @@ def test_every_live_token_stands_in_one_slot(formation, built, steps, page_size,
 
 @pytest.mark.parametrize("formation", FORMATIONS)
 @pytest.mark.parametrize("ranking", ["page_mean", "page_max"])
+@settings(max_examples=40)
 @given(st.integers(0, 100), st.integers(1, 12), st.integers(0, 5))
 def test_the_rankings_are_brute_force(formation, ranking, tokens, count, seed):
     """Best first, every page at most once, none that is empty, -1 when there are no more."""
@@ -122,3 +124,22 @@ def test_sequential_pages_are_the_text_in_order():
     index.build(clustered(6))
     index.insert(clustered(7))
     assert index.pages.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, -1, -1, -1]]
+
+
+@pytest.mark.parametrize("formation", ["dci", "greedy"])
+def test_topics_that_recur_share_pages(formation):
+    """Where every topic is spread over the whole text, four pages by key hold what consecutive tokens do not."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(32, 16))
+    topics = rng.integers(0, 32, 1024)
+    keys = (centres[topics] + 0.3 * rng.normal(size=(1024, 16))).astype(np.float32)
+    queries = centres[:8].astype(np.float32) / 2
+    weights = np.exp(queries @ keys.T)
+    weights /= weights.sum(axis=1, keepdims=True)
+    shares = {}
+    for name in (formation, "sequential"):
+        index = make_pages(name, "page_max", 16, 16, 0)
+        index.build(keys)
+        tokens = index.pages[index.search(queries, 4)].reshape(8, -1)
+        shares[name] = np.where(tokens >= 0, np.take_along_axis(weights, np.maximum(tokens, 0), axis=1), 0).sum() / 8
+    assert shares[formation] > 1.5 * shares["sequential"]
