@@ -39,7 +39,7 @@ class IceCacheOptions:
     full_layers: int = 2
     reuse: int = 1
     formation: Formation = "sequential"
-    ranking: Ranking = "page_mean"
+    ranking: Ranking = "page_mass"
     select: Select = "root"
     offload: str | Path | None = None
     seed: int = 0
