@@ -232,9 +232,10 @@ class DciTree(Pages):
     def _widths(self) -> Iterator[int]:
         """How many keys' cells to look into; more and more for those to whom it was not enough."""
         width = max(self.field_of_view, int(0.0015 * self.table.num_tokens))
-        while True:
-            yield width
+        yield width
+        while width < self.table.num_tokens:
             width *= 4
+            yield width
 
     def _descend(
         self, queries: Keys, lifts: Keys, last: int, width: int
@@ -270,6 +271,6 @@ class DciTree(Pages):
                 hopeful = np.where(parents[tokens], scores, -np.inf)
                 chosen = np.argpartition(-hopeful, min(width, len(tokens)) - 1, axis=1)[:, :width]
                 hopeless = np.isneginf(np.take_along_axis(hopeful, chosen, axis=1))
+                # NOBODY's pages are empty, so wanting them adds nothing.
                 np.put_along_axis(wanted, np.where(hopeless, table.num_tokens, tokens[chosen]), True, axis=1)
-                wanted[:, NOBODY] = False
         return tokens, scores, best
