@@ -74,7 +74,9 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
 def add_kv_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("long contexts, approximate (docs/icecache.md)")
     group.add_argument("--kv-budget", type=positive, metavar="N", help="context tokens that a layer reads in a round")
-    group.add_argument("--kv-page-size", type=positive, default=8, metavar="N", help="tokens that are found together")
+    group.add_argument(
+        "--kv-page-size", type=positive, default=0, metavar="N", help="tokens found together (default: 4 or 8)"
+    )
     group.add_argument("--kv-offload", metavar="DIR", help="keep what is in pages in a file there, not in memory")
 
 

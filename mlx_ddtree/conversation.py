@@ -39,7 +39,7 @@ class Settings:
     parity: str = "exact"
     prefill_step_size: int = 2048
     kv_budget: int | None = None
-    kv_page_size: int = 8
+    kv_page_size: int = 0
     kv_offload: str | None = None
 
     def with_text(self, name: str, text: str) -> Settings:

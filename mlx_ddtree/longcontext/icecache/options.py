@@ -19,7 +19,7 @@ class IceCacheOptions:
 
     budget: context tokens that a layer may read: sinks, pages and window together; the rows of the draft tree come
         on top.  Contexts of up to so many tokens are read whole.
-    page_size: tokens of a page; the window passes tokens on by whole pages.
+    page_size: tokens of a page; the window passes tokens on by whole pages.  0: 8, for budgets below 128 tokens 4.
     sinks: first tokens of the text, always read.
     window: most recent tokens, always read; None: a quarter of the budget.  Up to page_size - 2 more wait there.
     full_layers: layers at the bottom that read everything.
@@ -33,7 +33,7 @@ class IceCacheOptions:
     """
 
     budget: int
-    page_size: int = 8
+    page_size: int = 0
     sinks: int = 4
     window: int | None = None
     full_layers: int = 2
@@ -45,6 +45,8 @@ class IceCacheOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.page_size == 0:
+            object.__setattr__(self, "page_size", 4 if self.budget < 128 else 8)
         for name, kinds in (("formation", Formation), ("ranking", Ranking), ("select", Select)):
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(get_args(kinds))}")
@@ -61,11 +63,15 @@ class IceCacheOptions:
             )
         if self.ranking == "tree" and self.formation != "dci":
             raise OptionError(f"ranking 'tree' needs formation 'dci', not {self.formation!r}")
-        if self.offload is not None:
-            if self.ranking == "page_max":
-                raise OptionError("ranking 'page_max' reads every key: use 'page_mean' with pages on disk")
-            if not Path(self.offload).is_dir():
-                raise OptionError(f"{self.offload} is no folder: create it, or choose another for the cache's pages")
+        self._check_offload()
+
+    def _check_offload(self) -> None:
+        if self.offload is None:
+            return
+        if self.ranking == "page_max":
+            raise OptionError("ranking 'page_max' reads every key: use 'page_mean' with pages on disk")
+        if not Path(self.offload).is_dir():
+            raise OptionError(f"{self.offload} is no folder: create it, or choose another for the cache's pages")
 
     @classmethod
     def of(cls, budget: int | IceCacheOptions | None) -> IceCacheOptions | None:

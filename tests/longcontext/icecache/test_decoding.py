@@ -219,7 +219,7 @@ def test_the_command_line(capsys, tmp_path):
     reads = json.loads(capsys.readouterr().out)["statistics"]["kv_reads"]
     assert reads["read_tokens"] <= 80 < reads["context_tokens"]
     for wrong, says in (
-        (["--kv-budget", "16"], "has no room for a page"),
+        (["--kv-budget", "12"], "has no room for a page"),
         (["--kv-offload", str(tmp_path)], "give both"),
         (["--kv-budget", "80", "--kv-offload", str(tmp_path / "missing")], "no folder"),
     ):
@@ -229,7 +229,7 @@ def test_the_command_line(capsys, tmp_path):
 
 def test_the_chat_has_it_as_settings():
     settings = Settings().with_text("kv_budget", "256")
-    assert settings.options()["kv_budget"] == of_arguments(256, 8, None)
+    assert settings.options()["kv_budget"] == of_arguments(256, 0, None)
     assert Settings().options()["kv_budget"] is None
     with pytest.raises(OptionError, match="has no room"):
         settings.with_text("kv_budget", "10")

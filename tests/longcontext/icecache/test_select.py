@@ -162,11 +162,11 @@ def test_the_budget_is_never_exceeded(budget, page_size, sinks, window, start):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"budget": 20}, "has no room"),
+        ({"budget": 12}, "has no room"),
         ({"budget": 256, "formation": "random"}, "unknown formation"),
         ({"budget": 256, "ranking": "tree"}, "needs formation 'dci'"),
         ({"budget": 256, "select": "leaf"}, "unknown select"),
-        ({"budget": 256, "page_size": 0}, "at least 1"),
+        ({"budget": 256, "page_size": -1}, "at least 1"),
         ({"budget": 256, "reuse": 0}, "at least 1"),
         ({"budget": 256, "window": 0}, "window at least 1"),
         ({"budget": 256, "offload": "/no/such/folder"}, "no folder"),
