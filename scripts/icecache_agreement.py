@@ -3,10 +3,12 @@
 Usage: python icecache_agreement.py tokens [--model FOLDER] [--tokens FILE.npy] [--context 768] [--steps 192] \\
            --setting '{"budget": 64}' --setting '{"budget": 256, "formation": "dci"}'
        python icecache_agreement.py trees [--tokens FILE.npy] --setting '{"budget": 128}'
+       python icecache_agreement.py needles --model FOLDER --count 20 --setting '{"budget": 64}'
 
 tokens: the share of tokens whose most probable next token is that of the full cache, the text's own tokens being fed
 one at a time (teacher forcing), and how much less probable the text becomes.  trees: how far answers with a draft
-tree agree with plain decoding under the same budget, by whose queries choose the pages.
+tree agree with plain decoding under the same budget, by whose queries choose the pages.  needles: questions about a
+fact in real text, to a target that can answer them.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from itertools import takewhile
 import numpy as np
 
 from mlx_ddtree import load, stream_generate
-from mlx_ddtree.benchmarking.needles import haystack
+from mlx_ddtree.benchmarking.needles import haystack, needle_case
 from mlx_ddtree.decoding.round import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
@@ -119,6 +121,24 @@ def trees(args):
             )
 
 
+def needles(args):
+    """Right answers to questions about one fact in real text, by plain decoding."""
+    pair = load(args.model, draft=False) if args.model else load(draft=False)
+    kinds, depths = ("prose", "code"), (0.1, 0.3, 0.5, 0.7, 0.9)
+    right = {text: [] for text in ["null", *args.setting]}
+    for case in range(args.count):
+        found = needle_case(kinds[case % 2], 3 * args.context, depths[case % 5], 1000 + case)
+        prompt = pair.tokenizer.encode(f"<|im_start|>user\n{found.prompt}<|im_end|>\n<|im_start|>assistant\n")
+        for text, answers in right.items():
+            options = json.loads(text)
+            kv_budget = IceCacheOptions(**options) if options else None
+            said, _ = answer(pair, prompt, 40, method="ar", kv_budget=kv_budget)
+            answers.append(found.fact.value in pair.tokenizer.decode(said))
+    for text, answers in right.items():
+        both = [a for a, full in zip(answers, right["null"], strict=True) if full]
+        print(f"{sum(answers)}/{len(answers)} right, {sum(both)}/{len(both)} where the full cache is  {text}")
+
+
 def answer(pair, prompt, count, **how):
     responses = list(stream_generate(pair, prompt, count, **how))
     return [t for r in responses for t in r.tokens], responses[-1].mean_acceptance_length
@@ -126,7 +146,7 @@ def answer(pair, prompt, count, **how):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("tokens", "trees"))
+    parser.add_argument("what", choices=("tokens", "trees", "needles"))
     parser.add_argument("--model", help="folder of a target (default: the embedded pair)")
     parser.add_argument("--tokens", help=".npy of token ids, one text or rows (default: real prose and code)")
     parser.add_argument("--context", type=int, default=768)
@@ -135,7 +155,7 @@ def main():
     parser.add_argument("--tree-budget", type=int, default=16)
     parser.add_argument("--setting", action="append", default=[], help='IceCacheOptions as JSON: {"budget": 64}')
     args = parser.parse_args()
-    {"tokens": agree, "trees": trees}[args.what](args)
+    {"tokens": agree, "trees": trees, "needles": needles}[args.what](args)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ class IceCacheOptions:
 
     budget: context tokens that a layer may read: sinks, pages and window together; the rows of the draft tree come
         on top.  Contexts of up to so many tokens are read whole.
-    page_size: tokens of a page; the window passes tokens on by whole pages.  0: 8, for budgets below 128 tokens 4.
+    page_size: tokens of a page; the window passes tokens on by whole pages.  0: 8, for budgets of up to 128 tokens 4.
     sinks: first tokens of the text, always read.
     window: most recent tokens, always read; None: a quarter of the budget.  Up to page_size - 2 more wait there.
     full_layers: layers at the bottom that read everything.
@@ -46,7 +46,7 @@ class IceCacheOptions:
 
     def __post_init__(self) -> None:
         if self.page_size == 0:
-            object.__setattr__(self, "page_size", 4 if self.budget < 128 else 8)
+            object.__setattr__(self, "page_size", 4 if self.budget <= 128 else 8)
         for name, kinds in (("formation", Formation), ("ranking", Ranking), ("select", Select)):
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(get_args(kinds))}")
