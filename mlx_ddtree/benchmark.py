@@ -107,6 +107,7 @@ def measure(args: argparse.Namespace) -> int:
         draft_revision=args.draft_revision,
         adapter_path=args.adapter_path,
         trust_remote_code=args.trust_remote_code,
+        draft_window=args.draft_window,
     )
     settings = make_settings(pair, args.methods, args.blocks, args.budgets)
     bench = Bench(pair, settings, args.max_tokens, args.cool_down, args.chat_template_config)

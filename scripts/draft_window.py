@@ -69,12 +69,12 @@ def acceptance(args):
     pairs = {window: pair_of(window, args.model) for window in WINDOWS}
     rows = (DEMO / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines()[: args.count]
     questions, lines = [json.loads(row)["prompt"] for row in rows], []
-    for length in (0, 512, 1024, 2048, 4096, 8000):
+    for length in args.lengths:
         taken = {window: [0, 0] for window in WINDOWS}
         answers = {window: [] for window in WINDOWS}
-        for i, question in enumerate(questions[: args.count if length < 4096 else max(2, args.count // 2)]):
+        for i, question in enumerate(questions):
             tokenizer = pairs[None].tokenizer
-            text = "".join(haystack("code", 12 * length, random.Random(i)))
+            text = "".join(haystack("code", 5 * length, random.Random(i)))
             before = tokenizer.decode(tokenizer.encode(text)[: max(0, length - 128)])
             prompt = [{"role": "user", "content": (before + "\n" if before else "") + question}]
             for window, pair in pairs.items():
@@ -97,6 +97,7 @@ def main():
     parser.add_argument("parts", nargs="*", choices=["time", "acceptance", []])
     parser.add_argument("--model", help="a target of the embedded drafter's size")
     parser.add_argument("--count", type=int, default=6, help="questions")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[0, 512, 1024, 2048, 4096, 8000])
     parser.add_argument("--cpu", action="store_true", help="CPU time in place of wall time, for busy machines")
     args = parser.parse_args()
     args.clock = process_time if args.cpu else perf_counter

@@ -37,7 +37,7 @@ class ForestBudget:
         self._left, self._next_rest = 0, 1
 
     def rests(self) -> bool:
-        """Whether to leave out the draft this time, because lately nothing of one was worth its row."""
+        """Whether to leave out the draft this time, because lately none was worth its time."""
         self._drafted, self._left = self._left <= 0, self._left - 1
         self.expected = 0.0
         return not self._drafted
@@ -57,9 +57,9 @@ class ForestBudget:
         seconds = self.scale * np.interp(rows, self.cost.rows, self.cost.verification(context))
         nodes = int(np.argmax(tokens / (seconds + self.rest)))
         self.expected = float(tokens[nodes]) - len(roots)
-        if nodes:
+        if tokens[nodes] / (seconds[nodes] + self.rest) > tokens[0] / seconds[0]:
             self._next_rest = 1
-        else:
+        else:  # not worth the draft, though it is there now
             self._left, self._next_rest = self._next_rest, min(2 * self._next_rest, LONGEST_REST)
         sizes = np.bincount(owners[order[:nodes]], minlength=len(grown))
         return [tree.prefix(int(size)) for tree, size in zip(grown, sizes, strict=True)]
