@@ -146,7 +146,7 @@ def percent(values) -> str:
 def table(rows: list[dict], key: str) -> list[dict]:
     """Shares by scorer and anchors against keep ratio and `key`."""
     names = list(dict.fromkeys((row["scorer"], row["anchors"]) for row in rows))
-    heads = list(product(KEEP[1:], dict.fromkeys(row[key] for row in rows)))
+    heads = list(product(KEEP[1:], sorted({row[key] for row in rows})))
     lines = []
     for name, anchors in names:
         mine = [row for row in rows if (row["scorer"], row["anchors"]) == (name, anchors)]
