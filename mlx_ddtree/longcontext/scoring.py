@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.longcontext.block_sparse import BlockSparseAttention
 from mlx_ddtree.target import TREE_FAMILIES, TreeTarget
+from mlx_ddtree.target.attention import attending_by, names_attention
 from mlx_ddtree.target.rope import TreeRope
 
 Progress = Callable[[int, int], None]
@@ -31,7 +31,6 @@ SELF_SCORING = 1
 """The share of a target's layers that runs over its own prompts, and how many of these score: measured on the embedded
 pair, where the layers before the last but one find nothing (docs/prefill_compression.md)."""
 _ALTERNATIVES = "use another model as the scorer, or the scorer 'lexical'"
-_NAME = "scaled_dot_product_attention"
 
 
 class Scorer(Protocol):
@@ -268,8 +267,7 @@ def _full_attention_layers(text: Any, cache: Sequence[Any], layers: int) -> list
 def _attention_name(layer: Any) -> str | None:
     """Under which name a layer has an attention module whose queries and keys can be seen."""
     for name, child in layer.items():
-        call = type(child).__call__ if isinstance(child, nn.Module) and "rope" in child else None
-        if isinstance(call, types.FunctionType) and _NAME in call.__code__.co_names:
+        if isinstance(child, nn.Module) and "rope" in child and names_attention(child):
             return str(name)
     return None
 
@@ -282,16 +280,6 @@ def _twin(layer: Any, watched: _Watched | None) -> Any:
     if watched is not None and name is not None:
         attention = copy.copy(layer[name])
         attention.rope = _WatchedRope(attention.rope, watched)
-        attention.__class__ = _rebound(type(attention), watched.attention)
+        attention.__class__ = attending_by(type(attention), watched.attention)
         twin[name] = attention
     return twin
-
-
-def _rebound(own: type[Any], function: Callable[..., mx.array]) -> type[Any]:
-    """A subclass with the same code, in which the name of mlx_lm's attention means `function`."""
-    call = own.__call__
-    same = types.FunctionType(
-        call.__code__, {**call.__globals__, _NAME: function}, call.__name__, call.__defaults__, call.__closure__
-    )
-    same.__kwdefaults__ = call.__kwdefaults__
-    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__})

@@ -9,6 +9,7 @@ a tree whose rows have an `attention` (the mask says so) that is what is called,
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from functools import cache as remember
 from typing import Any
 
@@ -53,17 +54,26 @@ def takes_caches(module: nn.Module) -> bool:
 
 def take_tree_attention(module: nn.Module) -> None:
     """Let this attention module's rows go to a kernel; other modules, and other instances, stay as they are."""
-    call = type(module).__call__
-    named = isinstance(call, types.FunctionType) and _NAME in call.__code__.co_names
-    if named and call.__globals__.get(_NAME) is base.scaled_dot_product_attention:
+    mlx_lms = base.scaled_dot_product_attention
+    if names_attention(module) and type(module).__call__.__globals__.get(_NAME) is mlx_lms:
         module.__class__ = _rebound(type(module))
 
 
 @remember
 def _rebound(own: type[Any]) -> type[Any]:
-    """A subclass with the same code, in which only the name means something else."""
+    return attending_by(own, scaled_dot_product_attention, rebound=True)
+
+
+def attending_by(own: type[Any], function: Callable[..., mx.array], **attributes: Any) -> type[Any]:
+    """A subclass of an attention class with the same code, in which the name of mlx-lm's attention means `function`."""
     call = own.__call__
-    known = {**call.__globals__, _NAME: scaled_dot_product_attention}
+    known = {**call.__globals__, _NAME: function}
     same = types.FunctionType(call.__code__, known, call.__name__, call.__defaults__, call.__closure__)
     same.__kwdefaults__ = call.__kwdefaults__
-    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__, "rebound": True})
+    return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__, **attributes})
+
+
+def names_attention(module: nn.Module) -> bool:
+    """Whether this module's own code calls mlx-lm's attention by its name."""
+    call = type(module).__call__
+    return isinstance(call, types.FunctionType) and _NAME in call.__code__.co_names

@@ -41,7 +41,7 @@ CONFIG = {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
-HIDDEN, HEADS, KV_HEADS, HEAD_DIM = 256, 4, 2, 64
+HEAD_DIM = CONFIG["head_dim"]
 
 
 class RMSNorm(nn.Module):
@@ -61,19 +61,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(HIDDEN, HEADS * HEAD_DIM, bias=False)
-        self.k_proj = nn.Linear(HIDDEN, KV_HEADS * HEAD_DIM, bias=False)
-        self.v_proj = nn.Linear(HIDDEN, KV_HEADS * HEAD_DIM, bias=False)
-        self.o_proj = nn.Linear(HEADS * HEAD_DIM, HIDDEN, bias=False)
+        hidden = CONFIG["hidden_size"]
+        self.heads, self.kv_heads = CONFIG["num_attention_heads"], CONFIG["num_key_value_heads"]
+        self.q_proj = nn.Linear(hidden, self.heads * HEAD_DIM, bias=False)
+        self.k_proj = nn.Linear(hidden, self.kv_heads * HEAD_DIM, bias=False)
+        self.v_proj = nn.Linear(hidden, self.kv_heads * HEAD_DIM, bias=False)
+        self.o_proj = nn.Linear(self.heads * HEAD_DIM, hidden, bias=False)
         self.q_norm, self.k_norm = RMSNorm(HEAD_DIM), RMSNorm(HEAD_DIM)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         b, t, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(b, t, HEADS, HEAD_DIM)).transpose(1, 2)
-        k = self.k_norm(self.k_proj(x).view(b, t, KV_HEADS, HEAD_DIM)).transpose(1, 2)
-        v = self.v_proj(x).view(b, t, KV_HEADS, HEAD_DIM).transpose(1, 2)
+        q = self.q_norm(self.q_proj(x).view(b, t, self.heads, HEAD_DIM)).transpose(1, 2)
+        k = self.k_norm(self.k_proj(x).view(b, t, self.kv_heads, HEAD_DIM)).transpose(1, 2)
+        v = self.v_proj(x).view(b, t, self.kv_heads, HEAD_DIM).transpose(1, 2)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        k, v = (a.repeat_interleave(HEADS // KV_HEADS, 1) for a in (k, v))
+        k, v = (a.repeat_interleave(self.heads // self.kv_heads, 1) for a in (k, v))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
 
@@ -81,10 +83,10 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        inner = CONFIG["intermediate_size"]
-        self.gate_proj = nn.Linear(HIDDEN, inner, bias=False)
-        self.up_proj = nn.Linear(HIDDEN, inner, bias=False)
-        self.down_proj = nn.Linear(inner, HIDDEN, bias=False)
+        hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
+        self.gate_proj = nn.Linear(hidden, inner, bias=False)
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -94,7 +96,8 @@ class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.self_attn, self.mlp = Attention(), MLP()
-        self.input_layernorm, self.post_attention_layernorm = RMSNorm(HIDDEN), RMSNorm(HIDDEN)
+        hidden = CONFIG["hidden_size"]
+        self.input_layernorm, self.post_attention_layernorm = RMSNorm(hidden), RMSNorm(hidden)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
@@ -105,9 +108,9 @@ class Model(nn.Module):
     def __init__(self, seq: int) -> None:
         super().__init__()
         layers = CONFIG["num_hidden_layers"]
-        self.embed_tokens = nn.Embedding(CONFIG["vocab_size"], HIDDEN)
+        self.embed_tokens = nn.Embedding(CONFIG["vocab_size"], CONFIG["hidden_size"])
         self.layers = nn.ModuleList(Layer() for _ in range(layers))
-        self.norm = RMSNorm(HIDDEN)
+        self.norm = RMSNorm(CONFIG["hidden_size"])
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 out = name.endswith(("o_proj.weight", "down_proj.weight"))
@@ -163,6 +166,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("minutes", type=float)
     parser.add_argument("--init", type=Path, help="folder with model.safetensors to continue from")
+    parser.add_argument("--config", type=json.loads, default={}, help='other sizes, e.g. {"num_hidden_layers": 3}')
     parser.add_argument("--mix", default="code=2,docs=2,tasks=6")
     parser.add_argument("--lr", type=float, default=0.01, help="Muon's; AdamW on the rest gets a tenth")
     parser.add_argument("--final-lr", type=float, default=0.02, help="share of the rate that is left at the end")
@@ -171,6 +175,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
+    CONFIG.update(args.config)
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mix = {k: float(v) for k, v in (item.split("=") for item in args.mix.split(","))}
