@@ -1,6 +1,6 @@
 """Does the answer survive a compressed prompt?  Needle questions answered with the whole prompt and with less of it.
 
-    python scripts/prefill_answers.py --model FOLDER [--tokens 1500] [--seeds 4] [--json]
+    python scripts/prefill_answers.py --model FOLDER [--tokens 1500] [--seeds 4] [--scorer self lexical SMALL_MODEL] [--json]
 
 One fact in prose, code or repeated text at a depth of 10 to 90 % (mlx_ddtree/benchmarking/needles.py), plain decoding.  An answer is
 right if it has the fact's value.  For each way to shorten the prompt: right answers of all, of those that the whole
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from mlx_ddtree import load, stream_generate
@@ -23,11 +24,11 @@ from mlx_ddtree.pair import Pair
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
-def variants(keeps: list[float]) -> dict[str, dict[str, Any]]:
+def variants(keeps: list[float], scorers: list[str]) -> dict[str, dict[str, Any]]:
     """Options of stream_generate by name; the whole prompt first."""
     named: dict[str, dict[str, Any]] = {"whole prompt": {}}
-    for keep, scorer in product(keeps, ("self", "lexical")):
-        named[f"{scorer} {keep}"] = {
+    for keep, scorer in product(keeps, scorers):
+        named[f"{Path(scorer).name} {keep}"] = {
             "compression": PrefillCompression("always", keep_ratio=keep, scorer=scorer, least=500)
         }
     keep = keeps[0]
@@ -56,7 +57,10 @@ def characters_of(pair: Pair, kind: str, tokens: int) -> int:
 
 def measure(pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
     results: dict[str, dict[str, list[Any]]] = {}
-    named, sizes = variants(options.keep), {kind: characters_of(pair, kind, options.tokens) for kind in KINDS}
+    named, sizes = (
+        variants(options.keep, options.scorer),
+        {kind: characters_of(pair, kind, options.tokens) for kind in KINDS},
+    )
     for seed, depth, kind in product(range(options.seeds), DEPTHS, KINDS):
         case = needle_case(kind, sizes[kind], depth, 500 + seed)
         whole = False
@@ -88,6 +92,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a target that can look things up")
     parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--scorer", nargs="+", default=["self", "lexical"])
     parser.add_argument("--keep", type=float, nargs="+", default=[0.3, 0.2])
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -21,6 +21,7 @@ from mlx_ddtree.benchmarking.needles import needle_case
 from mlx_ddtree.cli import columns
 from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.longcontext.scorers import scorer_of
+from mlx_ddtree.longcontext.scoring import TailAttentionScorer
 from mlx_ddtree.pair import Pair
 
 
@@ -36,13 +37,14 @@ def prompt_of(pair: Pair, tokens: int) -> list[dict[str, str]]:
     return best[1]
 
 
-def flops(target: Any, tokens: int, layers: int, *, scoring: bool = False) -> float:
-    """Multiplications of the first `layers` over so many tokens; as a scorer, of the last one only queries and keys."""
-    args = target.args
+def flops(text: Any, tokens: int, layers: int, *, scoring: bool = False) -> float:
+    """Multiplications of a text model's first `layers` over so many tokens; as a scorer, of the last one only queries
+    and keys."""
+    args = text.args
     width = args.num_attention_heads * args.head_dim
     attention = tokens**2 * width  # causal: half of queries times keys, half of probabilities times values
     total = 0.0
-    for i, layer in enumerate(target.layers[:layers]):
+    for i, layer in enumerate(text.model.layers[:layers]):
         ours = layer.self_attn
         if scoring and i == layers - 1:
             total += tokens * (ours.q_proj.weight.size + ours.k_proj.weight.size)
@@ -80,8 +82,9 @@ def measure(pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
     rows, dense = [], {key: median(run[key] for run in runs["dense"]) for key in ("cpu", "prefill")}
     for name, done in runs.items():
         middle = {key: median(run[key] for run in done) for key in ("first_token", "cpu", "score", "prefill")}
-        layers = getattr(scorer_of(pair, name), "layers", 0) if name in options.scorer else 0
-        share = flops(pair.target, options.tokens, layers, scoring=True) if layers else 0.0
+        scorer: Any = scorer_of(pair, name) if name in options.scorer else None
+        reads = isinstance(scorer, TailAttentionScorer)
+        share = flops(scorer.text, options.tokens, scorer.layers, scoring=True) if reads else 0.0
         rows.append(
             {
                 "prompt": name,
@@ -89,7 +92,7 @@ def measure(pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
                 **{f"{key} s": round(value, 3) for key, value in middle.items()},
                 "first token": f"{middle['cpu'] / dense['cpu']:.2f}x",
                 "target prefill": f"{middle['prefill'] / dense['prefill']:.2f}x",
-                "scorer FLOPs": f"{share / flops(pair.target, options.tokens, pair.target.num_layers):.3f}",
+                "scorer FLOPs": f"{share / flops(pair.target.text, options.tokens, pair.target.num_layers):.3f}",
             }
         )
     return rows

@@ -100,7 +100,7 @@ class TailAttentionScorer:
         self.scoring = full[-scoring:]
         watched = {i: _Watched(self, scores=i in self.scoring, last=i == full[-1]) for i in full}
         self._watched = {i: watched[i] for i in self.scoring}
-        self._inner = copy.copy(text.model)
+        self.text, self._inner = text, copy.copy(text.model)
         self._inner.layers = [_twin(layer, watched.get(i)) for i, layer in enumerate(text.model.layers[: full[-1] + 1])]
         self._length = 0
 
