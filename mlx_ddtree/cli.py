@@ -86,7 +86,13 @@ def add_compression_options(parser: argparse.ArgumentParser) -> None:
         default="off",
         help="drop the tokens of a long prompt that matter least for its end; auto: of prompts above the threshold",
     )
-    group.add_argument("--prefill-threshold", type=int, default=32_000, metavar="N", help="tokens (default: 32000)")
+    group.add_argument(
+        "--prefill-threshold",
+        type=int,
+        default=PrefillCompression.threshold,
+        metavar="N",
+        help="tokens (default: %(default)s)",
+    )
     group.add_argument(
         "--prefill-keep-ratio", type=float, metavar="R", help="share that is kept (default: 0.5 to 0.1, by length)"
     )

@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.decoding.session import Session
 from mlx_ddtree.decoding.stream import GenerationResponse
 from mlx_ddtree.errors import MlxDdtreeError, OptionError, PromptError
+from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.pair import Pair
 
 VERSION = 1
@@ -39,7 +40,7 @@ class Settings:
     parity: str = "exact"
     prefill_step_size: int = 2048
     prefill_compression: str = "off"
-    prefill_threshold: int = 32_000
+    prefill_threshold: int = PrefillCompression.threshold
     prefill_keep_ratio: float | None = None
     prefill_scorer: str = "self"
     prefill_positions: str = "original"

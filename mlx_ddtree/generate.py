@@ -69,21 +69,26 @@ def answer(args: argparse.Namespace) -> int:
     prompt_text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not prompt_text.strip():
         raise PromptError("the prompt is empty: give --prompt TEXT, or '-' and text on stdin")
-    cli.kv_budget(args.kv_budget, args.kv_page_size, args.kv_offload)  # refused before the models load
+    refuse_conflicts(args)
+    options = decoding_options(args)  # what is wrong with them is said before the models load
     pair = cli.load_pair(args, need_drafter=args.compare)
     if args.verbose:
         print_notes(pair)
     prompt = chat_prompt(pair, prompt_text, args)
-    options = decoding_options(args) | compression_options(pair, prompt_text, prompt, args)
+    options |= compression_options(pair, prompt_text, prompt, args)
+    if args.compare:
+        return print_comparison(pair, prompt, options, args.json)
+    return (print_branches if args.n > 1 else print_answer)(pair, prompt, options, args)
+
+
+def refuse_conflicts(args: argparse.Namespace) -> None:
+    """Raise OptionError for options that exclude each other."""
     if args.n > 1 and (args.compare or args.show_tree):
         raise OptionError("--n decodes several answers together: leave out --compare and --show-tree")
     if args.n > 1 and (args.prefill_compression != "off" or args.kv_keep_ratio or args.kv_budget):
         raise OptionError("--n reads all of the prompt: leave out --prefill-compression, --kv-keep-ratio, --kv-budget")
-    if args.compare:
-        if args.show_tree:
-            raise OptionError("--show-tree shows one method's trees: leave out --compare")
-        return print_comparison(pair, prompt, options, args.json)
-    return (print_branches if args.n > 1 else print_answer)(pair, prompt, options, args)
+    if args.compare and args.show_tree:
+        raise OptionError("--show-tree shows one method's trees: leave out --compare")
 
 
 def print_answer(pair: Pair, prompt: list[int], options: dict[str, Any], args: argparse.Namespace) -> int:

@@ -267,8 +267,8 @@ class _Forest:
         waiting, self.waiting = self.waiting, []
         drafter = self.pair.drafter
         assert drafter is not None
-        nothing = mx.zeros((1, 0, drafter.num_taps * drafter.config.hidden_size), drafter.hidden_norm.weight.dtype)
-        pieces, positions = [nothing, *(f for f, _ in waiting)], [np.zeros(0, np.int64), *(p for _, p in waiting)]
+        pieces = [drafter.no_features(), *(features for features, _ in waiting)]
+        positions = [np.zeros(0, np.int64), *(places for _, places in waiting)]
         return mx.concatenate(pieces, axis=1), np.concatenate(positions)
 
     def _compact(self) -> None:

@@ -136,8 +136,7 @@ def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
     """A draft after a round that emitted three tokens."""
     drafter = state.pair.drafter
     assert drafter is not None
-    width = drafter.num_taps * drafter.config.hidden_size
-    features = mx.zeros((1, 3, width), drafter.hidden_norm.weight.dtype)
+    features = drafter.no_features(3)
 
     def once() -> None:
         length = state.drafted_length

@@ -40,6 +40,7 @@ class DecodeState:
     near_tie: bool = False
     token_ids: list[int] = field(default_factory=list)
     held: Held = WHOLE
+    reads_at_most: int | None = None
 
     @property
     def position(self) -> int:
@@ -50,8 +51,6 @@ class DecodeState:
     def source(self) -> int:
         """Tokens that the target's cache stands for."""
         return self.held.source + self.length - self.held.rows
-
-    reads_at_most: int | None = None
 
     @property
     def context(self) -> int:
@@ -65,7 +64,7 @@ class DecodeState:
             return mx.concatenate(pieces, axis=1)
         drafter = self.pair.drafter
         assert drafter is not None
-        return mx.zeros((1, 0, drafter.num_taps * drafter.config.hidden_size), drafter.hidden_norm.weight.dtype)
+        return drafter.no_features()
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[Mark]:

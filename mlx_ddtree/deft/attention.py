@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.deft.plans import Plan, PlanKind, PrefixTree, make_plan
-from mlx_ddtree.kernels.tree_attention import KeysOrValues, TreeMask, tree_attention_ops
+from mlx_ddtree.kernels.tree_attention import KeysOrValues, TreeMask, packing_of, parts_of, plain, tree_attention_ops
 
 BLOCK = 2048
 """Rows of a block: MLX's operations want large ones, where a kernel's tiles are small."""
-
-
 TINY = 1e-30
 """In place of an empty sum."""
 
@@ -47,7 +45,7 @@ class PreparedPlan:
         self.order = None if in_order else mx.array(plan.queries)
         self.back = None if in_order else mx.array(np.argsort(plan.queries))
         self.groups = [group for i in range(len(plan)) for group in self._groups(i)]
-        self.parts, self.absent = _parts_of([group.queries for group in self.groups], len(plan.queries))
+        self.parts, self.absent = _partials_of([group.queries for group in self.groups], len(plan.queries))
 
     def _groups(self, i: int) -> Iterator[_Group]:
         plan, (first, end) = self.plan, self.plan.rows[i]
@@ -58,7 +56,7 @@ class PreparedPlan:
             yield _Group(_places(plan.slots[clear:end]), queries, mx.array(plan.mask(i)))
 
 
-def _parts_of(groups: Sequence[slice], count: int) -> tuple[mx.array, mx.array | None]:
+def _partials_of(groups: Sequence[slice], count: int) -> tuple[mx.array, mx.array | None]:
     """Which of the groups' partials, one after the other, are those of each query: (count, most), and where there are
     fewer (count, most) bool true."""
     owners = np.concatenate([np.arange(group.start, group.stop) for group in groups] or [np.zeros(0, np.int64)])
@@ -95,7 +93,7 @@ def deft_attention(
     """
     ready = plan if isinstance(plan, PreparedPlan) else PreparedPlan(plan)
     _, heads, count, dim = queries.shape
-    kv_heads = (keys if isinstance(keys, mx.array) else keys[0]).shape[1]
+    kv_heads = parts_of(keys)[0].shape[1]
     folded = (queries.astype(mx.float32) * scale).reshape(kv_heads, heads // kv_heads, count, dim)
     if ready.order is not None:
         folded = mx.take(folded, ready.order, axis=2)
@@ -147,13 +145,9 @@ def _merge(parts: Sequence[tuple[mx.array, mx.array]], plan: PreparedPlan, sinks
 
 def _rows(x: KeysOrValues, rows: slice | mx.array, keys: KeysOrValues, dim: int) -> mx.array:
     """(Hkv, rows, D) of a cache in fp32.  keys, dim: tell how it is packed, if it is."""
-    parts = [x] if isinstance(x, mx.array) else list(x)
-    taken = [p[:, :, rows] if isinstance(rows, slice) else mx.take(p, rows, axis=2) for p in parts]
-    if len(taken) == 1:
-        return taken[0][0].astype(mx.float32)
-    words, scales, biases = taken
-    bits, group_size = keys[0].shape[-1] * 32 // dim, dim // keys[1].shape[-1]
-    return mx.dequantize(words, scales, biases, bits=bits, group_size=group_size)[0].astype(mx.float32)
+    parts = parts_of(x)
+    taken = tuple(p[:, :, rows] if isinstance(rows, slice) else mx.take(p, rows, axis=2) for p in parts)
+    return plain(taken, packing_of(parts_of(keys), dim))[0].astype(mx.float32)
 
 
 def _columns(values: KeysOrValues, keys: KeysOrValues, dim: int) -> int:

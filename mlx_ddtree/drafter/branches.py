@@ -48,7 +48,7 @@ def draft_branches(
     Returns (n, B, D), as `DFlashDrafter` does for one.
     """
     context = drafter.context(features)
-    blocks = blocks * drafter.config.embed_scale if drafter.config.embed_scale != 1.0 else blocks
+    blocks = drafter.scale_embeddings(blocks)
     layout = _Layout(tails, branches, blocks.shape[1], positions)
     for layer, cache in zip(drafter.layers, caches, strict=True):
         blocks = layer.with_attention(blocks, partial(_attend, layer.self_attn, context, cache, layout))

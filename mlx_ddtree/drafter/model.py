@@ -178,10 +178,18 @@ class DFlashDrafter(nn.Module):
         Returns (1, B, D) normalised hidden states; slot i > 0 predicts the i-th next token.
         """
         context = self.context(features)
-        block = block * self.config.embed_scale if self.config.embed_scale != 1.0 else block
+        block = self.scale_embeddings(block)
         for layer, layer_cache in zip(self.layers, cache, strict=True):
             block = layer(block, context, layer_cache, gap)
         return self.norm(block)
+
+    def no_features(self, rows: int = 0) -> mx.array:
+        """(1, rows, taps * D) zeros in place of features."""
+        return mx.zeros((1, rows, self.num_taps * self.config.hidden_size), self.hidden_norm.weight.dtype)
+
+    def scale_embeddings(self, block: mx.array) -> mx.array:
+        """The target's multiplier on embeddings, where it has one."""
+        return block * self.config.embed_scale if self.config.embed_scale != 1.0 else block
 
     def scale_logits(self, logits: mx.array) -> mx.array:
         """The checkpoint's own multiplier and soft cap on logits, where it has them."""

@@ -64,8 +64,8 @@ def tree_attention(
     sinks: (Hq,) logits that join the softmax's denominator, as in mx.fast.scaled_dot_product_attention.
     """
     _, query_heads, nodes, head_dim = queries.shape
-    key_parts, value_parts = _parts(keys), _parts(values)
-    packing = _packing(key_parts, head_dim)
+    key_parts, value_parts = parts_of(keys), parts_of(values)
+    packing = packing_of(key_parts, head_dim)
     heads = key_parts[0].shape[1]
     value_dim = value_parts[0].shape[-1] * (32 // packing[0] if packing else 1)
     rows, gap = query_heads // heads * nodes, _unseen(context, window, keep)
@@ -99,8 +99,8 @@ def tree_attention(
 
 def supports(queries: mx.array, keys: KeysOrValues, values: KeysOrValues) -> bool:
     """Whether `tree_attention` takes these."""
-    key_parts, value_parts = _parts(keys), _parts(values)
-    head_dim, value_dim, packing = queries.shape[-1], value_parts[0].shape[-1], _packing(key_parts, queries.shape[-1])
+    key_parts, value_parts = parts_of(keys), parts_of(values)
+    head_dim, value_dim, packing = queries.shape[-1], value_parts[0].shape[-1], packing_of(key_parts, queries.shape[-1])
     if packing:
         bits, group_size = packing
         value_dim = value_dim * 32 // bits
@@ -125,8 +125,9 @@ def tree_attention_ops(
     sinks: mx.array | None = None,
 ) -> mx.array:
     """The same in MLX operations, with a mask of all rows and keys."""
-    packing, mask = _packing(_parts(keys), queries.shape[-1]), tree_mask(tree, queries.shape[2], context, window, keep)
-    plain_keys, plain_values = _plain(keys, packing), _plain(values, packing)
+    key_parts, mask = parts_of(keys), tree_mask(tree, queries.shape[2], context, window, keep)
+    packing = packing_of(key_parts, queries.shape[-1])
+    plain_keys, plain_values = plain(key_parts, packing), plain(parts_of(values), packing)
     return mx.fast.scaled_dot_product_attention(queries, plain_keys, plain_values, scale=scale, mask=mask, sinks=sinks)
 
 
@@ -143,19 +144,23 @@ def tree_mask(tree: TreeMask, nodes: int, context: int, window: int | None = Non
     return mx.concatenate([seen, tail], axis=1)
 
 
-def _parts(x: KeysOrValues) -> tuple[mx.array, ...]:
+def parts_of(x: KeysOrValues) -> tuple[mx.array, ...]:
+    """The arrays that keys or values are stored as: one, or a quantised one's three."""
     return (x,) if isinstance(x, mx.array) else tuple(x)
 
 
-def _packing(keys: tuple[mx.array, ...], head_dim: int) -> tuple[int, int] | None:
-    """Bits and group size of quantised keys."""
-    return (keys[0].shape[-1] * 32 // head_dim, head_dim // keys[1].shape[-1]) if len(keys) == 3 else None
+def packing_of(key_parts: tuple[mx.array, ...], head_dim: int) -> tuple[int, int] | None:
+    """Bits and group size of quantised keys, None of others."""
+    return (
+        (key_parts[0].shape[-1] * 32 // head_dim, head_dim // key_parts[1].shape[-1]) if len(key_parts) == 3 else None
+    )
 
 
-def _plain(x: KeysOrValues, packing: tuple[int, int] | None) -> mx.array:
+def plain(parts: tuple[mx.array, ...], packing: tuple[int, int] | None) -> mx.array:
+    """Keys or values from their parts, dequantised if they are packed so."""
     if packing is None:
-        return _parts(x)[0]
-    words, scales, biases = _parts(x)
+        return parts[0]
+    words, scales, biases = parts
     return mx.dequantize(words, scales, biases, bits=packing[0], group_size=packing[1])
 
 
