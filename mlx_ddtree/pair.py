@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,3 +122,11 @@ def make_prompt_cache(pair: Pair) -> PromptCache:
     """An empty prompt cache."""
     drafter_cache = [] if pair.drafter is None else pair.drafter.make_cache()
     return PromptCache([*pair.target.make_cache(), *drafter_cache])
+
+
+def copy_prompt_cache(pair: Pair, cache: PromptCache) -> PromptCache:
+    """A prompt cache that holds the same and goes its own way."""
+    layers = pair.target.num_caches
+    copied = PromptCache([*pair.target.copy_cache(cache[:layers]), *deepcopy(cache[layers:])])
+    copied.took(cache.token_ids, cache.held)
+    return copied

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
-from mlx_lm.models.cache import KVCache, QuantizedKVCache, can_trim_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache
 
 from mlx_ddtree.decoding.measure import plain_step
 from mlx_ddtree.decoding.options import Prompt, prompt_token_ids, split_cache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.stream import GenerationResponse, stream_generate
 from mlx_ddtree.longcontext.compress import PrefillCompression
-from mlx_ddtree.pair import WHOLE, Held, Pair, make_prompt_cache
+from mlx_ddtree.pair import WHOLE, Held, Pair, copy_prompt_cache, make_prompt_cache
 from mlx_ddtree.target.cache import Mark
+from mlx_ddtree.target.caches import fit
 
 
 class Session:
@@ -99,12 +98,12 @@ class Session:
     def fork(self, ids: Sequence[int]) -> Session:
         """A session that stands where `resume(ids)` would take this one, which stays as it is."""
         other = Session(self.pair)
-        other.cache, other._prompt_end = deepcopy(self.cache), self._prompt_end
+        other.cache, other._prompt_end = copy_prompt_cache(self.pair, self.cache), self._prompt_end
         other.resume(ids)
-        for layer in other.cache:
-            if isinstance(layer, KVCache | QuantizedKVCache) and layer.keys is not None:
-                beginning = tree_map(lambda x, stop=layer.offset: x[..., :stop, :], (layer.keys, layer.values))
-                layer.keys, layer.values = beginning  # copied when something is added, and not before
+        target_cache, drafter_cache, _ = split_cache(self.pair, other.cache, "ar")
+        self.pair.target.fit(target_cache)
+        for layer in drafter_cache:
+            fit(layer)
         return other
 
     def resume(self, ids: Sequence[int]) -> int:
@@ -115,7 +114,8 @@ class Session:
         if shared < length:
             held = self.cache.held
             if can_trim_prompt_cache(target_cache):
-                trim_prompt_cache(target_cache, rows_of(length, held.rows, held) - rows_of(shared, held.rows, held))
+                rows = rows_of(length, held.rows, held) - rows_of(shared, held.rows, held)
+                self.pair.target.trim(target_cache, rows)
                 self.cache.held = held if shared >= held.source else WHOLE
             elif shared and self._prompt_end is not None:
                 _, marked, self.cache.held = self._prompt_end

@@ -14,12 +14,12 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.target.attention import take_tree_attention
 from mlx_ddtree.target.cache import AppendView, Mark, Pending, check_cache, mark, rewind, tree_views
+from mlx_ddtree.target.caches import MakesCaches
 from mlx_ddtree.target.forest import ForestRows
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.kernels import NO_KERNELS
@@ -29,7 +29,7 @@ from mlx_ddtree.target.taps import tap
 from mlx_ddtree.tree import DraftTree
 
 
-class TreeTarget:
+class TreeTarget(MakesCaches):
     """Families whose layers are attention or gated delta layers over caches that can hold a tree."""
 
     supports_trees = True
@@ -69,9 +69,6 @@ class TreeTarget:
     def max_context(self) -> int | None:
         """Positions the model was made for, or None when its config does not say."""
         return getattr(self.args, "max_position_embeddings", None)
-
-    def make_cache(self) -> list[Any]:
-        return make_prompt_cache(self.model)
 
     def embed(self, token_ids: mx.array) -> mx.array:
         """(1, n) int -> (1, n, D), before the model's own `embed_scale`."""

@@ -34,7 +34,9 @@ class _TreeDelta:
         ancestors = cache.rows.bits.words if kernels.packed_ancestors else cache.rows.ancestors
         out, delta = kernels.tree_gated_delta(queries, keys, values, log_gates, mx.sigmoid(b), state, ancestors)
         cache.waiting = rows, delta
-        return self.out_proj(self.norm(out, z).reshape(1, count, -1))
+        out = self.out_proj(self.norm(out, z).reshape(1, count, -1))
+        group = getattr(self, "sharding_group", None)  # as in the module's own code
+        return out if group is None else mx.distributed.all_sum(out, group=group)
 
 
 def _initial(module: Any, base: Any, rows: mx.array) -> tuple[mx.array, mx.array]:

@@ -7,16 +7,16 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import make_prompt_cache
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target.cache import Mark, Pending
+from mlx_ddtree.target.caches import MakesCaches
 from mlx_ddtree.target.kernels import NO_KERNELS
 from mlx_ddtree.target.rope import Positions
 from mlx_ddtree.tree import DraftTree
 
 
-class PlainTarget:
+class PlainTarget(MakesCaches):
     """Method 'ar' for architectures without an adapter; it has no taps and verifies no trees."""
 
     supports_trees = False
@@ -32,9 +32,6 @@ class PlainTarget:
     @property
     def max_context(self) -> int | None:
         return getattr(self.args, "max_position_embeddings", None)
-
-    def make_cache(self) -> list[Any]:
-        return make_prompt_cache(self.model)
 
     def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, None]:
         """(1, n) -> logits (1, n, V): this model's head is not separable from the outside."""
