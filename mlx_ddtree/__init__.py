@@ -13,6 +13,7 @@ from mlx_ddtree.decoding.branches import stream_branches  # noqa: E402
 from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
 from mlx_ddtree.decoding.session import Session  # noqa: E402
 from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate  # noqa: E402
+from mlx_ddtree.distributed.load import sharded_load  # noqa: E402
 from mlx_ddtree.draw import draw_tree  # noqa: E402
 from mlx_ddtree.errors import MlxDdtreeError  # noqa: E402
 from mlx_ddtree.hub.load import load  # noqa: E402
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "make_prompt_cache",
     "make_sampler",
+    "sharded_load",
     "stream_branches",
     "stream_generate",
 ]

@@ -54,7 +54,7 @@ def make_arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(chat, make_arguments().parse_args(argv))
+    return cli.run(chat, make_arguments().parse_args(argv), several=True)
 
 
 def chat(args: argparse.Namespace) -> int:
@@ -65,7 +65,7 @@ def chat(args: argparse.Namespace) -> int:
     conversation = Conversation(pair, settings, args.system_prompt)
     if args.load:
         print(conversation.load(args.load))
-    terminal = sys.stdin.isatty()
+    terminal = sys.stdin.isatty() or pair.target.shards > 1  # mlx.launch passes a terminal's lines on, without it
     if terminal:
         print(f"{args.model or 'the embedded pair'}; /help lists the commands, Ctrl-D leaves")
     with _line_editing(terminal):

@@ -11,8 +11,10 @@ from typing import Any, Literal, TextIO
 
 from tqdm import tqdm
 
+from mlx_ddtree.distributed.follow import follow
+from mlx_ddtree.distributed.load import sharded_load
+from mlx_ddtree.distributed.ranks import Follower, join
 from mlx_ddtree.errors import MlxDdtreeError, OptionError
-from mlx_ddtree.hub.load import load
 from mlx_ddtree.longcontext.compress import PrefillCompression
 from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
 from mlx_ddtree.pair import Pair
@@ -43,6 +45,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="let the drafter see only the last N tokens: drafting stays fast in long contexts, the output the same",
     )
     group.add_argument("--trust-remote-code", action="store_true", help="allow custom tokenizer or model code")
+    group.add_argument(
+        "--pipeline",
+        action="store_true",
+        help="under mlx.launch: give every machine whole layers, not a part of each (docs/distributed.md)",
+    )
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -150,9 +157,10 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
     draft: str | bool | None = args.draft_model
     if args.method == "ar" and not need_drafter and draft is None:
         draft = False
-    return load(
+    return sharded_load(
         args.model,
         draft,
+        pipeline=args.pipeline,
         revision=args.revision,
         draft_revision=args.draft_revision,
         adapter_path=args.adapter_path,
@@ -188,13 +196,20 @@ def progress_bar(enabled: bool) -> Callable[[int, int], None]:
     return report
 
 
-def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Call `main`; user errors become one line on stderr and exit code 2, Ctrl-C 130."""
+def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace, several: bool = False) -> int:
+    """Call `main`; user errors become one line on stderr and exit code 2, Ctrl-C 130.
+
+    several: whether this program's target may stand on several machines.  Under mlx.launch only rank 0 calls `main`;
+        the others do what it needs of them, until it ends.
+    """
     logging.basicConfig(
         level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"
     )
     try:
-        return main(args)
+        ranks = join()
+        if ranks is not None and not several:
+            raise OptionError("this program works on one machine: start it without mlx.launch")
+        return follow(ranks) if isinstance(ranks, Follower) else main(args)
     except MlxDdtreeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

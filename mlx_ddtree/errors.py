@@ -27,3 +27,7 @@ class PromptError(MlxDdtreeError):
 
 class OptionError(MlxDdtreeError, ValueError):
     """An option's value is out of range or options contradict each other."""
+
+
+class RankError(MlxDdtreeError):
+    """The ranks of a model on several machines do not find each other, or one of them cannot do its part."""

@@ -62,7 +62,7 @@ def make_arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(answer, make_arguments().parse_args(argv))
+    return cli.run(answer, make_arguments().parse_args(argv), several=True)
 
 
 def answer(args: argparse.Namespace) -> int:

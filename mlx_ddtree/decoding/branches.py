@@ -85,6 +85,7 @@ def stream_branches(
 
     For models with full attention in every layer; raises UnsupportedModelError for others, OptionError, PromptError.
     """
+    pair.target.on_one_machine("decoding several answers together (n, --n)")
     samplers = branch_samplers(sampler, n)
     plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, "off")
     ids = prompt_token_ids(pair, prompt)

@@ -211,7 +211,7 @@ def _is_faster(
 ) -> bool:
     """Whether verifications take less time with the kernel beside those that are chosen already."""
     without = _set_of(chosen, known)
-    sides = {False: without, True: replace(without, **option.kernel)}
+    sides = {False: without, True: _set_of([*chosen, option.name], known)}
     seconds = _seconds({w: partial(verification_and_commit, state, rows, kernels) for w, kernels in sides.items()})
     finding.speedup[rows] = seconds[False] / seconds[True]
     return 1 / finding.speedup[rows] < FASTER
@@ -233,7 +233,7 @@ def _set_of(names: Collection[str], known: Sequence[Option]) -> KernelSet:
     kernels = MLX
     for option in known:
         if option.name in names:
-            kernels = replace(kernels, **option.kernel)
+            kernels = replace(kernels, **option.kernel, names=(*kernels.names, option.name))
     return kernels
 
 

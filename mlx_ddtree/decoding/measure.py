@@ -73,7 +73,7 @@ def _path(pair: Pair, mode: str) -> Path | None:
     known = ("target_folder", "target_config", "drafter_folder", "drafter_config")
     if any(key not in pair.notes for key in known):
         return None
-    facts = {key: pair.notes[key] for key in known}
+    facts = {key: pair.notes[key] for key in (*known, "ranks", "split") if key in pair.notes}
     facts |= {"kernels": mode, "mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
     facts |= {"machine": platform.processor() or platform.machine(), "info": _device_info()}
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlx_ddtree.decoding.round import Round
 from mlx_ddtree.longcontext.icecache.cache import Reads
+from mlx_ddtree.target.exchange import Exchange
 
 
 @dataclass
@@ -19,6 +20,7 @@ class RoundStatistics:
     accepted: rounds by accepted nodes.
     predicted, observed: accepted nodes in all, of the rounds whose outcome was predicted.
     reads: what a cache that is read in part was asked for (longcontext/icecache).
+    exchange: what the ranks of a target on several machines have exchanged.
     """
 
     nodes: Counter[int] = field(default_factory=Counter)
@@ -27,6 +29,7 @@ class RoundStatistics:
     predicted: float = 0.0
     observed: int = 0
     reads: Reads | None = None
+    exchange: Exchange | None = None
 
     def add(self, done: Round) -> None:
         self.nodes[done.nodes] += 1
@@ -46,6 +49,7 @@ class RoundStatistics:
             "predicted_accepted": round(self.predicted, 2),
             "observed_accepted": self.observed,
             **({} if self.reads is None else {"kv_reads": self.reads.as_dict()}),
+            **({} if self.exchange is None else {"exchange": self.exchange.as_dict()}),
         }
 
     def lines(self) -> str:
@@ -55,4 +59,5 @@ class RoundStatistics:
         nodes = ", ".join(f"{n}: {self.nodes[n]}" for n in sorted(self.nodes))
         predicted = f"{self.predicted:.0f} predicted, {self.observed} observed"
         reads = "" if self.reads is None else f"\n{self.reads.line()}"
-        return f"Rounds by kind: {kinds}\nRounds by nodes: {nodes}\nAccepted nodes: {predicted}{reads}"
+        exchange = "" if self.exchange is None else f"\n{self.exchange.line(rounds)}"
+        return f"Rounds by kind: {kinds}\nRounds by nodes: {nodes}\nAccepted nodes: {predicted}{reads}{exchange}"

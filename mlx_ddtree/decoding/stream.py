@@ -28,6 +28,7 @@ from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
 from mlx_ddtree.longcontext.icecache.paging import make_paging
 from mlx_ddtree.longcontext.shorten import Shortening
 from mlx_ddtree.pair import WHOLE, Pair, PromptCache
+from mlx_ddtree.target import Target
 from mlx_ddtree.tree import DraftTree
 
 
@@ -131,7 +132,7 @@ def stream_generate(
     rows = None if limit < 0 else length + len(ids) + limit  # at most
     paging = make_paging(pair.target, kv_budget, target_cache, rows)
     text = TextStream(pair.tokenizer, limit, stop)
-    meter = _Meter(len(ids), shortening)
+    meter = _Meter(pair.target, len(ids), shortening)
     with wired_limit(pair.target.model):
         try:
             with meter.clock("prefill"):
@@ -210,8 +211,9 @@ def summary(response: GenerationResponse) -> str:
 class _Meter:
     """Counts and times rounds.  Generation time starts when the first token is there, as in mlx-lm."""
 
-    def __init__(self, prompt_tokens: int, shortening: Shortening | None) -> None:
+    def __init__(self, target: Target, prompt_tokens: int, shortening: Shortening | None) -> None:
         self.clock = Clock()
+        self._target, self._exchanged = target, target.exchange
         self._shortening = shortening
         self.rounds, self.tokens, self._tidied = -1, 0, 0
         self.statistics = RoundStatistics()
@@ -230,6 +232,8 @@ class _Meter:
                 self._shortening.first_token(self.clock.seconds)
         else:
             self.statistics.add(done)
+        if self._exchanged is not None and (exchange := self._target.exchange) is not None:
+            self.statistics.exchange = exchange.since(self._exchanged)
         log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
         return GenerationResponse(
             text=text.take(),

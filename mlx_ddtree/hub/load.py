@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,29 @@ def load(
     Raises OptionError, PairError (no drafter known, or one that does not fit), ConfigError, WeightsError and
     UnsupportedModelError, with what to do.
     """
+
+    def read() -> LoadedTarget:
+        return load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
+
+    return load_with(read, target, draft, draft_revision=draft_revision, kernels=kernels, draft_window=draft_window)
+
+
+def load_with(
+    read: Callable[[], LoadedTarget],
+    target: str | None,
+    draft: str | bool | None,
+    *,
+    draft_revision: str | None,
+    kernels: str,
+    draft_window: int | None,
+) -> Pair:
+    """The pair of a target that `read` loads; the rest as for `load`."""
     if target is not None:
         local_folder(target)
     drafter_name = None if draft is False else _drafter_name(target, draft)
     # The small one first: what is wrong with it should not wait for the target's download.
     drafter, notes = (None, {}) if drafter_name is None else _load_drafter(drafter_name, draft_revision)
-    loaded = load_target(target, revision=revision, adapter_path=adapter_path, trust_remote_code=trust_remote_code)
+    loaded = read()
     if drafter is not None:
         if drafter.config.quantization is None:
             # The drafter follows the target's arithmetic, whatever type it is stored in.
@@ -79,38 +98,62 @@ def load_target(
     revision: str | None = None,
     adapter_path: str | None = None,
     trust_remote_code: bool = False,
+    find: Callable[[str, str | None], Path] | None = None,
+    read: Callable[[Path], tuple[Any, dict[str, Any]]] | None = None,
+    adapt: Callable[[Any], Target] = make_target,
 ) -> LoadedTarget:
-    """A target alone, through mlx-lm's own loaders; None is the embedded one."""
-    folder = Path(str(DEMO / "target")) if name is None else fetch(name, revision, TARGET_FILES)
+    """A target alone, through mlx-lm's own loaders; None is the embedded one.
+
+    find: brings a repository's files.  read: makes a model, not evaluated, and its config of a folder.  adapt: makes a
+        target of it.
+    """
+    find, read = find or _find, read or partial(_read, trust_remote_code=trust_remote_code)
+    folder = Path(str(DEMO / "target")) if name is None else find(name, revision)
     read_json(folder / "config.json")  # mlx-lm's own message for a missing one names no remedy
     try:
-        model, config = load_model(folder, trust_remote_code=trust_remote_code)
+        model, config = read(folder)
         if adapter_path is not None:
             model = load_adapters(model, adapter_path)
         tokenizer = load_tokenizer(
             folder, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
         )
+        model.eval()
+        compute_dtype(model, config)
+        evaluate_by_layer(model)
     except (FileNotFoundError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"the target in {folder} cannot be loaded: {error}") from error
-    model.eval()
-    compute_dtype(model, config)
     notes = {
         "target": name or "embedded demo pair",
         "target_folder": str(folder),
         "target_revision": commit_of(folder),
         "target_config": config,
     }
-    return LoadedTarget(make_target(model), tokenizer, notes)
+    return LoadedTarget(adapt(model), tokenizer, notes)
+
+
+def _find(name: str, revision: str | None) -> Path:
+    return fetch(name, revision, TARGET_FILES)
+
+
+def _read(folder: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    return load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
+
+
+def evaluate_by_layer(model: Any) -> None:
+    """Read the weights.  Where a rank keeps a part of each (distributed/shard.py), no more than a layer of what it does
+    not keep is in memory at a time."""
+    for layer in model.layers:
+        mx.eval(layer.parameters())
+    mx.eval(model.parameters())
 
 
 def compute_dtype(model: Any, config: dict[str, Any]) -> None:
-    """On the CPU backend 16-bit matrix products are several times slower than fp32: compute in fp32.
+    """On the CPU backend 16-bit matrix products are several times slower than fp32: compute in fp32.  Lazy.
 
     Quantised weights stay as they are: their scales' type decides the activations' type.
     """
     if mx.default_device() == mx.cpu and "quantization" not in config:
         model.set_dtype(mx.float32)
-        mx.eval(model.parameters())
 
 
 def _drafter_name(target: str | None, draft: str | bool | None) -> str | None:

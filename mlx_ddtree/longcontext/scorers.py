@@ -25,6 +25,7 @@ def scorer_of(pair: Pair, scorer: str | Scorer) -> Scorer:
 def _make(pair: Pair, name: str) -> Scorer:
     closing = closing_tokens(pair.tokenizer)
     if name == "self":
+        pair.target.on_one_machine("scoring prompts by the target's own layers (--prefill-scorer self, not lexical)")
         if isinstance(pair.target, PlainTarget):
             raise UnsupportedModelError(
                 f"model type {pair.target.model_type!r} cannot score its own prompts; give another model as the scorer "

@@ -54,6 +54,7 @@ class Shortening:
         if prompt_cache is not None and not isinstance(prompt_cache, PromptCache):
             raise OptionError("a compressed prompt needs a cache that knows its gaps: use make_prompt_cache(pair)")
         if kv_keep_ratio is not None:
+            state.pair.target.on_one_machine("filtering the prompt's keys and values (--kv-keep-ratio)")
             check_filter(state.pair.target, state.target_cache, kv_keep_ratio)
         kept, report = None, CompressionReport.whole(len(ids))
         if compression is not None and concerned:

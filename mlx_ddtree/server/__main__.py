@@ -47,7 +47,7 @@ def make_arguments() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(serve, make_arguments().parse_args(argv))
+    return cli.run(serve, make_arguments().parse_args(argv), several=True)
 
 
 def serve(args: argparse.Namespace) -> int:

@@ -182,6 +182,12 @@ class Engine:
         if self._thread.ident is not None:
             self._thread.join(seconds)
 
+    def _lost(self, reason: str) -> None:
+        """A machine that the target stands on is gone, and the process is about to end (distributed/watch.py)."""
+        self.drain()
+        if (job := self._running) is not None:
+            job.send(ApiError(503, reason, code="machine_lost"))
+
     def _work(self) -> None:
         try:
             self._prepare()
@@ -206,6 +212,7 @@ class Engine:
 
     def _prepare(self) -> None:
         pair = self._load()
+        pair.target.when_lost(self._lost)
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
         self._sessions = Sessions(pair, *self._cache_bounds)

@@ -32,8 +32,12 @@ def make_target(model: nn.Module) -> Target:
     Families are told by the file that the model's class comes from: mlx-lm maps many a config's model_type
     (minimax_m2, mistral, kimi_k2, ...) to the file of another.
     """
-    family = type(model).__module__.removeprefix("mlx_lm.models.")
-    return TreeTarget(model) if family in TREE_FAMILIES else PlainTarget(model)
+    return TreeTarget(model) if family_of(model) in TREE_FAMILIES else PlainTarget(model)
 
 
-__all__ = ["TREE_FAMILIES", "PlainTarget", "Target", "TreeTarget", "make_target"]
+def family_of(model: nn.Module) -> str:
+    """The name of mlx-lm's file that a model's class comes from."""
+    return type(model).__module__.removeprefix("mlx_lm.models.")
+
+
+__all__ = ["TREE_FAMILIES", "PlainTarget", "Target", "TreeTarget", "family_of", "make_target"]

@@ -41,7 +41,7 @@ class TreeTarget(MakesCaches):
         self.text, self.args = text, text.args
         self.hidden_size: int = self.args.hidden_size
         self.vocab_size: int = self.args.vocab_size
-        self.layers: list[nn.Module] = text.model.layers
+        self.layers: list[nn.Module] = text.model.layers  # None where another stage of a pipeline has the layer
         self.num_layers = len(self.layers)
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
         self.kernels = NO_KERNELS
@@ -49,7 +49,7 @@ class TreeTarget(MakesCaches):
         self._tapped: dict[int, mx.array] = {}
         self.products, self.places = Products(), Places()
         take_rows(text, self.products)
-        for layer in self.layers:
+        for layer in filter(None, self.layers):
             for module in layer.modules():
                 take_positions(module, self.places)
                 take_trees(module)
@@ -62,6 +62,9 @@ class TreeTarget(MakesCaches):
 
     @taps.setter
     def taps(self, taps: Sequence[int]) -> None:
+        self.tap(taps)
+
+    def tap(self, taps: Sequence[int]) -> None:
         self._taps = tuple(taps)
         tap(self.layers, self._taps, self._tapped)
 
@@ -114,11 +117,19 @@ class TreeTarget(MakesCaches):
 
         at: their positions (1, n), where rows and positions differ; or consecutive ones, `at` behind the rows.
         """
+        return self.run(token_ids, cache, at)
+
+    def run(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
+        """The same, where views of caches may stand for caches."""
         with self.places.set(at):
             hidden = self.text.model(token_ids, cache=list(cache))
-        features = mx.concatenate([self._tapped[i] for i in self.taps], axis=-1) if self.taps else None
+        features = self.features(hidden)
         self._tapped.clear()
         return hidden, features
+
+    def features(self, hidden: mx.array) -> mx.array | None:
+        """What the taps have seen of the forward that gave `hidden` (1, n, D): (1, n, taps * D), or None."""
+        return mx.concatenate([self._tapped[i] for i in self.taps], axis=-1) if self.taps else None
 
     def forward_tree(
         self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
@@ -135,7 +146,7 @@ class TreeTarget(MakesCaches):
         kernels = self.kernels.of(rows)
         views = tree_views(cache, tree, start, rows, kernels, gap)
         with self.products.by(kernels.product):
-            return *self.forward(token_ids, views), Pending(views, kernels.gather_rows)
+            return *self.run(token_ids, views), Pending(views, kernels.gather_rows)
 
     def forward_forest(
         self, token_ids: mx.array, rows: ForestRows, cache: Sequence[Any]
@@ -143,7 +154,7 @@ class TreeTarget(MakesCaches):
         """The same for the trees of several branches (1, N), root alone or not; they await the commit."""
         views = [AppendView(layer_cache, rows) for layer_cache in cache]
         with self.products.by(rows.kernels.product):
-            return *self.forward(token_ids, views), Pending(views, rows.kernels.gather_rows)
+            return *self.run(token_ids, views), Pending(views, rows.kernels.gather_rows)
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         check_cache(cache)

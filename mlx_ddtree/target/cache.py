@@ -53,6 +53,15 @@ class _View:
         """Nodes of a path, the root included, that one round may commit; None: all."""
         return None
 
+    @property
+    def keys(self) -> mx.array:
+        """Nothing.  mlx-lm's pipelines tie what they send to the last cache's keys, so that evaluating caches sends it;
+        a verification is evaluated as a whole."""
+        return mx.zeros(0)
+
+    @keys.setter
+    def keys(self, tied: mx.array) -> None: ...
+
     @staticmethod
     def commit_all(views: Sequence[Any], path: Sequence[int], gather: GatherRows) -> None:
         raise NotImplementedError
@@ -179,13 +188,13 @@ class Pending:
     """The rows of one verification.  Until `commit` the caches stand where they stood, or can be rewound there."""
 
     def __init__(self, views: Sequence[View] = (), gather: GatherRows = gather_rows) -> None:
-        self.views, self._gather = views, gather
+        self.views, self.gather = views, gather
 
     def commit(self, path: Sequence[int]) -> None:
         """Keep the rows of `path`, node indices with the root first, in path order."""
         for kind in dict.fromkeys(type(view) for view in self.views):
             views: list[Any] = [view for view in self.views if type(view) is kind]
-            kind.commit_all(views, path, self._gather)
+            kind.commit_all(views, path, self.gather)
 
     @property
     def room(self) -> int | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
 import mlx.nn as nn
 from mlx.utils import tree_map
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache, trim_prompt_cache
+
+from mlx_ddtree.errors import OptionError
+from mlx_ddtree.target.exchange import Exchange
 
 
 class MakesCaches:
@@ -20,6 +23,19 @@ class MakesCaches:
 
     model: nn.Module
     shards: int = 1
+
+    @property
+    def exchange(self) -> Exchange | None:
+        """What these machines have exchanged so far; None on one."""
+        return None
+
+    def on_one_machine(self, what: str) -> None:
+        """Raise OptionError if the model stands on several, for what needs all heads of a layer, or reads caches."""
+        if self.shards > 1:
+            raise OptionError(f"{what} works with a target on one machine, and this one stands on {self.shards}")
+
+    def when_lost(self, tell: Callable[[str], None]) -> None:
+        """Have the reason told, before the process ends because one of these machines is gone."""
 
     def make_cache(self) -> list[Any]:
         return make_prompt_cache(self.model)

@@ -42,6 +42,7 @@ class KernelSet:
     delta: gated delta layers, and the commit of their caches.
     gather_rows: the commit's rows of key-value caches.
     head_top_k: the LM head's best tokens; a form of kernels.head.head_top_k.
+    names: of the kernels among these, by which another process can make the same set (decoding/choose.py).
     """
 
     attention: TreeAttention | None = None
@@ -49,6 +50,7 @@ class KernelSet:
     delta: DeltaKernels = REFERENCES
     gather_rows: GatherRows = gather_rows
     head_top_k: Callable[..., HeadTopK] | None = None
+    names: tuple[str, ...] = ()
 
 
 MLX = KernelSet()

@@ -9,13 +9,15 @@ import mlx.core as mx
 import mlx.nn as nn
 
 
-def tap(layers: Sequence[nn.Module], taps: Sequence[int], seen: dict[int, mx.array]) -> None:
+def tap(layers: Sequence[nn.Module | None], taps: Sequence[int], seen: dict[int, mx.array]) -> None:
     """From now on each call of layers[i], for i in `taps`, leaves its output (1, n, D) in seen[i].
 
     Only these instances change, by a subclass of their own class each, which `tap` with other taps
     takes away again; the model's parameters keep their names.
     """
     for i, layer in enumerate(layers):
+        if layer is None:
+            continue
         own = getattr(type(layer), "untapped", type(layer))
         layer.__class__ = _tapped(own, i, seen) if i in taps else own
 

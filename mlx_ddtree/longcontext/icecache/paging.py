@@ -27,6 +27,7 @@ def make_paging(
     options = IceCacheOptions.of(kv_budget)
     if options is None:
         return None
+    target.on_one_machine("a budget for keys and values (--kv-budget)")
     paging = Paging(target, options, target_cache)
     return None if tokens is not None and options.reads_all(tokens) else paging
 

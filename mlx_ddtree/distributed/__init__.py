@@ -1,0 +1,1 @@
+"""One target on several machines: rank 0 runs the program, the others do to their shard what it does to its own."""

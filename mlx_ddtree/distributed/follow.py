@@ -1,0 +1,125 @@
+"""What every rank but rank 0 does: to its shard, what rank 0 does to its own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from mlx_ddtree.decoding.choose import kernel_choice
+from mlx_ddtree.distributed.ranks import Follower
+from mlx_ddtree.distributed.shard import load_shard
+from mlx_ddtree.distributed.shard_target import ShardTarget, send_off
+from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.target.cache import Mark, Pending
+from mlx_ddtree.tree import DraftTree
+
+
+def follow(ranks: Follower) -> int:
+    """Obey until rank 0 stops; the process's exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all ranks, and rank 0 decides
+    shard = _Shard(ranks)
+    try:
+        for name, *arguments in ranks.orders():
+            getattr(shard, name)(*arguments)
+    except Exception as error:
+        ranks.watch.await_news()  # perhaps another rank's end has caused it
+        ranks.watch.report(f"rank {ranks.rank} failed: {type(error).__name__}: {error}")
+        raise
+    return 0
+
+
+@dataclass
+class _Cache:
+    """A cache of rank 0's, here; pending: the rows of its last verification."""
+
+    target: ShardTarget
+    layers: list[Any]
+    pending: Pending | None = None
+
+
+class _Shard:
+    """Its public methods are the orders (distributed/lead.py)."""
+
+    def __init__(self, ranks: Follower) -> None:
+        self._ranks = ranks
+        self._targets: list[ShardTarget | None] = []
+        self._caches: dict[int, _Cache] = {}
+        self._marks: dict[int, Mark] = {}
+
+    def load(self, name: str | None, revision: str | None, trust_remote_code: bool, pipeline: bool) -> None:
+        group = self._ranks.group
+
+        def adapt(model: nn.Module) -> ShardTarget:
+            self._targets.append(ShardTarget(model, group, pipeline))
+            return self._target(-1)
+
+        try:
+            load_shard(name, revision, trust_remote_code, group=group, pipeline=pipeline, adapt=adapt)
+        except MlxDdtreeError as error:
+            self._ranks.answer(error=str(error))
+            return
+        self._ranks.answer({"weights": mx.get_active_memory(), "peak": mx.get_peak_memory()})
+
+    def unload(self, index: int) -> None:
+        self._targets[index] = None
+
+    def _target(self, index: int) -> ShardTarget:
+        target = self._targets[index]
+        assert target is not None
+        return target
+
+    def forward(self, number: int, rows: int, at: int | list[int]) -> None:
+        cache, places = self._caches[number], mx.array([at]) if isinstance(at, list) else at
+        shared = cache.target.share(mx.zeros((1, rows), mx.int32))
+        send_off(shared, *cache.target.run(shared, cache.layers, places))
+
+    def tree(
+        self, number: int, ids: list[int], parents: list[int], depths: list[int], rows: list[int], start: int, gap: int
+    ) -> None:
+        cache, (tokens, above, deep) = self._caches[number], (np.array(x, np.int32) for x in (ids, parents, depths))
+        tree = DraftTree(tokens, above, deep, np.zeros(len(ids), np.float32))
+        hidden, features, cache.pending = cache.target.forward_tree(mx.array([rows]), tree, start, cache.layers, gap)
+        send_off(hidden, features)
+
+    def commit(self, number: int, path: list[int]) -> None:
+        cache = self._caches[number]
+        assert cache.pending is not None
+        cache.pending.commit(path)
+        cache.pending = None
+
+    def cache(self, target: int, number: int) -> None:
+        self._caches[number] = _Cache(self._target(target), self._target(target).make_cache())
+
+    def copy(self, other: int, number: int) -> None:
+        cache = self._caches[other]
+        self._caches[number] = _Cache(cache.target, cache.target.copy_cache(cache.layers))
+
+    def drop(self, number: int) -> None:
+        del self._caches[number]
+
+    def trim(self, number: int, rows: int) -> None:
+        self._caches[number].target.trim(self._caches[number].layers, rows)
+
+    def fit(self, number: int) -> None:
+        self._caches[number].target.fit(self._caches[number].layers)
+
+    def mark(self, marked: int, number: int) -> None:
+        self._marks[marked] = self._caches[number].target.mark(self._caches[number].layers)
+
+    def rewind(self, number: int, marked: int) -> None:
+        self._caches[number].target.rewind(self._caches[number].layers, self._marks[marked])
+
+    def forget(self, marked: int) -> None:
+        del self._marks[marked]
+
+    def kernels(self, target: int, names: dict[str, Sequence[str]]) -> None:
+        self._target(target).kernels = kernel_choice({int(rows): chosen for rows, chosen in names.items()})
+
+    def taps(self, target: int, taps: list[int]) -> None:
+        self._target(target).taps = tuple(taps)

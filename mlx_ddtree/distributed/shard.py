@@ -1,0 +1,145 @@
+"""A rank's own part of a target's weights, by mlx-lm's own sharding; nothing else of them stays in memory.
+
+mlx-lm knows how to split each of its model types over ranks: tensor parallel (`Model.shard`: heads and channels of
+every layer) or as a pipeline (`model.pipeline`: whole layers).  Weights are read from the checkpoint as they are
+needed, a layer at a time, and only the rank's part of a layer is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_map
+from mlx_lm.utils import load_model
+
+from mlx_ddtree.distributed.shard_target import ShardTarget
+from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.hub.fetch import TARGET_FILES, fetch, local_folder
+from mlx_ddtree.hub.load import LoadedTarget, load_target
+from mlx_ddtree.target import TREE_FAMILIES, family_of
+
+HEADS = ("n_kv_heads", "num_key_value_heads")
+"""What mlx-lm's attention modules call their number of key-value heads."""
+SMALL_FILES = [pattern for pattern in TARGET_FILES if not pattern.endswith(".safetensors")]
+
+
+def load_shard(
+    name: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    *,
+    group: mx.distributed.Group,
+    pipeline: bool,
+    adapt: Callable[[nn.Module], ShardTarget],
+) -> LoadedTarget:
+    """This rank's part of a target.  Raises what `load_target` raises, and UnsupportedModelError."""
+    return load_target(
+        name,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        find=partial(fetch_stage, group) if pipeline else None,
+        read=partial(read_shard, group=group, pipeline=pipeline, trust_remote_code=trust_remote_code),
+        adapt=adapt,
+    )
+
+
+def read_shard(
+    folder: Path, *, group: mx.distributed.Group, pipeline: bool, trust_remote_code: bool
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The model with this rank's weights, not read yet, and its config.
+
+    Rank 0 keeps the whole LM head, the others none of it: all logits are rank 0's.
+    """
+    model, config = load_model(folder, lazy=True, strict=not pipeline, trust_remote_code=trust_remote_code)
+    check_shardable(model, group.size(), pipeline)
+    text: Any = model.language_model if "language_model" in model else model
+    head = text.pop("lm_head", None)
+    if pipeline:
+        text.model.pipeline(group)
+    else:
+        repeat_kv_heads(text.model.layers, group.size())
+        if head is not None:
+            text.lm_head = nn.Linear(1, group.size(), bias=False)  # for `shard` to split, if it does
+        model.shard(group)
+        text.pop("lm_head", None)
+    if head is not None and group.rank() == 0:
+        text.lm_head = head
+    return model, config
+
+
+def check_shardable(model: nn.Module, ranks: int, pipeline: bool) -> None:
+    """Raise UnsupportedModelError, with what to do, where mlx-lm cannot split this model over so many ranks."""
+    family = family_of(model)
+    text: Any = model.language_model if "language_model" in model else model
+    can = hasattr(text.model, "pipeline"), hasattr(model, "shard")
+    if family not in TREE_FAMILIES:
+        raise UnsupportedModelError(f"model type {family!r} has no adapter here, so it runs on one machine only")
+    if not any(can):
+        raise UnsupportedModelError(f"mlx-lm cannot split model type {family!r} over several machines")
+    if pipeline and not can[0]:
+        raise UnsupportedModelError(f"mlx-lm has no pipeline for model type {family!r}: leave out --pipeline")
+    if not pipeline and not can[1]:
+        raise UnsupportedModelError(f"mlx-lm cannot split layers of model type {family!r}: use --pipeline")
+    if pipeline:
+        if ranks > len(text.model.layers):
+            raise UnsupportedModelError(f"{ranks} ranks are more than the {len(text.model.layers)} layers")
+        return
+    for count in _head_counts(text.args):
+        if count % ranks and (ranks % count or family == "minimax"):
+            raise UnsupportedModelError(
+                f"{ranks} ranks cannot share {count} attention heads evenly: use another number"
+            )
+
+
+def _head_counts(args: Any) -> list[int]:
+    """Of queries, of keys, and of what gated delta layers have."""
+    names = ("num_attention_heads", "num_key_value_heads", "linear_num_key_heads", "linear_num_value_heads")
+    return [count for name in names if (count := getattr(args, name, None))]
+
+
+def repeat_kv_heads(layers: list[nn.Module], ranks: int) -> None:
+    """Where ranks outnumber the key-value heads, several ranks get the same head.
+
+    Of mlx-lm's model types only qwen3_5 does so by itself; as it does, rows of the projections are repeated.
+    """
+    for layer in layers:
+        for module in layer.modules():
+            name = next((name for name in HEADS if "k_proj" in module and hasattr(module, name)), None)
+            if name is None or ranks <= (heads := getattr(module, name)):
+                continue
+            for projection in (module.k_proj, module.v_proj):
+                projection.update(tree_map(partial(_repeat_heads, heads, ranks // heads), projection.parameters()))
+            setattr(module, name, ranks)
+
+
+def _repeat_heads(heads: int, times: int, rows: mx.array) -> mx.array:
+    """(heads * n, ...) -> (heads * times * n, ...)"""
+    return mx.repeat(rows.reshape(heads, -1, *rows.shape[1:]), times, axis=0).reshape(-1, *rows.shape[1:])
+
+
+def fetch_stage(group: mx.distributed.Group, name: str, revision: str | None) -> Path:
+    """A repository's snapshot with those files of weights that hold something of this rank's layers."""
+    folder = fetch(name, revision, SMALL_FILES)
+    index = folder / "model.safetensors.index.json"
+    if local_folder(name) is not None or not index.exists():
+        return fetch(name, revision, TARGET_FILES)
+    model, _ = load_model(folder, lazy=True, strict=False)
+    check_shardable(model, group.size(), pipeline=True)
+    text: Any = model.language_model if "language_model" in model else model
+    text.model.pipeline(group)
+    mine = set(range(text.model.start_idx, text.model.end_idx))
+    files = stage_files(json.loads(index.read_text(encoding="utf-8"))["weight_map"], mine)
+    return fetch(name, revision, [*SMALL_FILES, *sorted(files)])
+
+
+def stage_files(weight_map: dict[str, str], layers: set[int]) -> set[str]:
+    """Files with weights of `layers`, or of no layer: every stage has the embeddings and the last norm."""
+    numbers = {key: re.search(r"(?:^|\.)layers\.(\d+)\.", key) for key in weight_map}
+    return {file for key, file in weight_map.items() if (number := numbers[key]) is None or int(number[1]) in layers}

@@ -1,0 +1,57 @@
+"""A target on several machines says what it says on one: every method, at temperature 0 and above, with its caches."""
+
+import pytest
+
+import mlx_ddtree
+
+from .folders import save_pair
+from .launch import Ranks
+from .programs import decode_all, pair_of
+
+ONE_FOR_EACH = {"linear_num_key_heads": 4}  # mlx-lm splits gated delta layers by their heads
+TENSOR = {
+    "qwen3": {},
+    "qwen3, one kv head": {},
+    "qwen3_moe": {},
+    "llama, windows": {},
+    "qwen3_5": ONE_FOR_EACH,
+    "qwen3_5_moe": ONE_FOR_EACH,
+    "gpt_oss": {},
+    "deepseek_v3": {},
+    "kimi_k25": {},
+    "minimax": {},
+}
+PIPELINE = {"qwen3_moe": {}, "qwen3_5": ONE_FOR_EACH, "qwen3_next": {}, "deepseek_v3": {}}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    return {
+        name: str(save_pair(root / f"pair{i}", name, **TENSOR.get(name, {})))
+        for i, name in enumerate(TENSOR | PIPELINE)
+    } | {"embedded": "embedded"}
+
+
+@pytest.mark.parametrize(
+    ("split", "ranks", "length", "names"),
+    [
+        ("tensor", 2, 16, ["embedded", "qwen3", "qwen3_5"]),
+        ("tensor", 4, 5, ["qwen3", "qwen3_5"]),  # four ranks on two cores are slow
+        ("pipeline", 2, 16, ["qwen3_5"]),
+        pytest.param("tensor", 2, 24, list(TENSOR), marks=pytest.mark.slow),
+        pytest.param("tensor", 4, 24, ["embedded", *TENSOR], marks=pytest.mark.slow),
+        pytest.param("pipeline", 2, 24, list(PIPELINE), marks=pytest.mark.slow),
+        pytest.param("pipeline", 3, 24, list(PIPELINE), marks=pytest.mark.slow),
+    ],
+)
+def test_the_same_tokens(split, ranks, length, names, folders, tmp_path):
+    chosen, parity = [folders[name] for name in names], "exact" if length > 10 else "off"
+    with Ranks(ranks, ["tests.distributed.programs", "answers", length, parity, split, *chosen], tmp_path) as started:
+        results = iter(started.results())
+    for folder in chosen:
+        for want in decode_all(mlx_ddtree.load(*pair_of(folder)), length, parity):
+            got = next(results)
+            assert got["tokens"] == want["tokens"], (folder, want["how"])
+            assert got["exchange"]["ranks"] == ranks
+            assert got["exchange"]["payload_bytes"] > 0
