@@ -2,8 +2,8 @@
 
 The other ranks decide nothing.  Drafts, trees, choices, sampling, timing and errors are rank 0's alone; the others are
 told which caches to make, copy, trim, mark and take back, and which tokens to send through them.  What only changes
-caches is told with the next forward; a forward is told and sent off in one go, so that no rank waits for another that
-has been interrupted.
+caches is told with the next forward.  A forward is built, told and sent off in one go: Ctrl-C waits, for else caches
+would hold parts of one that the others never heard of.
 """
 
 from __future__ import annotations
@@ -41,14 +41,18 @@ class LeadTarget(ShardTarget):
 
     # What takes part in a forward.
 
+    @uninterrupted()
     def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
         number, places = self._number(cache), at[0].tolist() if isinstance(at, mx.array) else at
         shared = self.share(token_ids)
         hidden, features = self.run(shared, cache, at)
         self.traffic.count(hidden, tokens=4 * token_ids.size, features=self._exchanged(features))
-        self._send_off("forward", number, token_ids.shape[1], places, arrays=(shared, hidden, features))
+        self._tell_kernels()
+        self.leader.send("forward", number, token_ids.shape[1], places)
+        send_off(shared, hidden, features)
         return hidden, features
 
+    @uninterrupted()
     def forward_tree(
         self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
     ) -> tuple[mx.array, mx.array | None, Pending]:
@@ -56,19 +60,17 @@ class LeadTarget(ShardTarget):
             return *self.forward(token_ids, cache, gap), Pending()
         number = self._number(cache)
         hidden, features, pending = super().forward_tree(token_ids, tree, start, cache, gap)
-        nodes = tree.token_ids.tolist(), tree.parents.tolist(), tree.depths.tolist()
         self.traffic.count(hidden, features=self._exchanged(features))
-        order = "tree", number, *nodes, token_ids[0].tolist(), start, gap
-        self._send_off(*order, arrays=(hidden, features))
+        self._tell_kernels()
+        nodes = tree.token_ids.tolist(), tree.parents.tolist(), tree.depths.tolist()
+        self.leader.send("tree", number, *nodes, token_ids[0].tolist(), start, gap)
+        send_off(hidden, features)
         return hidden, features, _Told(pending, partial(self.leader.tell, "commit", number))
 
-    def _send_off(self, *order: Any, arrays: Sequence[mx.array | None]) -> None:
+    def _tell_kernels(self) -> None:
         if self.kernels is not self._told_kernels:
             sets, self._told_kernels = self.kernels.sets.items(), self.kernels
             self.leader.tell("kernels", self._index, {rows: list(kernels.names) for rows, kernels in sets})
-        with uninterrupted():
-            self.leader.send(*order)
-            send_off(*arrays)
 
     def _exchanged(self, features: mx.array | None) -> int:
         """Bytes of features that ranks have to bring together: in a pipeline, each tapped layer stands on one."""
@@ -89,6 +91,7 @@ class LeadTarget(ShardTarget):
     def copy_cache(self, cache: Sequence[Any]) -> list[Any]:
         return self._known(super().copy_cache(cache), "copy", self._number(cache))
 
+    @uninterrupted()
     def trim(self, cache: Sequence[Any], rows: int) -> None:
         super().trim(cache, rows)
         self.leader.tell("trim", self._number(cache), rows)
@@ -97,13 +100,15 @@ class LeadTarget(ShardTarget):
         super().fit(cache)
         self.leader.tell("fit", self._number(cache))
 
+    @uninterrupted()
     def mark(self, cache: Sequence[Any]) -> Mark:
         marked = _Mark(super().mark(cache))
         marked.number = next(self.leader.numbers)
-        finalize(marked, self.leader.tell, "forget", marked.number).atexit = False
         self.leader.tell("mark", marked.number, self._number(cache))
+        finalize(marked, self.leader.tell, "forget", marked.number).atexit = False
         return marked
 
+    @uninterrupted()
     def rewind(self, cache: Sequence[Any], marked: Mark) -> None:
         assert isinstance(marked, _Mark)
         super().rewind(cache, marked)
@@ -114,11 +119,12 @@ class LeadTarget(ShardTarget):
         if self.pipeline:  # else hidden states are whole here
             self.leader.tell("taps", self._index, list(taps))
 
+    @uninterrupted()
     def _known(self, cache: list[Any], *order: Any) -> list[Any]:
         """A cache that the others have, too."""
         self._caches[cache[0]] = number = next(self.leader.numbers)
-        finalize(cache[0], self.leader.tell, "drop", number).atexit = False
         self.leader.tell(*order, number)
+        finalize(cache[0], self.leader.tell, "drop", number).atexit = False
         return cache
 
     def _number(self, cache: Sequence[Any]) -> int:
@@ -144,6 +150,7 @@ class _Told(Pending):
         super().__init__(pending.views, pending.gather)
         self._tell = tell
 
+    @uninterrupted()
     def commit(self, path: Sequence[int]) -> None:
         super().commit(path)
         self._tell([int(node) for node in path])

@@ -127,7 +127,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: an order that half of the ranks have would leave them waiting."""
+    """Let Ctrl-C wait for the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals concern the main thread only
         return

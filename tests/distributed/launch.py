@@ -79,9 +79,9 @@ class Ranks:
     def signal(self, rank, number):
         self.processes[rank].send_signal(number)
 
-    def results(self):
+    def results(self, seconds=120):
         """What rank 0 printed as JSON, a line each."""
-        codes = self.wait()
+        codes = self.wait(seconds)
         assert codes == [0] * len(codes), (codes, [self.err(r)[-2000:] for r in range(len(codes))])
         return [json.loads(line) for line in self.out().splitlines()]
 

@@ -1,7 +1,13 @@
 """What the ranks of these tests run: `python -m tests.distributed.programs NAME ARGUMENTS...`."""
 
 import json
+import os
+import signal
+import socket
 import sys
+from contextlib import suppress
+from threading import Timer
+from time import sleep
 
 import mlx_ddtree
 from mlx_ddtree import make_sampler, stream_generate
@@ -36,6 +42,77 @@ def decode_all(pair, length, parity):
                 "exchange": exchange and exchange.as_dict(),
                 "bytes": pair.target.make_cache()[0].nbytes,
             }
+
+
+def forever():
+    """Say every token that comes, as long as the context is."""
+    pair = mlx_ddtree.sharded_load()
+    pair.tokenizer.eos_token_ids.clear()
+    try:
+        for response in stream_generate(pair, PROMPT, -1, tree_budget=8):
+            print(f"token {response.generation_tokens}" if response.generation_tokens % 20 else "token 20")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def idle():
+    mlx_ddtree.sharded_load(draft=False)
+    print("idle")
+    sleep(60)
+
+
+def fail():
+    """Rank 1 is told to take something that it does not have."""
+    pair = mlx_ddtree.sharded_load(draft=False)
+    pair.target.leader.send("taps", 7, [])
+    sleep(60)
+
+
+def interrupted():
+    """Ctrl-C at different moments of a text; whether the same session then says all of it."""
+    pair = mlx_ddtree.sharded_load()
+    pair.tokenizer.eos_token_ids.clear()
+    ids = pair.tokenizer.encode(PROMPT)
+    want = said(stream_generate(pair, ids, 40, tree_budget=8))
+    session = mlx_ddtree.Session(pair)
+    for seconds in (0.03, 0.1, 0.25):
+        Timer(seconds, signal.raise_signal, [signal.SIGINT]).start()
+        with suppress(KeyboardInterrupt):
+            said(session.stream(ids, 1000, tree_budget=8))
+        assert said(session.stream(ids, 40, tree_budget=8)) == want
+        print(json.dumps(said(session.fork(ids).stream(ids, 40, tree_budget=8)) == want))
+
+
+def traffic():
+    """What is counted as exchanged, and what this process's sockets have sent meanwhile."""
+    pair = mlx_ddtree.sharded_load()
+    pair.tokenizer.eos_token_ids.clear()
+    for method, size in (("ar", {}), ("ddtree", {"tree_budget": 11})):
+        list(stream_generate(pair, PROMPT, 4, method=method, parity="off", **size))  # all is loaded and connected
+        before = sent_bytes()
+        *_, last = stream_generate(pair, PROMPT, 30, method=method, parity="off", **size)
+        print(json.dumps(last.statistics.exchange.as_dict() | {"sent": sent_bytes() - before}))
+
+
+def sent_bytes():
+    """By all TCP sockets of this process, as Linux counts them (tcp_info.tcpi_bytes_acked)."""
+    total = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as same:
+            info = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+            total += int.from_bytes(info[120:128], sys.byteorder)
+    return total
+
+
+def memory(*folders):
+    """Bytes of weights on every rank, and the most there were while they loaded."""
+    for folder in folders:
+        pair = mlx_ddtree.sharded_load(folder, draft=False)
+        print(json.dumps(pair.notes["memory_bytes"]))
+
+
+def said(responses):
+    return [token for response in responses for token in response.tokens]
 
 
 def pair_of(folder):
