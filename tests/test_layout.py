@@ -29,7 +29,18 @@ def test_trees_know_nothing_of_mlx(file):
 
 @pytest.mark.parametrize(
     "folder",
-    ["benchmarking", "deft", "kernels", "drafter", "target", "decoding", "hub", "longcontext", "training"],
+    [
+        "benchmarking",
+        "deft",
+        "distributed",
+        "kernels",
+        "drafter",
+        "target",
+        "decoding",
+        "hub",
+        "longcontext",
+        "training",
+    ],
 )
 def test_the_core_does_not_import_programs(folder):
     names = ("benchmark", "chat", "cli", "compare", "conversation", "convert", "doctor", "draw", "generate", "models")
