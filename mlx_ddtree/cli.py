@@ -205,6 +205,7 @@ def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace, sev
     logging.basicConfig(
         level=logging.INFO if getattr(args, "verbose", False) else logging.WARNING, format="%(message)s"
     )
+    ranks = None
     try:
         ranks = join()
         if ranks is not None and not several:
@@ -216,6 +217,10 @@ def run(main: Callable[[argparse.Namespace], int], args: argparse.Namespace, sev
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
+    except RuntimeError:
+        if ranks is not None:
+            ranks.watch.await_news()  # MLX may notice first that a rank is gone
+        raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing more to say
         return 141

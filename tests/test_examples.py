@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 NOTEBOOK = EXAMPLES / "tour.ipynb"
 SAYS = {
     "quickstart.py": ["def "],
+    "several_machines.py": ["machines: 1", "def "],
     "streaming.py": ["tokens a round", "seconds by stage", "✓"],
     "train_drafter.py": ["6 steps", "tokens a round"],
 }

@@ -48,16 +48,16 @@ class _Shard:
 
     def __init__(self, ranks: Follower) -> None:
         self._ranks = ranks
-        self._targets: list[ShardTarget | None] = []
+        self._targets: dict[int, ShardTarget] = {}
         self._caches: dict[int, _Cache] = {}
         self._marks: dict[int, Mark] = {}
 
-    def load(self, name: str | None, revision: str | None, trust_remote_code: bool, pipeline: bool) -> None:
+    def load(self, index: int, name: str | None, revision: str | None, trust_remote_code: bool, pipeline: bool) -> None:
         group = self._ranks.group
 
         def adapt(model: nn.Module) -> ShardTarget:
-            self._targets.append(ShardTarget(model, group, pipeline))
-            return self._target(-1)
+            self._targets[index] = ShardTarget(model, group, pipeline)
+            return self._targets[index]
 
         try:
             load_shard(name, revision, trust_remote_code, group=group, pipeline=pipeline, adapt=adapt)
@@ -67,12 +67,7 @@ class _Shard:
         self._ranks.answer({"weights": mx.get_active_memory(), "peak": mx.get_peak_memory()})
 
     def unload(self, index: int) -> None:
-        self._targets[index] = None
-
-    def _target(self, index: int) -> ShardTarget:
-        target = self._targets[index]
-        assert target is not None
-        return target
+        self._targets.pop(index, None)
 
     def forward(self, number: int, rows: int, at: int | list[int]) -> None:
         cache, places = self._caches[number], mx.array([at]) if isinstance(at, list) else at
@@ -93,15 +88,16 @@ class _Shard:
         cache.pending.commit(path)
         cache.pending = None
 
-    def cache(self, target: int, number: int) -> None:
-        self._caches[number] = _Cache(self._target(target), self._target(target).make_cache())
+    def cache(self, index: int, number: int) -> None:
+        if (target := self._targets.get(index)) is not None:  # which this rank may have failed to load
+            self._caches[number] = _Cache(target, target.make_cache())
 
     def copy(self, other: int, number: int) -> None:
         cache = self._caches[other]
         self._caches[number] = _Cache(cache.target, cache.target.copy_cache(cache.layers))
 
     def drop(self, number: int) -> None:
-        del self._caches[number]
+        self._caches.pop(number, None)
 
     def trim(self, number: int, rows: int) -> None:
         self._caches[number].target.trim(self._caches[number].layers, rows)
@@ -118,8 +114,8 @@ class _Shard:
     def forget(self, marked: int) -> None:
         del self._marks[marked]
 
-    def kernels(self, target: int, names: dict[str, Sequence[str]]) -> None:
-        self._target(target).kernels = kernel_choice({int(rows): chosen for rows, chosen in names.items()})
+    def kernels(self, index: int, names: dict[str, Sequence[str]]) -> None:
+        self._targets[index].kernels = kernel_choice({int(rows): chosen for rows, chosen in names.items()})
 
-    def taps(self, target: int, taps: list[int]) -> None:
-        self._target(target).taps = tuple(taps)
+    def taps(self, index: int, taps: list[int]) -> None:
+        self._targets[index].taps = tuple(taps)

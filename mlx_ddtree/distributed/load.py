@@ -58,7 +58,7 @@ def lead(
     leader: Leader, name: str | None, revision: str | None, trust_remote_code: bool, pipeline: bool
 ) -> LoadedTarget:
     """Load on all ranks at once."""
-    leader.send("load", name, revision, trust_remote_code, pipeline)
+    leader.send("load", leader.loaded, name, revision, trust_remote_code, pipeline)
     try:
         loaded = load_shard(
             name,

@@ -12,6 +12,7 @@ from time import sleep
 import mlx_ddtree
 from mlx_ddtree import make_sampler, stream_generate
 from mlx_ddtree.decoding import measure
+from mlx_ddtree.errors import RankError
 
 PROMPT = "Write a function that merges two sorted lists."
 
@@ -81,6 +82,16 @@ def interrupted():
             said(session.stream(ids, 1000, tree_budget=8))
         assert said(session.stream(ids, 40, tree_budget=8)) == want
         print(json.dumps(said(session.fork(ids).stream(ids, 40, tree_budget=8)) == want))
+
+
+def missing(folder):
+    """A target that lies on rank 0's machine only."""
+    if os.environ["MLX_RANK"] == "0":
+        os.chdir(folder)
+    try:
+        mlx_ddtree.sharded_load("./target", draft=False)
+    except RankError as error:
+        print(json.dumps(str(error)))
 
 
 def traffic():

@@ -7,6 +7,7 @@ import pytest
 
 from mlx_ddtree.distributed.watch import EXIT_CODE
 
+from .folders import save_pair
 from .launch import Ranks
 
 pytestmark = pytest.mark.ranks
@@ -46,7 +47,7 @@ def test_every_rank_learns_why(tmp_path):
 def test_a_rank_that_fails_says_what(tmp_path):
     with Ranks(2, ["tests.distributed.programs", "fail"], tmp_path) as ranks:
         assert ranks.wait(60) == [EXIT_CODE, 1]
-        assert "error: rank 1 failed: IndexError" in ranks.err(0)
+        assert "error: rank 1 failed: KeyError" in ranks.err(0)
 
 
 def test_ctrl_c_ends_all_and_leaves_nothing_behind(tmp_path):
@@ -84,6 +85,13 @@ def test_what_is_wrong_is_said_once_and_ends_all(command, message, tmp_path):
         assert ranks.wait(60)[0] == 2
         assert message in ranks.err(0)
         assert ranks.out(0) == ranks.out(1) == ""
+
+
+def test_a_model_that_one_machine_lacks(tmp_path):
+    folder = save_pair(tmp_path / "pair", "qwen3")
+    with Ranks(2, ["tests.distributed.programs", "missing", folder], tmp_path / "ranks") as ranks:
+        (said,) = ranks.results()
+    assert said.startswith("rank 1 on ") and "no such folder" in said
 
 
 def test_ranks_that_nobody_can_share(tmp_path):

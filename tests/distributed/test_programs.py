@@ -38,6 +38,18 @@ def test_generate_under_mlx_launch():
     assert two["statistics"]["exchange"]["ranks"] == 2
 
 
+def test_a_shortened_prompt_leaves_the_same_gaps_on_all_ranks(tmp_path):
+    options = ["--prefill-compression", "always", "--prefill-scorer", "lexical", "--prefill-keep-ratio", "0.4"]
+    prompt = " ".join(f"Fact {i}: the {i}th number is {i * i}." for i in range(120)) + " " + QUESTION
+    command = ["mlx_ddtree.generate", "--prompt", prompt, "--json", *OPTIONS, *options]
+    alone = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, cwd=ROOT, check=True)
+    with Ranks(2, command, tmp_path) as ranks:
+        (two,) = ranks.results()
+    one = json.loads(alone.stdout)
+    assert 0 < two["compression"]["kept_tokens"] < two["compression"]["prompt_tokens"]
+    assert (one["tokens"], one["compression"]["kept_tokens"]) == (two["tokens"], two["compression"]["kept_tokens"])
+
+
 def test_chat_keeps_its_caches_on_all_ranks(tmp_path):
     lines = f"{QUESTION}\nNow consonants.\n/undo\nNow digits.\n/stats\n/exit\n"
     command = ["mlx_ddtree.chat", "--max-tokens", "30", *FIXED]
