@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx_lm.generate import wired_limit
 
 from mlx_ddtree.decoding.choose import kernel_choice
 from mlx_ddtree.distributed.ranks import Follower
@@ -19,14 +22,18 @@ from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.target.cache import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
+ROWS_BETWEEN_TIDYING = 2048
+
 
 def follow(ranks: Follower) -> int:
     """Obey until rank 0 stops; the process's exit status."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all ranks, and rank 0 decides
-    shard = _Shard(ranks)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all ranks, and rank 0 decides
     try:
-        for name, *arguments in ranks.orders():
-            getattr(shard, name)(*arguments)
+        with ExitStack() as stack:
+            shard = _Shard(ranks, stack)
+            for name, *arguments in ranks.orders():
+                getattr(shard, name)(*arguments)
     except Exception as error:
         ranks.watch.await_news()  # perhaps another rank's end has caused it
         ranks.watch.report(f"rank {ranks.rank} failed: {type(error).__name__}: {error}")
@@ -46,8 +53,9 @@ class _Cache:
 class _Shard:
     """Its public methods are the orders (distributed/lead.py)."""
 
-    def __init__(self, ranks: Follower) -> None:
-        self._ranks = ranks
+    def __init__(self, ranks: Follower, stack: ExitStack) -> None:
+        self._ranks, self._stack = ranks, stack
+        self._rows = 0
         self._targets: dict[int, ShardTarget] = {}
         self._caches: dict[int, _Cache] = {}
         self._marks: dict[int, Mark] = {}
@@ -64,19 +72,29 @@ class _Shard:
         except MlxDdtreeError as error:
             self._ranks.answer(error=str(error))
             return
+        self._stack.enter_context(wired_limit(self._targets[index].model))
         self._ranks.answer({"weights": mx.get_active_memory(), "peak": mx.get_peak_memory()})
 
     def unload(self, index: int) -> None:
         self._targets.pop(index, None)
 
     def forward(self, number: int, rows: int, at: int | list[int]) -> None:
+        self._tidy(rows)
         cache, places = self._caches[number], mx.array([at]) if isinstance(at, list) else at
         shared = cache.target.share(mx.zeros((1, rows), mx.int32))
         send_off(shared, *cache.target.run(shared, cache.layers, places))
 
+    def _tidy(self, rows: int) -> None:
+        """Give unused memory back now and then; rank 0 does so after every chunk of a prompt."""
+        self._rows += rows
+        if self._rows >= ROWS_BETWEEN_TIDYING:
+            self._rows = 0
+            mx.clear_cache()
+
     def tree(
         self, number: int, ids: list[int], parents: list[int], depths: list[int], rows: list[int], start: int, gap: int
     ) -> None:
+        self._tidy(len(rows))
         cache, (tokens, above, deep) = self._caches[number], (np.array(x, np.int32) for x in (ids, parents, depths))
         tree = DraftTree(tokens, above, deep, np.zeros(len(ids), np.float32))
         hidden, features, cache.pending = cache.target.forward_tree(mx.array([rows]), tree, start, cache.layers, gap)

@@ -67,7 +67,12 @@ def read_shard(
         repeat_kv_heads(text.model.layers, group.size())
         if head is not None:
             text.lm_head = nn.Linear(1, group.size(), bias=False)  # for `shard` to split, if it does
-        model.shard(group)
+        try:
+            model.shard(group)
+        except ValueError as error:  # a width that does not divide, or a group of quantised weights
+            raise UnsupportedModelError(
+                f"{group.size()} ranks cannot share this model's layers evenly: use another number ({error})"
+            ) from error
         text.pop("lm_head", None)
     if head is not None and group.rank() == 0:
         text.lm_head = head

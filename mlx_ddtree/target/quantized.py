@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.nn.layers.distributed import QuantizedAllToShardedLinear, QuantizedShardedToAllLinear
 
 from mlx_ddtree.kernels.head import HeadWeights
 from mlx_ddtree.kernels.quantized import MAX_ROWS, supports
@@ -44,16 +45,36 @@ class Products:
         return self.product(x, *weights, group_size=module.group_size, bits=module.bits)
 
 
-class RowsLinear(nn.QuantizedLinear):
-    """A quantised linear layer that asks its switch first."""
+class _Rows:
+    """Mixed into one instance of a quantised linear layer: it asks its switch first."""
 
     products: Products
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self: Any, x: mx.array) -> mx.array:
         y = self.products.of(self, x)
         if y is None:
-            return super().__call__(x)
+            return super().__call__(x)  # type: ignore[misc]
+        y = self._whole(y)
         return y + self.bias if "bias" in self else y
+
+    def _whole(self, y: mx.array) -> mx.array:
+        """The product, from this module's part of it."""
+        return y
+
+
+class RowsLinear(_Rows, nn.QuantizedLinear):
+    """A whole layer."""
+
+
+class RowsAllToSharded(_Rows, QuantizedAllToShardedLinear):
+    """Of which this rank has some of the outputs, and wants no others."""
+
+
+class RowsShardedToAll(_Rows, QuantizedShardedToAllLinear):
+    """Of which this rank has some of the inputs: ranks add up what each has."""
+
+    def _whole(self, y: mx.array) -> mx.array:
+        return mx.distributed.all_sum(y, group=self.group)
 
 
 class RowsEmbedding(nn.QuantizedEmbedding):
@@ -66,7 +87,12 @@ class RowsEmbedding(nn.QuantizedEmbedding):
         return super().as_linear(x) if y is None else y
 
 
-_WITH_ROWS: dict[type[Any], type[Any]] = {nn.QuantizedLinear: RowsLinear, nn.QuantizedEmbedding: RowsEmbedding}
+_WITH_ROWS: dict[type[Any], type[Any]] = {
+    nn.QuantizedLinear: RowsLinear,
+    nn.QuantizedEmbedding: RowsEmbedding,
+    QuantizedAllToShardedLinear: RowsAllToSharded,
+    QuantizedShardedToAllLinear: RowsShardedToAll,
+}
 
 
 def take_rows(model: nn.Module, products: Products) -> None:

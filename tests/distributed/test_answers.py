@@ -29,21 +29,23 @@ PIPELINE = {"qwen3_moe": {}, "qwen3_5": ONE_FOR_EACH, "qwen3_next": {}, "deepsee
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("pairs")
+    wide = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}  # a rank's part has whole groups
+    save_pair(root / "quantised", "qwen3", 4, **wide)
     return {
         name: str(save_pair(root / f"pair{i}", name, **TENSOR.get(name, {})))
         for i, name in enumerate(TENSOR | PIPELINE)
-    } | {"embedded": "embedded"}
+    } | {"embedded": "embedded", "4 bits": str(root / "quantised")}
 
 
 @pytest.mark.parametrize(
     ("split", "ranks", "length", "parity", "names"),
     [
         ("tensor", 2, 16, "exact", ["qwen3", "qwen3_5"]),
-        ("tensor", 2, 16, "off", ["embedded"]),
+        ("tensor", 2, 16, "off", ["embedded", "4 bits"]),
         ("tensor", 4, 5, "off", ["qwen3_5"]),  # four ranks on two cores are slow
         ("pipeline", 2, 16, "off", ["qwen3_5"]),
         pytest.param("tensor", 2, 24, "exact", ["embedded", *TENSOR], marks=pytest.mark.slow),
-        pytest.param("tensor", 4, 8, "off", ["embedded", *FOR_FOUR], marks=pytest.mark.slow),
+        pytest.param("tensor", 4, 8, "off", ["embedded", "4 bits", *FOR_FOUR], marks=pytest.mark.slow),
         pytest.param("pipeline", 2, 24, "exact", list(PIPELINE), marks=pytest.mark.slow),
         pytest.param("pipeline", 3, 8, "off", list(PIPELINE), marks=pytest.mark.slow),
     ],

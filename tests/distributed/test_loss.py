@@ -94,6 +94,13 @@ def test_a_model_that_one_machine_lacks(tmp_path):
     assert said.startswith("rank 1 on ") and "no such folder" in said
 
 
+def test_groups_of_quantised_weights_are_not_torn(tmp_path):
+    folder = save_pair(tmp_path / "pair", "qwen3", 4) / "target"
+    with Ranks(4, ["mlx_ddtree.generate", "--model", folder, "--method", "ar"], tmp_path / "ranks") as ranks:
+        assert ranks.wait(60) == [2, 0, 0, 0]
+        assert "4 ranks cannot share this model's layers evenly: use another number" in ranks.err(0)
+
+
 def test_ranks_that_nobody_can_share(tmp_path):
     with Ranks(3, ["mlx_ddtree.generate"], tmp_path) as ranks:
         assert ranks.wait(60) == [2, 0, 0]

@@ -6,12 +6,21 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.nn.layers.distributed import shard_linear
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.kernels.head import head_top_k
 from mlx_ddtree.kernels.quantized import verify_qmm
 from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
-from mlx_ddtree.target.quantized import Products, RowsEmbedding, RowsLinear, head_weights, take_rows
+from mlx_ddtree.target.quantized import (
+    Products,
+    RowsAllToSharded,
+    RowsEmbedding,
+    RowsLinear,
+    RowsShardedToAll,
+    head_weights,
+    take_rows,
+)
 
 from ..helpers import small_target
 from ..metal_host import HostLaunch, missing_compiler
@@ -69,6 +78,28 @@ def test_who_computes(target):
     target.unembed_tree(mx.zeros((nodes, target.hidden_size)))
     target.kernels = NO_KERNELS
     assert asked == [nodes] * 15
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_split_layers_ask_too(bias):
+    """Their part by the kernel, the sum over ranks as ever; here over one rank."""
+    asked = []
+
+    def product(x, weight, scales, biases, **how):
+        asked.append(weight.shape)
+        return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
+
+    whole = nn.Linear(64, 96, bias).to_quantized(32, 4)
+    group, x = mx.distributed.init(), mx.random.normal((1, 5, 64))
+    for sharding, kind in (("all-to-sharded", RowsAllToSharded), ("sharded-to-all", RowsShardedToAll)):
+        model, products = nn.Sequential(shard_linear(whole, sharding, group=group)), Products()
+        want = model(x)
+        take_rows(model, products)
+        assert type(model.layers[0]) is kind
+        np.testing.assert_array_equal(model(x), want)
+        with products.by(product):
+            np.testing.assert_allclose(model(x), want, atol=1e-5)
+    assert len(asked) == 2
 
 
 def test_parameters_keep_their_names_and_other_modes_their_classes():
