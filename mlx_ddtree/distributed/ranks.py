@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ class Leader:
 
     def stop(self) -> None:
         """The others may go."""
+        if isinstance(getattr(sys, "last_value", None), RuntimeError):  # a program that ends by MLX's error
+            self.watch.await_news()
         if not self._stopped:
             self._stopped = True
             with suppress(OSError):

@@ -15,6 +15,7 @@ from multiprocessing.connection import wait
 from time import monotonic, sleep
 
 from mlx_ddtree.distributed.meeting import Peer
+from mlx_ddtree.errors import RankError
 
 EXIT_CODE = 75
 """Of a process that ends because a rank is lost; sysexits.h calls it a temporary failure."""
@@ -31,7 +32,7 @@ class Watch:
     def __init__(self, peers: Sequence[Peer]) -> None:
         self.peers = {peer.pulse: peer for peer in peers}
         self.on_lost: list[Callable[[str], None]] = []
-        self.timeout = float(os.environ.get("MLX_DDTREE_RANK_TIMEOUT") or SILENCE_SECONDS)
+        self.timeout = silence_seconds()
         self._ended = threading.Event()
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="mlx_ddtree ranks", daemon=True)
@@ -91,3 +92,12 @@ class Watch:
         flushing.start()
         flushing.join(1)
         os._exit(EXIT_CODE)
+
+
+def silence_seconds() -> float:
+    """Raises RankError."""
+    text = os.environ.get("MLX_DDTREE_RANK_TIMEOUT", "")
+    try:
+        return float(text) if text else SILENCE_SECONDS
+    except ValueError:
+        raise RankError(f"$MLX_DDTREE_RANK_TIMEOUT is {text!r}, and not a number of seconds") from None
