@@ -10,14 +10,15 @@ head.  A round verifies `rows` rows and emits as many tokens as the embedded pai
 import argparse
 import json
 from dataclasses import dataclass
-from itertools import pairwise
 
 import mlx.core as mx
+import numpy as np
 from simulate_machines import STAIRCASES
 
 from mlx_ddtree.cli import columns
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.size import build, tensors, weight_bytes
+from mlx_ddtree.target.exchange import Exchange
 
 LLAMA_70B = PUBLIC_CONFIGS["meta-llama/Llama-3.1-8B-Instruct"] | {
     "num_hidden_layers": 80,
@@ -34,7 +35,7 @@ EFFICIENCY = 0.75
 """Share of the memory bandwidth that mlx-lm's decoding reaches."""
 ACCEPTED = {1: 1.0, 5: 4.08, 9: 5.48, 17: 6.23, 33: 6.66, 65: 7.15}
 """Tokens a round by rows: the embedded pair's, docs/benchmark."""
-STAIRS = STAIRCASES["M3 4-bit"]
+STAIRS = list(zip(*STAIRCASES["M3 4-bit"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,14 @@ class Model:
         """An all-reduce behind every layer's attention (or recurrence), and one behind its MLP."""
         return 2 * self.layers
 
+    def sent(self, rows, ranks):
+        """Bytes that a rank sends for a forward's collectives."""
+        payload = self.collectives * rows * self.hidden * 2
+        return Exchange(ranks, payload_bytes=payload).wire_bytes
+
     def read(self, rows, ranks):
         """Seconds-worth bytes of a forward on the busiest rank: rank 0."""
-        stair = staircase(rows)
+        stair = np.interp(rows, *STAIRS)  # a 4-bit product's time in units of one row's
         hit = 1 - (1 - self.experts_a_token / self.expert_count) ** rows
         return (self.shared * stair + self.experts * hit) / ranks + self.head * stair
 
@@ -101,19 +107,10 @@ class Model:
         return 5 * 13 * self.hidden**2 * 2
 
 
-def staircase(rows):
-    """A 4-bit product's time in units of one row's."""
-    for (low, below), (high, above) in pairwise(STAIRS):
-        if low <= rows <= high:
-            return below + (above - below) * (rows - low) / max(high - low, 1)
-    return STAIRS[-1][1]
-
-
 def forward_seconds(model, rows, ranks, link, speed):
     """(reading weights, exchanging) of one forward."""
-    payload = rows * model.hidden * 2
-    exchange = link.latency + 2 * (ranks - 1) / ranks * payload / link.bandwidth if ranks > 1 else 0.0
-    return model.read(rows, ranks) / speed, model.collectives * exchange
+    exchanging = model.collectives * link.latency + model.sent(rows, ranks) / link.bandwidth
+    return model.read(rows, ranks) / speed, exchanging
 
 
 def rows_of(speed):
@@ -138,7 +135,7 @@ def rows_of(speed):
                     "speedup": f"{rates[best] * plain:.2f}x",
                     "reading ms": f"{1e3 * reading:.0f}",
                     "exchanging ms": f"{1e3 * exchanging:.1f}",
-                    "sent MB a round": f"{model.collectives * best * model.hidden * 2 * 2 * (ranks - 1) / ranks / 1e6:.1f}",
+                    "sent MB a round": f"{model.sent(best, ranks) / 1e6:.1f}",
                 }
 
 

@@ -36,7 +36,7 @@ class Leader:
     """
 
     def __init__(self, group: mx.distributed.Group) -> None:
-        self.group, self.rank, self.size = group, 0, group.size()
+        self.group, self.size = group, group.size()
         self.peers = meet(group, card())
         self.watch = Watch(self.peers)
         self.sent_bytes, self.loaded, self.numbers = 0, 0, count()
@@ -58,13 +58,8 @@ class Leader:
         for peer in self.peers:
             peer.work.send_bytes(message)
 
-    def ask(self, *order: Any) -> list[Any]:
-        """Send an order that everybody answers; the answers by rank.  Raises RankError where one could not."""
-        self.send(*order)
-        return self.answers()
-
     def answers(self) -> list[Any]:
-        """Of an order that was sent."""
+        """Of an order that was sent and that everybody answers, by rank.  Raises RankError where one could not obey."""
         answers = [json.loads(peer.work.recv_bytes()) for peer in self.peers]
         wrong = [f"{p.name}: {a['error']}" for p, a in zip(self.peers, answers, strict=True) if "error" in a]
         if wrong:
@@ -86,7 +81,7 @@ class Follower:
     """Any other rank's side."""
 
     def __init__(self, group: mx.distributed.Group) -> None:
-        self.group, self.rank, self.size = group, group.rank(), group.size()
+        self.group, self.rank = group, group.rank()
         (self.leader,) = meet(group, card())
         self.watch = Watch([self.leader])
 

@@ -22,8 +22,8 @@ from mlx_lm.utils import load_model
 from mlx_ddtree.distributed.shard_target import ShardTarget
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.hub.fetch import TARGET_FILES, fetch, local_folder
-from mlx_ddtree.hub.load import LoadedTarget, load_target
-from mlx_ddtree.target import TREE_FAMILIES, family_of
+from mlx_ddtree.hub.load import LoadedTarget, fetch_target, load_target
+from mlx_ddtree.target import TREE_FAMILIES, family_of, text_of
 
 HEADS = ("n_kv_heads", "num_key_value_heads")
 """What mlx-lm's attention modules call their number of key-value heads."""
@@ -44,14 +44,14 @@ def load_shard(
         name,
         revision=revision,
         trust_remote_code=trust_remote_code,
-        find=partial(fetch_stage, group) if pipeline else None,
-        read=partial(read_shard, group=group, pipeline=pipeline, trust_remote_code=trust_remote_code),
+        find=partial(fetch_stage, group) if pipeline else fetch_target,
+        read=partial(read_shard, group=group, pipeline=pipeline),
         adapt=adapt,
     )
 
 
 def read_shard(
-    folder: Path, *, group: mx.distributed.Group, pipeline: bool, trust_remote_code: bool
+    folder: Path, *, trust_remote_code: bool, group: mx.distributed.Group, pipeline: bool
 ) -> tuple[nn.Module, dict[str, Any]]:
     """The model with this rank's weights, not read yet, and its config.
 
@@ -59,7 +59,7 @@ def read_shard(
     """
     model, config = load_model(folder, lazy=True, strict=not pipeline, trust_remote_code=trust_remote_code)
     check_shardable(model, group.size(), pipeline)
-    text: Any = model.language_model if "language_model" in model else model
+    text = text_of(model)
     head = text.pop("lm_head", None)
     if pipeline:
         text.model.pipeline(group)
@@ -82,7 +82,7 @@ def read_shard(
 def check_shardable(model: nn.Module, ranks: int, pipeline: bool) -> None:
     """Raise UnsupportedModelError, with what to do, where mlx-lm cannot split this model over so many ranks."""
     family = family_of(model)
-    text: Any = model.language_model if "language_model" in model else model
+    text = text_of(model)
     can = hasattr(text.model, "pipeline"), hasattr(model, "shard")
     if family not in TREE_FAMILIES:
         raise UnsupportedModelError(f"model type {family!r} has no adapter here, so it runs on one machine only")
@@ -134,10 +134,10 @@ def fetch_stage(group: mx.distributed.Group, name: str, revision: str | None) ->
     folder = fetch(name, revision, SMALL_FILES)
     index = folder / "model.safetensors.index.json"
     if local_folder(name) is not None or not index.exists():
-        return fetch(name, revision, TARGET_FILES)
+        return fetch_target(name, revision)
     model, _ = load_model(folder, lazy=True, strict=False)
     check_shardable(model, group.size(), pipeline=True)
-    text: Any = model.language_model if "language_model" in model else model
+    text = text_of(model)
     text.model.pipeline(group)
     mine = set(range(text.model.start_idx, text.model.end_idx))
     files = stage_files(json.loads(index.read_text(encoding="utf-8"))["weight_map"], mine)

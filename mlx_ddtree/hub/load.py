@@ -23,6 +23,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import Target, make_target
 
 DEMO = files("mlx_ddtree") / "demo"
+read_lazily = partial(load_model, lazy=True)
 
 
 def load(
@@ -92,26 +93,30 @@ class LoadedTarget:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+def fetch_target(name: str, revision: str | None) -> Path:
+    """The folder of a target's files."""
+    return fetch(name, revision, TARGET_FILES)
+
+
 def load_target(
     name: str | None = None,
     *,
     revision: str | None = None,
     adapter_path: str | None = None,
     trust_remote_code: bool = False,
-    find: Callable[[str, str | None], Path] | None = None,
-    read: Callable[[Path], tuple[Any, dict[str, Any]]] | None = None,
+    find: Callable[[str, str | None], Path] = fetch_target,
+    read: Callable[..., tuple[Any, dict[str, Any]]] = read_lazily,
     adapt: Callable[[Any], Target] = make_target,
 ) -> LoadedTarget:
     """A target alone, through mlx-lm's own loaders; None is the embedded one.
 
-    find: brings a repository's files.  read: makes a model, not evaluated, and its config of a folder.  adapt: makes a
-        target of it.
+    find: brings a repository's files, by name and revision.  adapt: makes a target of a model.
+    read: makes the model, not evaluated, and its config of a folder; given `trust_remote_code` as well.
     """
-    find, read = find or _find, read or partial(_read, trust_remote_code=trust_remote_code)
     folder = Path(str(DEMO / "target")) if name is None else find(name, revision)
     read_json(folder / "config.json")  # mlx-lm's own message for a missing one names no remedy
     try:
-        model, config = read(folder)
+        model, config = read(folder, trust_remote_code=trust_remote_code)
         if adapter_path is not None:
             model = load_adapters(model, adapter_path)
         tokenizer = load_tokenizer(
@@ -129,14 +134,6 @@ def load_target(
         "target_config": config,
     }
     return LoadedTarget(adapt(model), tokenizer, notes)
-
-
-def _find(name: str, revision: str | None) -> Path:
-    return fetch(name, revision, TARGET_FILES)
-
-
-def _read(folder: Path, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
-    return load_model(folder, lazy=True, trust_remote_code=trust_remote_code)
 
 
 def evaluate_by_layer(model: Any) -> None:

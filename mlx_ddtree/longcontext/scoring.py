@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.longcontext.block_sparse import BlockSparseAttention
-from mlx_ddtree.target import TREE_FAMILIES, TreeTarget
+from mlx_ddtree.target import TREE_FAMILIES, TreeTarget, family_of, text_of
 from mlx_ddtree.target.attention import attending_by, names_attention
 from mlx_ddtree.target.rope import TreeRope
 
@@ -84,10 +84,9 @@ class TailAttentionScorer:
             raise OptionError(f"step {step} must be a multiple of the attention's block of {self.sparse.block}")
         self.rows, self.before_rope, self.step = rows, before_rope, step
         owner = model.model if isinstance(model, TreeTarget) else model
-        family = type(owner).__module__.removeprefix("mlx_lm.models.")
-        if family not in TREE_FAMILIES:
+        if (family := family_of(owner)) not in TREE_FAMILIES:
             raise UnsupportedModelError(f"models of the type {family!r} cannot score prompts here; {_ALTERNATIVES}")
-        text: Any = owner.language_model if "language_model" in owner else owner
+        text = text_of(owner)
         total = len(text.model.layers)
         own_first = isinstance(model, TreeTarget)
         layers = layers if layers is not None else math.ceil(total * SELF_SHARE) if own_first else total

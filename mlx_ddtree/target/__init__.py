@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.nn as nn
 
-from mlx_ddtree.target.adapter import TreeTarget
+from mlx_ddtree.target.adapter import TreeTarget, text_of
 from mlx_ddtree.target.plain import PlainTarget
 
 Target = TreeTarget | PlainTarget
@@ -40,4 +40,4 @@ def family_of(model: nn.Module) -> str:
     return type(model).__module__.removeprefix("mlx_lm.models.")
 
 
-__all__ = ["TREE_FAMILIES", "PlainTarget", "Target", "TreeTarget", "family_of", "make_target"]
+__all__ = ["TREE_FAMILIES", "PlainTarget", "Target", "TreeTarget", "family_of", "make_target", "text_of"]

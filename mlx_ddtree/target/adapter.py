@@ -29,6 +29,11 @@ from mlx_ddtree.target.taps import tap
 from mlx_ddtree.tree import DraftTree
 
 
+def text_of(model: nn.Module) -> Any:
+    """The part of an mlx-lm model that speaks: multimodal checkpoints keep it apart."""
+    return model.language_model if "language_model" in model else model
+
+
 class TreeTarget(MakesCaches):
     """Families whose layers are attention or gated delta layers over caches that can hold a tree."""
 
@@ -36,8 +41,7 @@ class TreeTarget(MakesCaches):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        # Multimodal checkpoints keep the text model apart.
-        text: Any = model.language_model if "language_model" in model else model
+        text = text_of(model)
         self.text, self.args = text, text.args
         self.hidden_size: int = self.args.hidden_size
         self.vocab_size: int = self.args.vocab_size

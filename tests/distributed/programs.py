@@ -39,9 +39,7 @@ def decode_all(pair, length, parity):
             yield {
                 "how": [temp, method],
                 "tokens": tokens,
-                "rounds": last.rounds,
                 "exchange": exchange and exchange.as_dict(),
-                "bytes": pair.target.make_cache()[0].nbytes,
             }
 
 

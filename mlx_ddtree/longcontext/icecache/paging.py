@@ -15,7 +15,7 @@ from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.longcontext.icecache.cache import IceLayer, Reader, Reads
 from mlx_ddtree.longcontext.icecache.options import IceCacheOptions
 from mlx_ddtree.longcontext.icecache.select import PageSet
-from mlx_ddtree.target import Target
+from mlx_ddtree.target import Target, family_of
 from mlx_ddtree.target.attention import takes_caches
 from mlx_ddtree.tree.profile import ParityBounds
 
@@ -94,7 +94,7 @@ def pageable(target: Target, options: IceCacheOptions, target_cache: Sequence[An
     places = [i for i in attending[options.full_layers :] if type(target_cache[i]) in kinds and i not in shared]
     if not places:
         raise UnsupportedModelError(
-            f"{type(target.model).__module__.removeprefix('mlx_lm.models.')} has no layer of full attention over keys "
+            f"{family_of(target.model)} has no layer of full attention over keys "
             f"of its own behind the first {options.full_layers}, so nothing of it can be paged: leave out the KV budget"
         )
     return places
