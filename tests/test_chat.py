@@ -82,7 +82,9 @@ def test_a_session_at_a_terminal(terminal, tmp_path):
     chat.type("/stats\n")
     assert "acceptance length" in chat.wait_for("Accepted nodes")
     chat.wait_for(">>> ")
-    chat.type("/set temp 1.5\n")  # babbles on until its limit
+    chat.type("/set temp 1.5\n")
+    chat.wait_for(">>> ")
+    chat.type("/set seed 2\n")  # babbles on until its limit; most others come to an end
     chat.wait_for(">>> ")
     chat.type("Tell me a long story about a function.\n")
     chat.wait_for("\n")

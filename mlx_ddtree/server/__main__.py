@@ -63,6 +63,7 @@ def serve(args: argparse.Namespace) -> int:
             print(f"warning: anybody who reaches {args.host} can use this server; set ${KEY_VARIABLE}", file=sys.stderr)
         try:
             engine.start()
+            listener.listen()  # uvicorn does so only after the line below, which tells programs that they may connect
             name = f"[{args.host}]" if ":" in args.host else args.host
             print(f"{settings.model} at http://{name}:{listener.getsockname()[1]}/v1; Ctrl-C stops it", flush=True)
             run.serve(listener, engine, settings, args.shutdown_timeout, args.verbose)
