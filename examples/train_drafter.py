@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlx_ddtree import load, make_sampler, stream_generate
-from mlx_ddtree.train import main as train
+from mlx_ddtree.programs.train import main as train
 
 MODEL = None  # the embedded target; or "./my-model"
 TINY = "--steps 6 --layers 1 --taps 2 --block-size 8 --max-tokens 48 --batch-size 2 --anchors 8".split()

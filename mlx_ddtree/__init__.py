@@ -9,22 +9,24 @@ from mlx_ddtree._blas import use_fast_blas
 
 blas = use_fast_blas()  # before anything imports mlx.core
 
-from mlx_ddtree.decoding.branches import stream_branches  # noqa: E402
+from mlx_ddtree.decoding.context import make_prompt_cache  # noqa: E402
 from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
-from mlx_ddtree.decoding.session import Session  # noqa: E402
-from mlx_ddtree.decoding.stream import GenerationResponse, generate, stream_generate  # noqa: E402
 from mlx_ddtree.distributed.load import sharded_load  # noqa: E402
-from mlx_ddtree.draw import draw_tree  # noqa: E402
 from mlx_ddtree.errors import MlxDdtreeError  # noqa: E402
+from mlx_ddtree.generation.branches import stream_branches  # noqa: E402
+from mlx_ddtree.generation.draw import draw_tree  # noqa: E402
+from mlx_ddtree.generation.session import Session  # noqa: E402
+from mlx_ddtree.generation.stream import GenerationResponse, generate, stream_generate  # noqa: E402
 from mlx_ddtree.hub.load import load  # noqa: E402
-from mlx_ddtree.pair import Pair, make_prompt_cache  # noqa: E402
+from mlx_ddtree.machine import __version__  # noqa: E402
+from mlx_ddtree.pair import Pair  # noqa: E402
 
-__version__ = "0.1.0"
 __all__ = [
     "GenerationResponse",
     "MlxDdtreeError",
     "Pair",
     "Session",
+    "__version__",
     "draw_tree",
     "generate",
     "load",

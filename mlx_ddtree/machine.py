@@ -12,9 +12,9 @@ from typing import Any
 
 import mlx.core as mx
 
-import mlx_ddtree
-from mlx_ddtree.tree.profile import cache_folder
+from mlx_ddtree._blas import use_fast_blas
 
+__version__ = "0.1.0"
 PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub")
 
 
@@ -29,12 +29,19 @@ def machine() -> dict[str, Any]:
         "wired_limit": wired_limit(),
         "system": f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform(),
         "python": platform.python_version(),
-        "mlx_ddtree": mlx_ddtree.__version__,
+        "mlx_ddtree": __version__,
         **{name: _version(name) for name in PACKAGES},
         "device": mx.default_device().type.name,
-        "blas": mlx_ddtree.blas,
+        "blas": use_fast_blas(),
         "cache": str(cache_folder()),
     }
+
+
+def cache_folder() -> Path:
+    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder."""
+    given = os.environ.get("MLX_DDTREE_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(given or Path(base) / "mlx_ddtree").expanduser()
 
 
 def describe(facts: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; BLAS threads wo
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 
 import mlx_ddtree  # noqa: E402, F401  (before anything imports mlx.core)
-from mlx_ddtree.decoding import measure  # noqa: E402
+from mlx_ddtree.tuning import measure  # noqa: E402
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

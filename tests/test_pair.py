@@ -3,8 +3,9 @@
 import pytest
 from mlx_lm.models import qwen2
 
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.errors import PairError, UnsupportedModelError
-from mlx_ddtree.pair import Pair, make_prompt_cache
+from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget, make_target
 
 from .helpers import small_drafter, small_pair, small_target

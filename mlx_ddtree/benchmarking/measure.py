@@ -16,7 +16,7 @@ from mlx_ddtree.benchmarking.record import Line, RunFile, group_key
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import STOCK
 from mlx_ddtree.decoding.sampling import make_sampler
-from mlx_ddtree.decoding.stream import stream_generate
+from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
 
 SEED = 7

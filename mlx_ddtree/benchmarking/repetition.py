@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from mlx_ddtree.tree.lookup import LookupIndex
+from mlx_ddtree.budget.lookup import LookupIndex
 
 
 def lookup_acceptance(prompt: Sequence[int], answer: Sequence[int], length: int = 15) -> float:

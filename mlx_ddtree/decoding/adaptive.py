@@ -1,6 +1,6 @@
 """tree_budget='auto': every round chooses its kind, its block and its tree's size from what was measured.
 
-tree/planner.py plans and learns; this file gives it the state's tokens, drafts and timings.
+budget/planner.py plans and learns; this file gives it the state's tokens, drafts and timings.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from mlx_ddtree.budget.lookup import Copy
+from mlx_ddtree.budget.planner import Outcome, Planner, Proposal
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
-from mlx_ddtree.decoding.measure import profile_of
 from mlx_ddtree.decoding.plain import plain_rounds
-from mlx_ddtree.decoding.round import Round, RoundPlan, decode_round
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.round import Round, decode_round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree
-from mlx_ddtree.tree.lookup import Copy
-from mlx_ddtree.tree.planner import Outcome, Planner, Proposal
 
 
 def adaptive_rounds(
@@ -27,18 +27,15 @@ def adaptive_rounds(
     """Rounds without end; the caller stops when the text does."""
     drafting = _Drafting(state, plan, clock)
     done: Round | None = None
-    try:
-        while True:
-            pause, prepared = drafting.prepare()  # the device drafts while the caller handles the last round
-            if done is not None:
-                yield done
-            if pause:
-                yield from drafting.timed(plain_rounds(state, plan, keep, clock, drafting.until_a_copy(pause)))
-                done = None
-            else:
-                done = drafting.round(prepared, keep)
-    finally:
-        drafting.planner.profile.close()
+    while True:
+        pause, prepared = drafting.prepare()  # the device drafts while the caller handles the last round
+        if done is not None:
+            yield done
+        if pause:
+            yield from drafting.timed(plain_rounds(state, plan, keep, clock, drafting.until_a_copy(pause)))
+            done = None
+        else:
+            done = drafting.round(prepared, keep)
 
 
 @dataclass
@@ -59,8 +56,9 @@ class _Drafting:
 
     def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
         self.state, self.plan, self.clock = state, plan, clock
+        assert state.pair.profile is not None
         self.planner = Planner(
-            profile_of(state.pair),
+            state.pair.profile,
             greedy=is_greedy(plan.sampler),
             linear=plan.method == "dflash",
             block_size=plan.block_size,

@@ -75,7 +75,7 @@ def filtered(log_probs: NDArray[np.float32], sampler: Sampler) -> NDArray[np.flo
     """Log-probabilities (L, K) or (L, K, K) without what the sampler's filters will never let through.
 
     The temperature is left out: drafters are over-confident, and trees from their own marginals accept more
-    than from tempered ones (scripts/random_leaf_gain.py measured both; 1 % at temperature 0.5, none at 1).
+    than from tempered ones (studies/budget/random_leaf_gain.py measured both; 1 % at temperature 0.5, none at 1).
     """
     order = np.argsort(-log_probs, axis=-1, kind="stable")
     kept = np.exp(np.take_along_axis(log_probs, order, axis=-1))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.round import Round, RoundPlan, decode_round
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.round import Round, decode_round
 from mlx_ddtree.decoding.sampling import choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.kernels.topk import top_margins

@@ -10,15 +10,15 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.decoding.context import Held
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.pair import Held
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What of a prompt is processed (longcontext/): places (K,) int32 in it, ascending, the last token's among them;
+    """What of a prompt is processed (pflash/): places (K,) int32 in it, ascending, the last token's among them;
     at their own positions, or, if compact, at consecutive ones."""
 
     places: NDArray[np.int32]

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import mlx.core as mx
-from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.commit import commit
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.parity import remake_cache
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import Verification, verify
-from mlx_ddtree.target.cache import Mark
+from mlx_ddtree.target.views import Mark
 from mlx_ddtree.tree import DraftTree, accept, build_tree
-from mlx_ddtree.tree.profile import TRUSTING, ParityBounds
-
-Auto = Literal["auto"]
-
-
-@dataclass(frozen=True)
-class RoundPlan:
-    """How to draft and how to choose; the same for every round of a call.
-
-    method: 'ar' drafts nothing, 'dflash' a linear block, 'ddtree' a tree of `tree_budget` nodes.
-    block_size: tokens of a block, root included; None lets every round choose.
-    tree_budget: 'auto' lets every round choose.
-    parity: margins between the two best logits below which a choice is decided again (decoding/parity.py);
-        0 trusts it.
-    """
-
-    method: str
-    block_size: int | None
-    tree_budget: int | Auto
-    sampler: Sampler | MlxLmSampler
-    processors: Sequence[LogitsProcessor] = ()
-    parity: ParityBounds = TRUSTING
-
-    @property
-    def adaptive(self) -> bool:
-        return self.tree_budget == "auto"
-
-    def without_draft(self) -> RoundPlan:
-        return replace(self, method="ar", tree_budget=0)
 
 
 @dataclass(frozen=True)

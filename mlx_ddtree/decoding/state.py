@@ -9,9 +9,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_ddtree.pair import WHOLE, Held, Pair
-from mlx_ddtree.target.cache import Mark
-from mlx_ddtree.target.rope import Positions
+from mlx_ddtree.decoding.context import WHOLE, Held
+from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.target.views import Mark
 
 
 @dataclass
@@ -26,7 +27,7 @@ class DecodeState:
         followed it a row at a time; exact_mark: where the cache stood then.
     near_tie: whether what follows the root is to be decided by a row of its own.
     token_ids: prompt and output of this call, root included; what logits processors see.
-    reads_at_most: context tokens that a layer of the target reads (longcontext/icecache); None: all.
+    reads_at_most: context tokens that a layer of the target reads (icecache); None: all.
     """
 
     pair: Pair

@@ -9,15 +9,15 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.budget.cost import ROWS
 from mlx_ddtree.decoding.sampling import choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.kernels.topk import top_margins
-from mlx_ddtree.target.cache import Pending
+from mlx_ddtree.target.views import Pending
 from mlx_ddtree.tree import DraftTree
-from mlx_ddtree.tree.cost import ROWS
 
 if TYPE_CHECKING:
-    from mlx_ddtree.decoding.round import RoundPlan
+    from mlx_ddtree.decoding.plan import RoundPlan
 
 ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
 

@@ -14,12 +14,12 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.generate import wired_limit
 
-from mlx_ddtree.decoding.choose import kernel_choice
 from mlx_ddtree.distributed.ranks import Follower
 from mlx_ddtree.distributed.shard import load_shard
 from mlx_ddtree.distributed.shard_target import ShardTarget, send_off
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.target.cache import Mark, Pending
+from mlx_ddtree.kernels.registry import kernel_choice
+from mlx_ddtree.target.views import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
 ROWS_BETWEEN_TIDYING = 2048

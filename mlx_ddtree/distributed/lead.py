@@ -20,10 +20,10 @@ from mlx_ddtree.distributed.ranks import Leader, uninterrupted
 from mlx_ddtree.distributed.shard_target import ShardTarget, send_off
 from mlx_ddtree.distributed.traffic import Traffic
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.target.cache import Mark, Pending
+from mlx_ddtree.kernels.choice import NO_KERNELS
+from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.target.exchange import Exchange
-from mlx_ddtree.target.kernels import NO_KERNELS
-from mlx_ddtree.target.rope import Positions
+from mlx_ddtree.target.views import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
 

@@ -19,7 +19,7 @@ from mlx_lm.models.rope_utils import initialize_rope
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.window import WindowCache
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.target.rope import Positions, TreeRope
+from mlx_ddtree.kernels.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
 """From normalised rows (N, B, D) to what is added to them."""

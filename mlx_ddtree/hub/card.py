@@ -11,11 +11,11 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-import mlx_ddtree
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.hub.fetch import local_folder
 from mlx_ddtree.hub.registry import find_target
 from mlx_ddtree.hub.size import drafter_parameters
+from mlx_ddtree.machine import __version__
 
 TAGS = ["mlx", "dflash", "speculative-decoding"]
 _LICENCE_KEYS = ("license", "license_name", "license_link")
@@ -112,7 +112,7 @@ def body(card: DrafterCard, target: str | None, licence: str) -> str:
     return dedent(f"""\
         # {card.name}
 
-        A {kind} drafter for {target_link}, converted to MLX from {source}{at} with mlx_ddtree {mlx_ddtree.__version__}.
+        A {kind} drafter for {target_link}, converted to MLX from {source}{at} with mlx_ddtree {__version__}.
         It is no language model of its own: it proposes tokens, its target verifies them, so answers are the target's.
 
         | | |

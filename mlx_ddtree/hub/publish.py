@@ -8,9 +8,9 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-import mlx_ddtree
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
 from mlx_ddtree.hub.fetch import explain
+from mlx_ddtree.machine import __version__
 
 
 def check_repository(name: str) -> None:
@@ -31,13 +31,13 @@ def upload(folder: Path, repository: str, *, private: bool = False) -> str:
     Progress bars on stderr; interrupted, the same call goes on: what the Hub holds already is not sent again.
     Raises MlxDdtreeError; the folder stays as it is.
     """
-    api = HfApi(library_name="mlx_ddtree", library_version=mlx_ddtree.__version__)
+    api = HfApi(library_name="mlx_ddtree", library_version=__version__)
     try:
         address = api.create_repo(repository, exist_ok=True, private=private)
         api.upload_folder(
             repo_id=repository,
             folder_path=folder,
-            commit_message=f"Upload {folder.name} with mlx_ddtree {mlx_ddtree.__version__}",
+            commit_message=f"Upload {folder.name} with mlx_ddtree {__version__}",
         )
     except Exception as error:  # the HTTP client's own errors too, whose module changes with huggingface_hub
         raise _explain_upload(error, folder, repository) from error

@@ -8,9 +8,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-import mlx_ddtree
-from mlx_ddtree import cli
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.machine import __version__
+from mlx_ddtree.programs import cli
 
 EXAMPLES = """\
   mlx_ddtree.server
@@ -42,7 +42,7 @@ def make_arguments() -> argparse.ArgumentParser:
     cli.add_compression_options(parser)
     cli.add_kv_options(parser)
     parser.add_argument("--verbose", "-v", action="store_true", help="log requests, and how models are loaded")
-    parser.add_argument("--version", action="version", version=mlx_ddtree.__version__)
+    parser.add_argument("--version", action="version", version=__version__)
     return parser
 
 

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from mlx_ddtree.longcontext.compress import OFF, PrefillCompression
+from mlx_ddtree.pflash.compress import OFF, PrefillCompression
 from mlx_ddtree.server.access import middleware
 from mlx_ddtree.server.calls import Call, HungUp
 from mlx_ddtree.server.engine import Engine, Piece, Progress

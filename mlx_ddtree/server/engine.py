@@ -19,8 +19,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_ddtree.decoding.stream import GenerationResponse, stream_generate
 from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.logprobs import TokenLogprob, token_logprobs
@@ -44,7 +44,7 @@ class Progress:
 class Totals:
     """Of a finished answer.
 
-    compression: what its prompt has lost, if anything (longcontext/compress.py).
+    compression: what its prompt has lost, if anything (pflash/compress.py).
     kv_reads: what a KV budget let it read, where there is one.
     """
 

@@ -10,10 +10,10 @@ from typing import Any
 from mlx_lm.server import convert_chat, process_message_content
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_ddtree.decoding.options import prompt_token_ids
 from mlx_ddtree.errors import PromptError
-from mlx_ddtree.longcontext.compress import OFF, PrefillCompression
+from mlx_ddtree.generation.options import prompt_token_ids
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.pflash.compress import OFF, PrefillCompression
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
 

@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from mlx_ddtree import __version__
+from mlx_ddtree.machine import __version__
 from mlx_ddtree.server.engine import Piece, Totals
 from mlx_ddtree.server.logprobs import TokenLogprob, chat_format, text_format
 from mlx_ddtree.server.reading import AnswerReader, Part

@@ -10,7 +10,7 @@ from mlx_lm.sample_utils import make_logits_processors
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlx_ddtree.decoding.sampling import make_sampler
-from mlx_ddtree.longcontext.compress import PrefillCompression
+from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.server.errors import ApiError
 
 LEAST_TEMPERATURE = 1e-3

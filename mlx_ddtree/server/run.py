@@ -11,9 +11,9 @@ import socket
 import uvicorn
 from mlx_lm.utils import _parse_size
 
-from mlx_ddtree import cli
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.programs import cli
 from mlx_ddtree.server.access import is_loopback
 from mlx_ddtree.server.app import Settings, make_app
 from mlx_ddtree.server.engine import Engine

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
-from mlx_ddtree.decoding.session import Session
+from mlx_ddtree.generation.session import Session
 from mlx_ddtree.pair import Pair
 
 

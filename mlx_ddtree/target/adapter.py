@@ -2,7 +2,7 @@
 
 Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
 experts) stays mlx-lm's.  Five things are changed on this instance, and none of them changes what the model
-computes for mlx-lm: rotary embeddings also take a position per row, and gaps (target/rope.py), tapped layers leave
+computes for mlx-lm: rotary embeddings also take a position per row, and gaps (kernels/rope.py), tapped layers leave
 their output (target/taps.py), gated delta layers also take a tree (target/gated_delta.py), attention and
 quantised layers ask whether a kernel shall compute a tree's rows (target/attention.py, target/quantized.py).
 """
@@ -15,17 +15,17 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_ddtree.branches.rows import ForestRows
+from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
+from mlx_ddtree.kernels.rope import Places, Positions, take_positions
 from mlx_ddtree.target.attention import take_tree_attention
-from mlx_ddtree.target.cache import AppendView, Mark, Pending, check_cache, mark, rewind, tree_views
-from mlx_ddtree.target.caches import MakesCaches
-from mlx_ddtree.target.forest import ForestRows
+from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.gated_delta import take_trees
-from mlx_ddtree.target.kernels import NO_KERNELS
 from mlx_ddtree.target.quantized import Products, head_weights, take_rows
-from mlx_ddtree.target.rope import Places, Positions, take_positions
 from mlx_ddtree.target.taps import tap
+from mlx_ddtree.target.views import AppendView, Mark, Pending, check_cache, mark, rewind, tree_views
 from mlx_ddtree.tree import DraftTree
 
 

@@ -18,9 +18,9 @@ import mlx.nn as nn
 from mlx_lm.models import base
 
 from mlx_ddtree.kernels.tree_attention import supports
-from mlx_ddtree.target.cache import ReadsPart
 from mlx_ddtree.target.rows import RowsMask
 from mlx_ddtree.target.tail import TailView
+from mlx_ddtree.target.views import ReadsPart
 
 _NAME = "scaled_dot_product_attention"
 

@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx_lm.models import qwen3_5, qwen3_next
 from mlx_lm.models.gated_delta import normalize_qk
 
-from mlx_ddtree.target.cache import DeltaView
+from mlx_ddtree.target.views import DeltaView
 
 Projected = tuple[mx.array, mx.array, mx.array, mx.array]
 """(1, N, C) queries, keys and values before the convolution; z (1, N, Hv, Dv); b and a (1, N, Hv)."""

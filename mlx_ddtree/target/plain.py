@@ -9,10 +9,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.target.cache import Mark, Pending
-from mlx_ddtree.target.caches import MakesCaches
-from mlx_ddtree.target.kernels import NO_KERNELS
-from mlx_ddtree.target.rope import Positions
+from mlx_ddtree.kernels.choice import NO_KERNELS
+from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.target.between_rounds import MakesCaches
+from mlx_ddtree.target.views import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
 

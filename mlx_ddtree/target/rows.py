@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
+from mlx_ddtree.kernels.choice import MLX, KernelSet, TreeAttention
 from mlx_ddtree.kernels.tree_attention import KeysOrValues, TreeMask
-from mlx_ddtree.target.kernels import MLX, KernelSet, TreeAttention
 from mlx_ddtree.tree import DraftTree
 
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.benchmark import main
 from mlx_ddtree.benchmarking.plots import draw_plots
 from mlx_ddtree.benchmarking.prompts import PUBLISHED
 from mlx_ddtree.benchmarking.report import escape, latex, latex_table, markdown, matrix, overview
 from mlx_ddtree.benchmarking.settings import PUBLISHED_BUDGETS
 from mlx_ddtree.benchmarking.summary import summarise
+from mlx_ddtree.programs.benchmark import main
 
 from .runs import HEADER, SETTINGS, group, line, write_run
 

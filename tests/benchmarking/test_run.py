@@ -10,7 +10,6 @@ import time
 import pytest
 
 from mlx_ddtree import load
-from mlx_ddtree.benchmark import fill_in, main, make_arguments
 from mlx_ddtree.benchmarking.measure import Bench, Task
 from mlx_ddtree.benchmarking.prompts import Question
 from mlx_ddtree.benchmarking.record import key_of, read_run
@@ -18,6 +17,7 @@ from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import make_settings
 from mlx_ddtree.errors import OptionError, PairError
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.programs.benchmark import fill_in, main, make_arguments
 
 BRIEF = ["--methods", "ar", "ddtree", "--budgets", "4", "auto", "--max-tokens", "12"]
 NAMES = ["mlx_lm", "ar", "ddtree 4", "ddtree auto"]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from mlx_ddtree import load, make_prompt_cache, make_sampler, stream_generate
-from mlx_ddtree.decoding.measure import measure_costs, profile_of
+from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.tree.planner import Planner
+from mlx_ddtree.tuning import store
+from mlx_ddtree.tuning.measure import measure_costs, profile_of
 
 from ..helpers import small_pair
 from .test_lossless import PROMPT, our_tokens, stock_tokens, without_end
@@ -113,7 +114,7 @@ def test_the_profile_is_measured_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("MLX_DDTREE_CACHE", str(tmp_path))
     first = load()
     list(stream_generate(first, PROMPT, 40))
-    profile_of(first).save()
+    store.save(profile_of(first))
     second = profile_of(load())
     assert second.cost.verify == profile_of(first).cost.verify
     learned = Planner(profile_of(first), greedy=True).calibration

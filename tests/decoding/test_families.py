@@ -8,10 +8,10 @@ from mlx_lm.models.cache import make_prompt_cache as mlx_lm_cache
 
 from mlx_ddtree import make_prompt_cache, make_sampler
 from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.options import make_plan
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.round import decode_round
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.generation.options import make_plan
 from mlx_ddtree.tree import DraftTree
 
 from ..families import FAMILIES, tiny_pair

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mlx_ddtree import make_prompt_cache, make_sampler, stream_generate
-from mlx_ddtree.decoding.measure import profile_of
-from mlx_ddtree.decoding.parity import measure_parity
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.tuning.measure import profile_of
+from mlx_ddtree.tuning.rounding import measure_parity
 
 from ..helpers import small_pair
 from .rounding import round_blocks

@@ -11,8 +11,8 @@ from time import sleep
 
 import mlx_ddtree
 from mlx_ddtree import make_sampler, stream_generate
-from mlx_ddtree.decoding import measure
 from mlx_ddtree.errors import RankError
+from mlx_ddtree.tuning import measure
 
 PROMPT = "Write a function that merges two sorted lists."
 

@@ -13,7 +13,6 @@ from huggingface_hub import ModelCard
 from mlx.utils import tree_flatten
 
 from mlx_ddtree import load, stream_generate
-from mlx_ddtree.convert import main
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.drafter.load import load_drafter
@@ -21,6 +20,7 @@ from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.hub import convert as conversion
 from mlx_ddtree.hub.convert import Quantisation, convert
 from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.programs.convert import main
 
 from ..drafter.test_dflash2 import ASSISTANT, save2, small_drafter2
 from ..helpers import public_config, save_drafter, save_target, sharpen, small_drafter, small_target

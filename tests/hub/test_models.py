@@ -16,7 +16,7 @@ from mlx_ddtree.hub.memory import WORKSPACE, machine_memory
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.registry import PAIRS, find_pairs, find_target, resolve
 from mlx_ddtree.hub.size import CacheSize, model_size
-from mlx_ddtree.models import main
+from mlx_ddtree.programs.models import main
 
 from ..families import COMMON, FAMILIES, tiny_model
 from ..helpers import save_drafter, save_target, small_drafter, small_target

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from mlx_ddtree import generate
-from mlx_ddtree.decoding.session import Session
+from mlx_ddtree.generation.session import Session
 
 from .running import BABBLE, OTHER, QUESTION, make_engine, serving, started
 

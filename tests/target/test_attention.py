@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache, make_prompt_cache
 
+from mlx_ddtree.kernels.choice import NO_KERNELS, KernelSet, always
 from mlx_ddtree.kernels.tree_attention import tree_attention, tree_attention_ops
-from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
 
 from ..families import FAMILIES, tiny_model, tiny_target
 from ..metal_host import HostLaunch, missing_compiler

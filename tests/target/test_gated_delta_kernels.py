@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from mlx_lm.models.cache import QuantizedKVCache
 
-from mlx_ddtree.decoding.measure import profile_of
+from mlx_ddtree.kernels.choice import NO_KERNELS, KernelSet, always
 from mlx_ddtree.kernels.gated_delta import DeltaKernels
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import launch_gather_rows
-from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
+from mlx_ddtree.tuning.measure import profile_of
 
 from ..decoding.test_lossless import PROMPT, our_tokens, stock_tokens
 from ..families import tiny_pair, tiny_target

@@ -9,9 +9,9 @@ import pytest
 from mlx.nn.layers.distributed import shard_linear
 from mlx.utils import tree_flatten
 
+from mlx_ddtree.kernels.choice import NO_KERNELS, KernelSet, always
 from mlx_ddtree.kernels.head import head_top_k
 from mlx_ddtree.kernels.quantized import verify_qmm
-from mlx_ddtree.target.kernels import NO_KERNELS, KernelSet, always
 from mlx_ddtree.target.quantized import (
     Products,
     RowsAllToSharded,

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_ddtree import train as program
 from mlx_ddtree.drafter.load import load_drafter
 from mlx_ddtree.errors import ConfigError, OptionError
 from mlx_ddtree.hub.load import LoadedTarget
+from mlx_ddtree.programs import train as program
 from mlx_ddtree.training.data import Example, make_batch
 from mlx_ddtree.training.evaluate import chain_rounds, evaluate
 from mlx_ddtree.training.loop import Settings, Trainer, learning_rate

@@ -1,0 +1,54 @@
+"""What is known of a pair on this machine: costs, calibrations, rounding; tuning/store.py keeps it on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mlx_ddtree.budget.calibration import DECAY, DraftCalibration, LookupCalibration
+from mlx_ddtree.budget.cost import CostTable
+from mlx_ddtree.budget.policy import Survival
+
+
+class ParityBounds(NamedTuple):
+    """Margins between the two best logits below which a choice may differ from plain decoding's.
+
+    rows: of a row among several.  cache: of a single row, over a cache filled by several at a time.
+    """
+
+    rows: float = 0.0
+    cache: float = 0.0
+
+
+TRUSTING = ParityBounds()
+"""Every choice counts as it is."""
+
+
+@dataclass
+class Profile:
+    """One per pair and machine, shared by all its sequences.
+
+    kernels: names of the kernels in use, by rows of a verification (tuning/choose.py); findings: what was found of
+        each.
+    drafts, survivals: what was learned of drafts, by how the target chooses: 'greedy' or 'sampled'.
+    path: the file that keeps it between runs; None keeps it in memory only.
+    rounds_unsaved: drafted rounds that the file does not know of.
+    """
+
+    cost: CostTable
+    parity: ParityBounds
+    block_size: int
+    path: Path | None = None
+    kernels: dict[int, list[str]] = field(default_factory=dict)
+    findings: list[dict[str, Any]] = field(default_factory=list)
+    drafts: dict[str, DraftCalibration] = field(default_factory=dict)
+    survivals: dict[str, Survival] = field(default_factory=dict)
+    lookups: LookupCalibration = field(default_factory=LookupCalibration)
+    rounds_unsaved: int = 0
+
+    def draft_calibration(self, greedy: bool) -> DraftCalibration:
+        return self.drafts.setdefault("greedy" if greedy else "sampled", DraftCalibration(self.block_size - 1))
+
+    def survival(self, greedy: bool) -> Survival:
+        return self.survivals.setdefault("greedy" if greedy else "sampled", Survival(self.block_size - 1, DECAY))

@@ -1,0 +1,1 @@
+"""What callers see of decoding: streams, sessions, several answers at once, options, statistics, drawings."""

@@ -1,0 +1,143 @@
+"""mlx_ddtree.train: train a DFlash drafter for a target, from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_ddtree.hub.load import load_target
+from mlx_ddtree.programs import cli
+from mlx_ddtree.training.data import Answering, read_examples, regenerate, usable
+from mlx_ddtree.training.loop import Settings, Trainer
+from mlx_ddtree.training.optimizer import OPTIMIZERS
+from mlx_ddtree.training.setup import (
+    default_config,
+    dflash2_shape,
+    mask_token,
+    new_drafter,
+    require_dense,
+    start_from,
+)
+
+EXAMPLES = """\
+  mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30
+  mlx_ddtree.train --model Qwen/Qwen3-4B --data chats.jsonl --output qwen3-4b-drafter --epochs 6
+  mlx_ddtree.train --data corpus/*.py --no-regenerate --output my-drafter --layers 1 --block-size 8 --steps 2000
+  mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --dflash2 --init a-v1-drafter
+  mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --resume
+"""
+DEFAULT_EPOCHS = 6.0
+
+
+def make_arguments() -> argparse.ArgumentParser:
+    parser = cli.make_parser("Train a DFlash drafter: the target answers prompts, the drafter learns them.", EXAMPLES)
+    parser.add_argument("--model", help="target: local folder or Hugging Face repository (default: the embedded one)")
+    parser.add_argument("--output", required=True, type=Path, help="folder for drafter, answers, checkpoint and log")
+    parser.add_argument("--init", type=Path, metavar="DIR", help="start from this drafter instead of random weights")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output; repeat its options")
+    parser.add_argument("--seed", type=int, default=0, help="weights, batches, anchors (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data", nargs="+", required=True, metavar="FILE", help="JSONL with prompts, messages or text; or text files"
+    )
+    data.add_argument("--no-regenerate", action="store_true", help="learn the file's responses, not the target's own")
+    data.add_argument(
+        "--max-tokens", type=cli.positive, default=256, metavar="N", help="of an answer, or of a window of text"
+    )
+    data.add_argument("--sampled-share", type=float, default=0.25, help="of answers that are sampled (%(default)s)")
+    data.add_argument("--temp", type=float, default=0.7, help="temperature of the sampled ones (%(default)s)")
+    shape = parser.add_argument_group("drafter")
+    shape.add_argument("--layers", type=cli.positive, help="default: 5")
+    shape.add_argument("--taps", type=cli.positive, help="target layers it reads (default: 5)")
+    shape.add_argument("--block-size", type=cli.positive, metavar="B", help="default: 16, with --dflash2 8")
+    shape.add_argument("--dflash2", action="store_true", help="a DFlash 2 drafter; with --init, made of a v1 drafter")
+    shape.add_argument("--selector-rank", type=cli.positive, metavar="R", help="of DFlash 2's selector (default: 256)")
+    shape.add_argument("--mask-token", type=int, metavar="ID", help="default: the tokenizer's, or an unused id")
+    _add_training_options(parser)
+    return parser
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("training")
+    budget = group.add_mutually_exclusive_group()
+    budget.add_argument("--epochs", type=float, help="default: 6")
+    budget.add_argument("--steps", type=int)
+    budget.add_argument("--minutes", type=float, help="of training proper; the learning rate follows the clock")
+    group.add_argument("--batch-size", type=int, default=8, help="sequences a step (default: %(default)s)")
+    group.add_argument("--anchors", type=int, default=64, help="blocks a sequence and step (default: %(default)s)")
+    group.add_argument("--gamma", type=float, help="decay of the slots' weights (default: 4 / 5 / 7 for 8 / 10 / 16)")
+    group.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
+    group.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw", help="default: %(default)s, as published")
+    group.add_argument("--evaluate-every", type=int, default=200, metavar="STEPS", help="default: %(default)s")
+    group.add_argument("--save-every", type=int, default=200, metavar="STEPS", help="default: %(default)s")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    _tune_cpu()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = make_arguments().parse_args(arguments)
+    args.command = shlex.join(["mlx_ddtree.train", *arguments])
+    return cli.run(train, args)
+
+
+def _tune_cpu() -> None:
+    """The CPU backend works on two streams here: let MLX order both streams' work breadth-first, and
+    keep MKL from starting two threads for each.  Read at first use, so set before any computation."""
+    if mx.default_device() == mx.cpu:
+        os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
+        os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+
+def train(args: argparse.Namespace) -> int:
+    settings = make_settings(args)
+    loaded = load_target(args.model)
+    target = require_dense(loaded.target)
+    examples = read_examples(args.data, loaded.tokenizer, args.max_tokens)
+    if not args.no_regenerate:
+        how = Answering(args.max_tokens, 32, args.sampled_share, args.temp, args.seed)
+        examples = regenerate(target.model, loaded.tokenizer, examples, args.output / "responses.jsonl", how)
+    dflash2 = dflash2_shape(target, args.selector_rank) if args.dflash2 else None
+    if args.init is not None:
+        drafter = start_from(args.init, target, args.block_size, dflash2)
+    else:
+        token = mask_token(loaded.tokenizer, target.vocab_size, args.mask_token)
+        block_size = args.block_size or (8 if dflash2 else 16)
+        shape = {"layers": args.layers or 5, "taps": args.taps or 5, "block_size": block_size}
+        drafter = new_drafter(default_config(target, token, **shape, dflash2=dflash2), target, args.seed)
+    trainer = Trainer(target, drafter, usable(examples), args.output, settings)
+    if args.resume:
+        trainer.resume()
+    return report(args, trainer.train())
+
+
+def make_settings(args: argparse.Namespace) -> Settings:
+    epochs = DEFAULT_EPOCHS if args.steps is None and args.minutes is None and args.epochs is None else args.epochs
+    names = "steps minutes batch_size anchors gamma lr optimizer seed evaluate_every save_every".split()
+    return Settings(epochs=epochs, **{name: getattr(args, name) for name in names})
+
+
+def report(args: argparse.Namespace, summary: dict[str, object]) -> int:
+    if args.json:
+        print(json.dumps(summary))
+    else:
+        print(
+            f"{summary['steps']} steps, validation loss {summary['validation_loss']:.3f}, tau {summary['tau']:.2f}; "
+            f"the drafter is in {summary['output']}"
+        )
+    if not summary["finished"]:
+        command = args.command if args.resume else f"{args.command} --resume"
+        print(f"stopped early; continue with:\n  {command}", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Measure, once for a pair and a machine, what rounds cost and how forwards of several rows round."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from tqdm import tqdm
+
+from mlx_ddtree.budget.cost import ROWS, CostTable, worthwhile
+from mlx_ddtree.budget.planner import LONGEST_COPY
+from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.draft import draft
+from mlx_ddtree.decoding.plain import plain_rounds
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.prefill import prefill
+from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.verify import verify
+from mlx_ddtree.kernels.registry import kernel_choice
+from mlx_ddtree.machine import cache_folder
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tuning import store
+from mlx_ddtree.tuning.choose import Finding, choose_kernels, mode_of
+from mlx_ddtree.tuning.rounding import measure_parity
+
+CONTEXTS = (64, 1024)
+BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+REPEATS, PATIENCE = 3, 0.06
+"""Timings of a size: at least so many, and more until so many seconds are spent."""
+MOST_REPEATS = 9
+PLAIN_STEPS = 6
+
+
+def profile_of(pair: Pair) -> Profile:
+    """The pair's profile: in memory, from disk, or measured now (a few seconds, with a bar on a terminal)."""
+    if pair.profile is None:
+        assert pair.drafter is not None
+        mode = mode_of(pair.kernels)
+        path, block_size = _path(pair, mode), pair.drafter.config.block_size
+        pair.profile = (store.load(path, block_size) if path else None) or _measured(pair, mode, path)
+        pair.target.kernels = kernel_choice(pair.profile.kernels)
+        store.save(pair.profile)
+    return pair.profile
+
+
+def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:
+    """Kernels first: what rounds cost, and how they round, depends on them."""
+    assert pair.drafter is not None
+    kernels: dict[int, list[str]] = {}
+    findings: list[Finding] = []
+    if mode != "off":
+        kernels, findings = choose_kernels(
+            _filled(pair, min(CONTEXTS[-1], (pair.target.max_context or 2048) // 2)), mode
+        )
+    pair.target.kernels = kernel_choice(kernels)
+    profile = Profile(measure_costs(pair), measure_parity(pair), pair.drafter.config.block_size, path, kernels)
+    profile.findings = [asdict(finding) for finding in findings]
+    return profile
+
+
+def _path(pair: Pair, mode: str) -> Path | None:
+    """A file named by all that the timings depend on; None for models made in memory."""
+    known = ("target_folder", "target_config", "drafter_folder", "drafter_config")
+    if any(key not in pair.notes for key in known):
+        return None
+    facts = {key: pair.notes[key] for key in (*known, "ranks", "split") if key in pair.notes}
+    facts |= {"kernels": mode, "mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
+    facts |= {"machine": platform.processor() or platform.machine(), "info": _device_info()}
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    return cache_folder() / f"{digest[:20]}.json"
+
+
+def _device_info() -> dict[str, Any]:
+    info = mx.device_info() if hasattr(mx, "device_info") else {}
+    return {k: v for k, v in info.items() if k in ("device_name", "architecture", "memory_size")}
+
+
+def measure_costs(pair: Pair) -> CostTable:
+    """Time the very functions that a round calls, on random text."""
+    drafter = pair.drafter
+    assert drafter is not None
+    limit = pair.target.max_context or max(CONTEXTS)
+    contexts = [n for n in CONTEXTS if n + max(ROWS) <= limit] or [max(limit // 4, 1)]
+    blocks = sorted({b for b in (*BLOCKS, drafter.config.block_size) if b <= drafter.config.block_size})
+    states = [_filled(pair, n) for n in contexts]
+    with tqdm(total=len(ROWS), desc="measuring this pair, once", leave=False, disable=None) as bar:
+        for rows in ROWS[:8]:  # the first seconds of a process are slow: threads start, clocks rise
+            _verify_once(states[0], rows)()
+        draft_seconds = {b: _seconds(_draft_once(states[0], b)) for b in blocks}
+        seconds: dict[bool, list[list[float]]] = {chain: [[] for _ in states] for chain in (False, True)}
+        for rows in ROWS:
+            known = seconds[False][0]
+            if rows + contexts[-1] > limit or worthwhile(known, LONGEST_COPY // 2) < len(known):
+                break
+            for chain in (True, False):
+                for row, state in zip(seconds[chain], states, strict=True):
+                    row.append(_seconds(_verify_once(state, rows, chain)))
+            bar.update()
+    plain = [plain_step(state) for state in states]
+    measured = list(ROWS[: len(seconds[False][0])])
+    return CostTable(measured, contexts, seconds[False], seconds[True], plain, draft_seconds)
+
+
+def _filled(pair: Pair, length: int) -> DecodeState:
+    """A state after `length` random tokens, with its own caches."""
+    assert pair.drafter is not None
+    state = DecodeState(pair, pair.target.make_cache(), pair.drafter.make_cache(), 0, None)
+    tokens = np.random.default_rng(0).integers(0, pair.target.args.vocab_size, length + 1)
+    prefill(state, tokens.tolist(), 512)
+    return state
+
+
+def _seconds(once: Callable[[], None]) -> float:
+    """The median of a few calls after two that are not counted (kernels compile, memory is mapped)."""
+    once()
+    once()
+    times: list[float] = []
+    while len(times) < REPEATS or (sum(times) < PATIENCE and len(times) < MOST_REPEATS):
+        start = perf_counter()
+        once()
+        times.append(perf_counter() - start)
+    return median(times)
+
+
+def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
+    """A draft after a round that emitted three tokens."""
+    drafter = state.pair.drafter
+    assert drafter is not None
+    features = drafter.no_features(3)
+
+    def once() -> None:
+        length = state.drafted_length
+        state.features = [features]
+        draft(state, block_size, 16)
+        for cache in state.drafter_cache:
+            cache.offset = length
+
+    return once
+
+
+def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable[[], None]:
+    """A verification of a bushy tree, or of a chain, undone again."""
+    parents = np.arange(rows) - 1 if chain else (np.arange(rows) - 1) // 2
+    depths = np.zeros(rows, np.int32)
+    for node in range(1, rows):
+        depths[node] = depths[parents[node]] + 1
+    tree = DraftTree(np.full(rows, state.root, np.int32), parents.astype(np.int32), depths, np.zeros(rows, np.float32))
+    plan = RoundPlan("ddtree", None, "auto", Sampler(), parity=ParityBounds(1e-9))
+
+    target, before = state.pair.target, state.pair.target.mark(state.target_cache)
+
+    def once() -> None:
+        verify(state, tree, plan)
+        target.rewind(state.target_cache, before)
+
+    return once
+
+
+def plain_step(state: DecodeState) -> float:
+    """Seconds of a step in a run of plain decoding, undone again; the run's first step waits and is left out."""
+    length, root, tokens = state.length, state.root, list(state.token_ids)
+    before = state.pair.target.mark(state.target_cache)
+    plan, times = RoundPlan("ar", 1, 0, Sampler()), []
+    start = perf_counter()
+    for _ in plain_rounds(state, plan, len, Clock(), lambda done: done < PLAIN_STEPS):
+        times.append(perf_counter() - start)
+        start = perf_counter()
+    state.pair.target.rewind(state.target_cache, before)
+    state.length, state.root, state.token_ids, state.features = length, root, tokens, []
+    return median(times[1:])

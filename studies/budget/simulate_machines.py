@@ -1,0 +1,206 @@
+"""Which budgets 'auto' picks on other machines: recorded drafts through the cost staircases of M1 to M5.
+
+Usage: python studies/budget/simulate_machines.py RECORD.npz [--json OUT.json] [--cost PROFILE.json]
+
+RECORD.npz comes from record_drafts.py.  At temperature 0 the target's answer is fixed, so a recorded draft
+at every position is all that any policy can meet: the simulation is exact but for two things.  A block
+shorter than the drafter's own is taken to be the start of the long one (it differs by about 2 %), and
+seconds are the table's.  'auto' runs the package's own Planner, which sees nothing but those seconds.
+"""
+
+import argparse
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+
+from mlx_ddtree.budget.cost import ROWS, CostTable
+from mlx_ddtree.budget.planner import Candidates, Outcome, Planner
+from mlx_ddtree.budget.profile import Profile
+from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.tree import accept, build_tree
+
+# Seconds of one verification in units of plain decoding's step, by rows: straight lines between the
+# points, jumps where two points share a place.  4-bit: quantised_matmul's own timings (docs/auto_budget.md
+# names the sources), taken for 90 % of a step, the rest grows by 1 % a row; 16-bit: flat after the second row.
+STAIRCASES = {
+    "M1/M2 4-bit": [(1, 1.0), (2, 1.05), (4, 1.9), (6, 2.9), (8, 3.6), (10, 4.5), (32, 4.6), (33, 9.0), (64, 9.1), (65, 13.5), (128, 18.0)],
+    "M3 4-bit": [(1, 1.0), (2, 1.0), (4, 1.28), (6, 2.0), (8, 2.5), (9, 3.1), (10, 3.9), (32, 4.0), (33, 7.8), (64, 7.9), (65, 11.7), (128, 15.5)],
+    "M4 4-bit": [(1, 1.0), (2, 0.99), (4, 1.43), (8, 2.84), (10, 4.5), (32, 4.5), (33, 8.8), (64, 8.9), (65, 13.2), (128, 17.5)],
+    "M5 4-bit": [(1, 1.0), (4, 1.1), (5, 1.15), (8, 1.5), (12, 1.9), (16, 2.0), (32, 2.1), (33, 3.0), (64, 3.1), (128, 5.0)],
+    "bf16, M1 to M4": [(1, 1.0), (2, 1.25), (16, 1.3), (64, 1.5), (65, 2.6), (128, 2.9)],
+    "bf16, M5": [(1, 1.0), (16, 1.05), (64, 1.25), (128, 1.7)],
+    "MoE 4-bit, M1 Max": [(1, 1.0), (2, 1.26), (4, 1.9), (9, 3.4), (17, 5.9), (128, 20.0)],
+}  # fmt: skip
+DRAFT_SHARE = 0.15
+"""Seconds of a whole block's draft in the same units: drafting took 13 % of published rounds."""
+BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+
+
+def staircase(points, block_size):
+    rows, units = zip(*points, strict=True)
+    verify = [float(np.interp(n, rows, units)) for n in ROWS]
+    draft = {b: DRAFT_SHARE * (0.85 + 0.15 * b / block_size) for b in BLOCKS if b <= block_size}
+    return CostTable(list(ROWS), [0], [verify], [verify], [1.0], draft, 0.02)
+
+
+def load_record(path):
+    """[(kind, prompt, answer, token_ids (n, L, K), log_probs)]"""
+    data = np.load(path)
+    count = max(int(key[6:]) for key in data if key.startswith("prompt")) + 1
+    names = ("kind", "prompt", "answer", "tokens", "scores")
+    return [tuple(data[f"{name}{i}"] for name in names) for i in range(count) if f"prompt{i}" in data]
+
+
+class Machine:
+    """Plays rounds over one recorded answer and adds up the table's seconds."""
+
+    def __init__(self, cost, row):
+        self.cost, (_, self.prompt, self.answer, self.tokens, self.scores) = cost, row
+        self.place, self.seconds, self.rounds, self.sizes = 0, 0.0, 0, {}
+
+    @property
+    def context(self):
+        return len(self.prompt) + self.place
+
+    @property
+    def going(self):
+        return self.place < len(self.tokens)
+
+    def candidates(self, block_size, top_k=None):
+        part = self.place, slice(block_size - 1)
+        found = Candidates(self.tokens[part], self.scores[part].astype(np.float32))
+        if found.pairwise:
+            return found.greedy() if top_k == 1 else found
+        return Candidates(found.token_ids[:, :top_k], found.log_probs[:, :top_k])
+
+    def plain(self):
+        self.seconds += self.cost.step(self.context)
+        self.place += 1
+        self.rounds += 1
+        self.sizes[0] = self.sizes.get(0, 0) + 1
+
+    def verify(self, tree, draft_seconds):
+        """The Outcome of a round; the answer goes on."""
+        follow = self.answer[self.place + 1 : self.place + 2 + int(tree.depths.max())].tolist()
+        chosen = [follow[d] if d < len(follow) else -1 for d in tree.depths.tolist()]
+        path = accept(tree, chosen)
+        rows = self.cost.verification(self.context, tree.is_chain)
+        place = int(np.searchsorted(self.cost.rows, len(tree)))
+        verify = float(rows[min(place, len(rows) - 1)])
+        outcome = Outcome(
+            [chosen[n] for n in path], self.context, verify + draft_seconds + self.cost.round, verify, draft_seconds
+        )
+        self.seconds += outcome.seconds
+        self.place += len(path)
+        self.rounds += 1
+        self.sizes[len(tree) - 1] = self.sizes.get(len(tree) - 1, 0) + 1
+        return outcome
+
+
+def play_fixed(cost, row, block_size, budget):
+    machine = Machine(cost, row)
+    while machine.going:
+        ids, scores = machine.candidates(block_size, 1 if budget is None else None)
+        tree = build_tree(int(machine.answer[machine.place]), ids, scores, budget or block_size - 1)
+        machine.verify(tree, cost.drafting(block_size))
+    return machine
+
+
+def play_convex(cost, row, block_size):
+    """Grow the tree while the ratio of each round rises, and stop at its first fall."""
+    machine = Machine(cost, row)
+    while machine.going:
+        ids, scores = machine.candidates(block_size)
+        tree = build_tree(int(machine.answer[machine.place]), ids, scores, 127)
+        seconds = np.interp(np.arange(1, len(tree) + 1), cost.rows, cost.verification(machine.context))
+        theta = (1 + tree.expected_accepted()) / (seconds + cost.drafting(block_size) + cost.round)
+        falls = np.flatnonzero(np.diff(theta) < 0)
+        machine.verify(tree.prefix(int(falls[0]) if len(falls) else len(tree) - 1), cost.drafting(block_size))
+    return machine
+
+
+def play_auto(cost, rows, profile, linear=False):
+    """One machine per answer; the profile learns from one to the next, as on disk."""
+    machines = []
+    for row in rows:
+        machine, planner = Machine(cost, row), Planner(profile, greedy=True, linear=linear)
+        text = [*row[1].tolist(), int(row[2][0])]
+        while machine.going:
+            play_round(machine, planner, text)
+            text += row[2][len(text) - len(row[1]) : machine.place + 1].tolist()
+        machines.append(machine)
+    return machines
+
+
+def play_round(machine, planner, text):
+    """A round, or a step of a pause."""
+    root, context = text[-1], machine.context
+    copy = planner.copy_after(text)
+    proposal = planner.without_draft(root, copy, context)
+    drafting = 0.0
+    if proposal is None:
+        if pause := planner.pause(context):
+            planner.interrupted(pause - 1)
+            return machine.plain()
+        block_size = planner.next_block_size(context)
+        drafting = machine.cost.drafting(block_size)
+        proposal = planner.with_draft(root, machine.candidates(block_size, planner.top_k), copy, context)
+    planner.learn(proposal, machine.verify(proposal.tree, drafting))
+
+
+def summary(name, machines):
+    tokens, seconds = sum(m.place for m in machines), sum(m.seconds for m in machines)
+    plain = sum(m.place * m.cost.step(m.context) for m in machines)
+    sizes = {}
+    for machine in machines:
+        for size, count in machine.sizes.items():
+            sizes[size] = sizes.get(size, 0) + count
+    usual = sorted(sizes, key=sizes.get, reverse=True)[:4]
+    rounds = sum(m.rounds for m in machines)
+    return {
+        "setting": name,
+        "tau": round(tokens / rounds, 3),
+        "speedup": round(plain / seconds, 3),
+        "usual nodes": ", ".join(f"{size} ({sizes[size] / rounds:.0%})" for size in usual),
+    }
+
+
+def compare(cost, record):
+    block_size = record[0][3].shape[1] + 1
+    lines = [
+        summary(f"block {b}", [play_fixed(cost, r, b, None) for r in record]) for b in BLOCKS[2:] if b <= block_size
+    ]
+    for budget in (4, 8, 16, 31, 32, 64):
+        lines.append(summary(f"tree {budget}", [play_fixed(cost, r, block_size, budget) for r in record]))
+    lines.append(summary("greedy convex stop", [play_convex(cost, r, block_size) for r in record]))
+    for name, linear in (("auto, linear", True), ("auto", False)):
+        profile = Profile(deepcopy(cost), 0.0, block_size)
+        lines.append(summary(f"{name}, first run", play_auto(cost, record, profile, linear)))
+        lines.append(summary(f"{name}, learned", play_auto(cost, record, profile, linear)))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path)
+    parser.add_argument("--cost", type=Path, help="a measured profile instead of the published staircases")
+    parser.add_argument("--kind", help="only answers of this kind")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    record = [row for row in load_record(args.record) if args.kind in (None, str(row[0]))]
+    block_size = record[0][3].shape[1] + 1
+    tables = {name: staircase(points, block_size) for name, points in STAIRCASES.items()}
+    if args.cost:
+        tables = {args.cost.stem: CostTable.from_dict(json.loads(args.cost.read_text())["cost"])}
+    results = {}
+    for name, cost in tables.items():
+        results[name] = compare(cost, record)
+        print(f"{name}\n{columns(results[name])}\n", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

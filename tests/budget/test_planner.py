@@ -1,0 +1,340 @@
+"""Played over made-up texts, the planner ends up with the rounds that suit the drafter and the text."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_ddtree.budget.calibration import PRIOR
+from mlx_ddtree.budget.lookup import Copy, LookupIndex
+from mlx_ddtree.budget.planner import FAINTEST, LONGEST_COPY, Candidates, Outcome, Planner
+from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.tree import accept
+
+from ..tree.trees import prefixes_of
+from .machines import BLOCKS, cost_table
+
+VOCAB = 50_000
+BLOCK = BLOCKS[-1]
+RNG = np.random.default_rng(0)
+NEWS = RNG.integers(0, VOCAB, 2000).tolist()  # no pair of tokens comes twice
+REFRAIN = RNG.integers(0, VOCAB, 200).tolist() * 8
+
+
+def new_planner(cost=None, **options):
+    return Planner(Profile(cost or cost_table(), ParityBounds(), BLOCK), greedy=True, **options)
+
+
+def drafter(right):
+    """Drafts whose first `right` positions are right, and which is equally sure of all of them."""
+
+    def draft(text, place, block_size, top_k):
+        token_ids = np.arange(VOCAB, VOCAB + top_k, dtype=np.int32) + np.zeros((block_size - 1, 1), np.int32)
+        follow = text[place + 1 : place + 1 + min(right, block_size - 1)]
+        token_ids[: len(follow), 0] = follow
+        chances = np.array([0.9, *np.full(top_k - 1, 0.1 / 16)], np.float32)
+        return Candidates(token_ids, np.log(chances) + np.zeros(token_ids.shape, np.float32))
+
+    return draft
+
+
+def play(planner, text, draft):
+    """(kind, tokens emitted, proposal) of each round until the text ends; a pause is one round."""
+    cost, place, rounds = planner.profile.cost, 0, []
+    while place < len(text) - 1:
+        if pause := planner.pause(place):
+            rounds.append(("plain", pause, None))
+            place += pause
+            continue
+        copy = planner.copy_after(text[: place + 1])
+        proposal, drafting = planner.without_draft(text[place], copy, place), 0.0
+        if proposal is None:
+            block_size = planner.next_block_size(place)
+            drafting = cost.drafting(block_size)
+            candidates = draft(text, place, block_size, planner.top_k)
+            proposal = planner.with_draft(text[place], candidates, copy, place)
+        follow = dict(enumerate(text[place + 1 :]))
+        chosen = [follow.get(d, -1) for d in proposal.tree.depths.tolist()]
+        path = accept(proposal.tree, chosen)
+        verify = float(np.interp(len(proposal.tree), cost.rows, cost.verification(place, proposal.tree.is_chain)))
+        planner.learn(proposal, Outcome([chosen[n] for n in path], place, verify + drafting, verify, drafting))
+        rounds.append((proposal.kind, len(path), proposal))
+        place += len(path)
+    return rounds
+
+
+def shares(rounds):
+    """Of the text's tokens, by kind of round."""
+    tokens = Counter()
+    for kind, emitted, _ in rounds:
+        tokens[kind] += emitted
+    return {kind: count / tokens.total() for kind, count in tokens.items()}
+
+
+def test_a_perfect_drafter_gets_large_trees_and_no_pause():
+    rounds = play(new_planner(), NEWS, drafter(BLOCK))
+    assert shares(rounds) == {"draft": 1.0}
+    assert all(emitted == BLOCK and len(p.tree) >= BLOCK for _, emitted, p in rounds[5:-1])
+
+
+def test_a_drafter_that_is_right_twice_gets_small_trees():
+    """Rows cost something here, and deep nodes have stopped to be believed."""
+    rounds = play(new_planner(cost_table(per_row=0.1)), NEWS, drafter(2))
+    assert all(len(p.tree) < 8 for _, _, p in rounds[-20:])
+    assert np.mean([emitted for _, emitted, _ in rounds[-100:]]) > 2.5
+
+
+def test_a_useless_drafter_mostly_rests():
+    """And is tried again now and then."""
+    rounds = play(new_planner(), NEWS, drafter(0))
+    assert shares(rounds)["plain"] > 0.9
+    assert any(kind == "draft" for kind, _, _ in rounds[-4:])
+
+
+def test_a_chain_is_verified_where_branches_cost_more_than_they_bring():
+    """A chain of as many rows is cheaper than a tree here; a drafter that is right gets it."""
+    cost = cost_table(per_row=0.2)
+    cost.chain = [[1.0] * len(cost.rows)]
+    rounds = play(new_planner(cost), NEWS, drafter(6))
+    assert all(p.tree.is_chain for _, _, p in rounds[20:-1])
+    assert np.mean([emitted for _, emitted, _ in rounds[20:-1]]) > 6.5
+
+
+def test_a_drafter_that_fails_in_this_text_rests_soon():
+    """Whatever it was worth in others."""
+    planner = new_planner(cost_table(draft_share=0.5))
+    play(planner, NEWS, drafter(BLOCK))
+    planner = Planner(planner.profile, greedy=True)
+    rounds = play(planner, NEWS[:100], drafter(0))
+    assert next(i for i, (kind, _, _) in enumerate(rounds) if kind == "plain") <= 8
+
+
+def test_a_text_that_repeats_itself_is_copied():
+    rounds = play(new_planner(cost_table(draft_share=0.5)), REFRAIN, drafter(2))
+    assert shares(rounds)["lookup"] > 0.6
+    assert all(p.tree.is_chain and p.candidates is None for kind, _, p in rounds if kind == "lookup")
+
+
+def test_a_pause_ends_where_the_text_repeats_itself():
+    """A copy is worth a look at every token of a pause; a draft is not."""
+    planner = new_planner(cost_table(draft_share=0.5))
+    play(planner, NEWS[:300], drafter(0))
+    text = NEWS[:300] + REFRAIN
+    planner.copy_after(text[:520])
+    while planner.pause(0):
+        pass
+    assert planner.without_draft(text[519], planner.copy_after(text[:520]), 0) is not None
+
+
+@pytest.mark.parametrize("text", [NEWS, REFRAIN])
+def test_linear_means_chains_and_no_copies(text):
+    planner = new_planner(linear=True)
+    assert planner.top_k == 1
+    rounds = play(planner, text, drafter(3))
+    assert all(kind == "draft" and p.tree.is_chain and p.copy is None for kind, _, p in rounds if kind != "plain")
+    assert shares(rounds)["draft"] > 0.5
+
+
+def test_a_copy_that_the_drafter_lacks_enters_the_tree_as_a_path():
+    """It may go on behind the block."""
+    planner = new_planner(cost_table(per_row=0.0))
+    planner.policy.choose(np.arange(100.0), 0)  # earlier trees were large
+    copied = list(range(100, 100 + BLOCK + 4))
+    planner.profile.lookups.hits[:] = planner.profile.lookups.trials[:] = 1000
+    candidates = drafter(0)(NEWS, 0, BLOCK, planner.top_k)
+    proposal = planner.with_draft(7, candidates, Copy(copied, 20), 0)
+    assert proposal.kind == "draft" and proposal.tree.token_ids[0] == 7
+    assert tuple(copied) in prefixes_of(proposal.tree)
+    drafted = [prefix for prefix in prefixes_of(proposal.tree) if prefix[-1] >= VOCAB]
+    assert {prefix[0] for prefix in drafted} > {copied[0], VOCAB}  # the drafter's, alone and along the copy
+
+
+def test_a_copy_alone_is_a_chain_of_what_it_is_worth():
+    """It ends where it has become improbable, however cheap the rows are."""
+    planner = new_planner(cost_table(per_row=0.0))
+    planner.policy.drafted.add(1.0, 1e-3)  # so fast that a draft seems dear
+    proposal = planner.without_draft(7, Copy([1, 2, 3, 4, 5, 6], 2), 0)
+    lookups = planner.profile.lookups
+    path = np.cumprod([lookups.probability(2, depth, 2) for depth in range(1, 7)])
+    path = path[path >= FAINTEST]
+    assert proposal.tree.token_ids.tolist() == [7, 1, 2, 3, 4, 5, 6][: len(path) + 1]
+    assert 0 < len(path) < 6
+    np.testing.assert_allclose(np.exp(proposal.tree.log_weights[1:]), path, rtol=1e-6)
+    assert proposal.choice.expected == pytest.approx(path.sum())
+
+
+def test_copies_that_lie_do_not_replace_a_good_drafter():
+    """Every pair of tokens stood there before, and what followed says nothing."""
+    text = RNG.integers(0, 4, 1000).tolist()
+    assert shares(play(new_planner(), text, drafter(BLOCK)))["draft"] > 0.9
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=5), max_size=8))
+def test_a_copy_is_looked_up_in_the_whole_text_so_far(pieces):
+    planner, text = new_planner(), []
+    for piece in pieces:
+        text += piece
+        assert planner.copy_after(text) == LookupIndex(text).continuation(LONGEST_COPY)
+
+
+def hand_made(planner, copy=None):
+    """A proposal from three positions of two candidates each."""
+    log_probs = np.log([[0.5, 0.3], [0.6, 0.2], [0.7, 0.1]]).astype(np.float32)
+    return planner.with_draft(0, Candidates(np.array([[1, 2], [3, 4], [5, 6]], np.int32), log_probs), copy, 0)
+
+
+def learn(planner, chosen, copy=None):
+    """Such a round, of which the target chose `chosen`."""
+    planner.learn(hand_made(planner, copy), Outcome(chosen, 0, 1.8, 1.5, 0.2))
+
+
+def test_trees_are_weighed_by_the_calibration():
+    """Paths off the spine count less."""
+    weights = prefixes_of(hand_made(new_planner(cost_table(per_row=0.0))).tree)
+    np.testing.assert_allclose(np.exp([weights[1, 3], weights[2, 3]]), [0.5 * 0.6, 0.3 * 0.6 * PRIOR[1]], rtol=1e-5)
+
+
+def test_a_round_refines_the_costs_of_what_it_did():
+    planner = new_planner(cost_table(per_row=0.0))
+    proposal = hand_made(planner)
+    planner.learn(proposal, Outcome([1, 3], 0, 1.8, 1.5, 0.2))
+    cost, before = planner.profile.cost, cost_table(per_row=0.0)
+    assert {n for n, s in zip(cost.rows, cost.verification(0), strict=True) if s > 1} == {len(proposal.tree)}
+    assert {b for b in BLOCKS if cost.draft[b] > before.draft[b]} == {4}  # 3 positions and the root
+    assert 0 < cost.round < 0.1 + 1e-9
+    assert cost.step(0) == 1
+
+
+def test_rounds_are_counted_for_the_profiles_file_and_never_write_it(tmp_path):
+    planner = new_planner()
+    planner.profile.path = tmp_path / "pair.json"
+    for _ in range(300):
+        learn(planner, [1, 3])
+    assert planner.profile.rounds_unsaved == 300
+    assert not planner.profile.path.exists()
+
+
+def test_a_given_block_size_is_used():
+    assert new_planner(block_size=8).next_block_size(0) == 8
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spine", "off_spine", "seen_off_spine"),
+    [
+        ([1, 3, 5, 9], [1, 1, 1], [0, 0, 0], [0, 0, 0]),
+        ([2, 3, 9], [1, 0, 0], [0, 1, 0], [0, 1, 1]),
+        ([1, 4, 5], [1, 1, 0], [0, 0, 1], [0, 0, 1]),
+        ([9, 3, 5], [0, 0, 0], [0, 1, 1], [0, 1, 1]),  # a copy led on
+        ([1], [1, 0, 0], [0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_outcomes_count_off_the_spine_once_another_than_the_best_was_right(chosen, spine, off_spine, seen_off_spine):
+    """The node that was left is itself on the spine; what follows it is not, even if its best is right."""
+    planner = new_planner()
+    learn(planner, chosen)
+    hits, expected = planner.calibration.hits.sum(axis=-1), planner.calibration.expected.sum(axis=-1)
+    assert hits[:, :3].tolist() == [spine, off_spine]
+    reached = np.arange(3) < len(chosen)
+    np.testing.assert_allclose(expected[1, :3] > 0, seen_off_spine)
+    np.testing.assert_allclose(expected[0, :3] > 0, reached & ~np.array(seen_off_spine, bool))
+
+
+def test_a_copy_is_judged_up_to_its_first_mistake():
+    """By depth, and by whether the drafter's best agreed: yes, no, not asked behind its block."""
+    planner = new_planner()
+    lookups = planner.profile.lookups
+    learn(planner, [1, 4, 5, 8, 7], Copy([1, 4, 5, 9, 7], 2))
+    expected = Counter([lookups.cell(2, 1, 0), lookups.cell(2, 2, 1), lookups.cell(2, 3, 0), lookups.cell(2, 4, 2)])
+    assert {tuple(cell): lookups.trials[tuple(cell)] for cell in np.argwhere(lookups.trials)} == expected
+    assert lookups.hits.sum() == 3 and lookups.hits[lookups.cell(2, 4, 2)] == 0
+
+
+def test_greedy_and_sampled_choices_are_calibrated_apart():
+    profile = Profile(cost_table(), ParityBounds(), BLOCK)
+    greedy, sampled = (Planner(profile, greedy=greedy) for greedy in (True, False))
+    learn(greedy, [1, 3])
+    assert greedy.calibration.hits.any() and not sampled.calibration.hits.any()
+    assert Planner(profile, greedy=True).calibration is greedy.calibration
+
+
+def test_a_drafter_that_was_never_asked_is_asked_soon():
+    """Copies must not starve it, however many the text offers."""
+    text = np.random.default_rng(1).integers(0, 4, 1500).tolist()
+    planner, asked = new_planner(), 0
+    for place in range(1000, 1200):  # the prompt has every pair of tokens
+        proposal = planner.without_draft(text[place], planner.copy_after(text[: place + 1]), place)
+        asked += proposal is None
+        if proposal:
+            planner.learn(proposal, Outcome(text[place + 1 : place + 2], place, 1.0, 1.0, 0.0))
+    assert asked
+
+
+PAIR_TOKENS = np.array([[1, 2], [3, 4], [5, 6]], np.int32)
+PAIR_CHANCES = np.array([
+    [[0.5, 0.3], [0.5, 0.3]],  # after the root
+    [[0.1, 0.6], [0.7, 0.2]],  # after 1, after 2
+    [[0.4, 0.2], [0.1, 0.8]],  # after 3, after 4
+])  # fmt: skip
+"""The best path is 1 4 6."""
+
+
+def pairs(planner, copy=None):
+    candidates = Candidates(PAIR_TOKENS, np.log(PAIR_CHANCES).astype(np.float32))
+    return planner.with_draft(0, candidates, copy, 0)
+
+
+def test_trees_of_pairs_are_weighed_by_the_parent_and_the_calibration():
+    """On the best path as drafted, off it at the prior's discount, wherever the path left it."""
+    planner = new_planner(cost_table(per_row=0.0))
+    planner.policy.choose(np.arange(100.0), 0)  # earlier trees were large
+    weights = prefixes_of(pairs(planner).tree)
+    expected = {
+        (1,): 0.5, (1, 4): 0.5 * 0.6, (1, 4, 6): 0.5 * 0.6 * 0.8, (2, 3): 0.3 * 0.7 * PRIOR[1],
+        (2, 3, 5): 0.3 * 0.7 * 0.4 * PRIOR[1] ** 2, (1, 3, 5): 0.5 * 0.1 * 0.4 * PRIOR[1],
+        (2, 4, 6): 0.3 * 0.2 * 0.8 * PRIOR[1] ** 2,
+    }  # fmt: skip
+    for prefix, chance in expected.items():
+        np.testing.assert_allclose(np.exp(weights[prefix]), chance, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spine", "off_spine", "expected_spine", "expected_off"),
+    [
+        ([1, 4, 6, 9], [1, 1, 1], [0, 0, 0], [0.8, 0.7, 0.9], [0, 0, 0]),
+        ([2, 3, 9], [1, 0, 0], [0, 1, 0], [0.8, 0, 0], [0, 0.9, 0.6]),
+        ([1, 3, 5], [1, 1, 0], [0, 0, 1], [0.8, 0.7, 0], [0, 0, 0.6]),
+        ([9, 3, 5], [0, 0, 0], [0, 0, 0], [0.8, 0, 0], [0, 0, 0]),  # a copy led on, where nothing was scored
+        ([1], [1, 0, 0], [0, 0, 0], [0.8, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_outcomes_of_pairs_count_in_the_row_of_the_accepted_parent(
+    chosen, spine, off_spine, expected_spine, expected_off
+):
+    planner = new_planner()
+    planner.learn(pairs(planner), Outcome(chosen, 0, 1.8, 1.5, 0.2))
+    hits, expected = planner.calibration.hits.sum(axis=-1), planner.calibration.expected.sum(axis=-1)
+    assert hits[:, :3].tolist() == [spine, off_spine]
+    np.testing.assert_allclose(expected[:, :3], [expected_spine, expected_off], rtol=1e-5)
+
+
+def test_a_copy_is_compared_with_what_pairs_say_along_it():
+    """Its own parents' rows; behind a token that was not proposed the drafter has no opinion."""
+    planner = new_planner()
+    lookups = planner.profile.lookups
+    copy = Copy([2, 3, 6, 7], 2)
+    planner.learn(pairs(planner, copy), Outcome([2, 3, 6, 7], 0, 1.8, 1.5, 0.2))
+    cells = [lookups.cell(2, 1, 1), lookups.cell(2, 2, 0), lookups.cell(2, 3, 1), lookups.cell(2, 4, 2)]
+    assert Counter(cells) == {tuple(c): lookups.trials[tuple(c)] for c in np.argwhere(lookups.trials)}
+    planner = new_planner()
+    planner.learn(pairs(planner, Copy([9, 3], 2)), Outcome([9, 3], 0, 1.8, 1.5, 0.2))
+    assert planner.profile.lookups.trials[planner.profile.lookups.cell(2, 2, 2)] == 1
+
+
+def test_a_copy_enters_a_tree_of_pairs():
+    """Also where its tokens are no candidates."""
+    planner = new_planner(cost_table(per_row=0.0))
+    planner.profile.lookups.hits[:] = planner.profile.lookups.trials[:] = 1000
+    nodes = prefixes_of(pairs(planner, Copy([9, 3, 8, 8], 20)).tree)
+    assert {(9,), (9, 3), (9, 3, 8), (9, 3, 8, 8), (1, 4, 6)} <= nodes.keys()

@@ -1,0 +1,197 @@
+"""Every round takes the size with the most tokens for its seconds, and drafts rest while they do not pay."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_ddtree.budget.calibration import DECAY
+from mlx_ddtree.budget.cost import ROWS, CostTable
+from mlx_ddtree.budget.policy import (
+    FIRST_PAUSE,
+    FIRST_PROBES,
+    FULL_BLOCK_EVERY,
+    LONGEST_PAUSE,
+    PROBES,
+    BudgetPolicy,
+    Survival,
+)
+
+from .machines import BLOCKS, cost_table
+
+WHOLE = BLOCKS[-1]
+
+
+def drafted(policy, accepted, seconds, rounds=1, block_size=WHOLE):
+    for _ in range(rounds):
+        reached = (np.arange(max(block_size, accepted + 1)) <= accepted).astype(float)
+        policy.trust.update(0.9, float(accepted > 0))
+        policy.saw_draft(accepted, reached, block_size, seconds, seconds - policy.cost.drafting(block_size))
+
+
+@st.composite
+def decisions(draw):
+    """Staircases of any shape, Phi of a tree of up to 40 nodes, how many of them are a chain; tokens and
+    seconds of the rounds before."""
+    rows = [1, *draw(st.lists(st.integers(2, 30), max_size=8, unique=True).map(sorted))]
+    verify = draw(st.lists(st.floats(0.5, 9), min_size=len(rows), max_size=len(rows)))
+    weights = sorted(draw(st.lists(st.floats(0, 1), max_size=40)), reverse=True)
+    chain = draw(st.lists(st.floats(0.5, 9), min_size=len(rows), max_size=len(rows)))
+    cost = CostTable(rows, [0], [verify], [chain], [draw(st.floats(0.5, 2))], {WHOLE: 0.2})
+    before = draw(st.integers(0, 8)), draw(st.floats(0.5, 9))
+    return cost, np.cumsum([0.0, *weights]), draw(st.integers(0, len(weights))), *before
+
+
+@given(decisions())
+def test_the_chosen_size_is_the_best_of_all(case):
+    """Equal to brute force over every number of nodes, each padded to the next measured size."""
+    cost, phi, chain_nodes, accepted, seconds = case
+    policy = BudgetPolicy(cost)
+    drafted(policy, accepted, seconds)
+    rate = max((1 + accepted) / seconds, 1 / cost.plain[0])
+    values = {}
+    for nodes in range(len(phi)):
+        rows = next((i for i, n in enumerate(cost.rows) if n > nodes), None)
+        if rows is not None:
+            table = cost.chain if nodes <= chain_nodes else cost.verify
+            values[nodes] = 1 + phi[nodes] - rate * table[0][rows]
+    choice = policy.choose(phi, 0, chain_nodes)
+    assert choice.value == pytest.approx(max(values.values()))
+    assert choice.value == pytest.approx(values[choice.nodes])
+    assert choice.expected == phi[choice.nodes]
+
+
+def test_a_fall_in_value_is_no_end():
+    """After a jump of the staircase many more nodes are nearly free."""
+    cost = CostTable(
+        [1, 2, 4, 16, 32], [0], [[1.0, 1.2, 3.0, 3.1, 9.0]], [[1.0, 1.2, 3.0, 3.1, 9.0]], [1.0], {WHOLE: 0.2}
+    )
+    phi = np.cumsum([0.0, *np.linspace(0.7, 0.1, 31)])
+    policy = BudgetPolicy(cost)
+    values = 1 + phi[[0, 1, 3, 15]] - np.array(cost.verify[0][:4])
+    assert values[2] < values[1] < values[3]
+    assert policy.choose(phi, 0).nodes == 15
+
+
+def test_worthless_drafts_get_no_nodes():
+    assert BudgetPolicy(cost_table()).choose(np.zeros(20), 0).nodes == 0
+
+
+def pauses(policy, accepted, seconds, count):
+    """The pauses between the next `count` drafted rounds, 0 for none."""
+    found = []
+    for _ in range(count):
+        found.append(policy.pause(0))
+        if found[-1]:
+            assert policy.pause(0) == 0  # then it is tried again
+        drafted(policy, accepted, seconds)
+    return found
+
+
+def test_pauses_grow_while_plain_decoding_is_faster():
+    """Doubling up to the longest, with the same few probes between them."""
+    policy = BudgetPolicy(cost_table())
+    found = pauses(policy, 0, 2.0, 30 * PROBES)
+    first = next(i for i, p in enumerate(found) if p)
+    assert first <= 3 * FIRST_PROBES
+    grown = [min(FIRST_PAUSE * 2**i, LONGEST_PAUSE) for i in range(9)]
+    assert found[first::PROBES][:9] == grown
+    assert not any(p for i, p in enumerate(found[first:]) if i % PROBES)
+
+
+def test_pauses_end_when_drafts_pay_and_start_short_again():
+    policy = BudgetPolicy(cost_table())
+    pauses(policy, 0, 2.0, 4 * PROBES)
+    policy.pause(0)  # after it the probes count as much as the past
+    assert not any(pauses(policy, 2, 2.0, 40))
+    assert next(p for p in pauses(policy, 0, 2.0, 100) if p) == FIRST_PAUSE
+
+
+def test_drafts_that_pay_are_never_paused():
+    assert not any(pauses(BudgetPolicy(cost_table()), 2, 2.0, 50))
+
+
+@pytest.mark.parametrize(
+    ("chance", "draft_share", "skips"), [(0.9, 0.25, True), (0.9, 0.2, False), (0.2, 1.9, True), (0.2, 1.7, False)]
+)
+def test_a_copy_goes_alone_where_it_is_surer_than_the_draft_is_cheap(chance, draft_share, skips):
+    """A draft's seconds in tokens against the 3 that it brings where the copy fails."""
+    policy = BudgetPolicy(cost_table(draft_share=draft_share))
+    drafted(policy, 3, 3.0, rounds=20)  # 4 tokens in 3 seconds
+    assert policy.skips_drafter(chance, 0) is skips
+
+
+def blocks(policy, accepted, count):
+    """The block sizes of the next `count` drafted rounds."""
+    sizes = []
+    for _ in range(count):
+        sizes.append(policy.next_block_size(0))
+        drafted(policy, min(accepted, sizes[-1] - 1), 1.5, block_size=sizes[-1])
+    return sizes
+
+
+def test_dear_drafts_that_fail_early_get_short():
+    """But for a whole one now and then, to know its deeper slots."""
+    sizes = blocks(BudgetPolicy(cost_table(draft_share=4.0)), 0, 4 * FULL_BLOCK_EVERY)[-FULL_BLOCK_EVERY:]
+    assert sorted(sizes) == [BLOCKS[0]] * (FULL_BLOCK_EVERY - 1) + [WHOLE]
+
+
+def test_cheap_drafts_that_hold_stay_whole():
+    assert set(blocks(BudgetPolicy(cost_table(draft_share=0.05)), WHOLE, 100)) == {WHOLE}
+
+
+def test_blocks_grow_again_when_survival_recovers():
+    policy = BudgetPolicy(cost_table(draft_share=1.0))
+    assert BLOCKS[0] in blocks(policy, 0, 200)
+    assert set(blocks(policy, WHOLE, 400)[-40:]) == {WHOLE}
+
+
+def test_a_block_is_no_longer_than_what_holds():
+    """Always as many tokens as the shortest block has, never more."""
+    sizes = blocks(
+        BudgetPolicy(cost_table(draft_share=0.6), known=Survival(WHOLE - 1, DECAY)),
+        BLOCKS[0] - 1,
+        20 * FULL_BLOCK_EVERY,
+    )
+    assert set(sizes[-FULL_BLOCK_EVERY + 1 :]) <= {BLOCKS[0], WHOLE}
+    assert sizes[-FULL_BLOCK_EVERY:].count(WHOLE) == 1
+
+
+def test_a_given_block_size_is_kept():
+    assert set(blocks(BudgetPolicy(cost_table(draft_share=4.0), block_size=8), 0, 100)) == {8}
+
+
+def test_a_copied_path_may_be_longer_than_the_block():
+    policy = BudgetPolicy(cost_table())
+    drafted(policy, 30, 2.0, rounds=200, block_size=BLOCKS[0])
+    assert policy.drafted.per_second == pytest.approx(31 / 2)
+
+
+def test_trees_are_built_small_again_after_a_large_one():
+    policy = BudgetPolicy(cost_table(per_row=0.0))
+    before = policy.largest(0)
+    policy.choose(np.arange(100.0), 0)
+    for _ in range(100):
+        policy.choose(np.arange(3.0), 0)
+    assert policy.largest(0) == before
+
+
+@given(st.lists(st.integers(0, ROWS[-1] - 1), max_size=6))
+def test_trees_may_grow_to_twice_what_was_chosen(chosen):
+    """At sizes that were measured, so that no row is padding."""
+    policy = BudgetPolicy(cost_table(per_row=0.0))
+    for nodes in chosen:
+        phi = np.arange(nodes + 1.0)
+        assert policy.choose(phi, 0).nodes == nodes
+        assert policy.largest(0) >= min(2 * nodes, ROWS[-1] - 1)
+        assert policy.largest(0) + 1 in ROWS
+
+
+def test_a_pause_goes_on_after_a_copy():
+    """Also at once, before the drafter is tried again."""
+    policy = BudgetPolicy(cost_table())
+    pauses(policy, 0, 2.0, 12)
+    while not (pause := policy.pause(0)):
+        drafted(policy, 0, 2.0)
+    policy.interrupted(pause - 3)
+    assert [policy.pause(0), policy.pause(0)] == [pause - 3, 0]

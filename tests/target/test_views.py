@@ -1,0 +1,141 @@
+"""Masks, tables and commits of a tree's rows, against their definitions."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, QuantizedKVCache, RotatingKVCache
+
+from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.target.rows import TreeRows
+from mlx_ddtree.target.views import AppendView, RingView, check_cache
+from mlx_ddtree.tree import DraftTree
+
+
+@st.composite
+def trees(draw, max_nodes=12):
+    parents = [-1]
+    for i in range(draw(st.integers(0, max_nodes))):
+        parents.append(draw(st.integers(0, i)))
+    depths = [0]
+    for parent in parents[1:]:
+        depths.append(depths[parent] + 1)
+    tokens = np.arange(len(parents), dtype=np.int32)
+    return DraftTree(
+        tokens, np.array(parents, np.int32), np.array(depths, np.int32), np.zeros(len(parents), np.float32)
+    )
+
+
+def path_and(tree, node, context):
+    """What plain decoding of the node's path has seen: context places, then rows (context + i)."""
+    return [*range(context), *(context + i for i in tree.path_to(node))]
+
+
+@given(trees(), st.integers(0, 9), st.integers(0, 3), st.none() | st.integers(1, 8), st.integers(0, 2))
+def test_a_row_sees_the_last_tokens_of_its_own_path(tree, context, padding, window, keep):
+    """All of them, or `keep` first ones and as many of the last as the window holds; padding sees itself."""
+    keep = 0 if window is None else min(keep, window - 1)
+    rows = len(tree) + padding
+    mask = np.array(TreeRows(tree, 100, rows).mask(context, window, keep))
+    for node in range(len(tree)):
+        seen = path_and(tree, node, context)
+        if window is not None and len(seen) > window:
+            first = [p for p in seen if p < min(keep, context)]
+            seen = [*first, *seen[len(seen) - (window - keep) :]]
+        assert np.flatnonzero(mask[node]).tolist() == sorted(set(seen))
+    for row in range(len(tree), rows):
+        assert np.flatnonzero(mask[row, context:]).tolist() == [row]
+
+
+@given(trees(), st.integers(0, 3), st.integers(1, 5))
+def test_a_rows_window_of_the_convolution_is_its_path(tree, padding, kernel):
+    table = np.array(TreeRows(tree, 7, len(tree) + padding).conv_table(kernel))
+    before = kernel - 1
+    for node in range(len(tree)):
+        assert table[node].tolist() == path_and(tree, node, before)[-kernel:]
+    assert ((table >= 0) & (table < before + len(tree) + padding)).all()
+
+
+@given(trees(), st.integers(0, 3))
+def test_rows_stand_at_their_depth(tree, padding):
+    rows = TreeRows(tree, 40, len(tree) + padding)
+    if rows.is_chain:
+        assert rows.offset == 40
+    else:
+        assert np.array(rows.offset)[0, : len(tree)].tolist() == (40 + tree.depths).tolist()
+
+
+def rows_of(count, seed, dim=4):
+    return mx.random.normal((1, 2, count, dim), key=mx.random.key(seed))
+
+
+@settings(max_examples=40)
+@given(trees(), st.integers(1, 9), st.data())
+def test_an_append_view_keeps_the_paths_rows_in_order(tree, context, data):
+    path = tree.path_to(data.draw(st.integers(0, len(tree) - 1)))
+    cache, new = KVCache(), rows_of(context + len(tree), 0)
+    cache.update_and_fetch(new[:, :, :context], -new[:, :, :context])
+    view = AppendView(cache, TreeRows(tree, context, len(tree)))
+    for got, want in zip(view.update_and_fetch(new[:, :, context:], -new[:, :, context:]), (new, -new), strict=True):
+        np.testing.assert_array_equal(np.array(got), np.array(want))
+    view.commit(path)
+    want = np.array(new)[:, :, [*range(context), *(context + i for i in path)]]
+    np.testing.assert_array_equal(np.array(cache.keys_and_values()[0]), want)
+    np.testing.assert_array_equal(np.array(cache.keys_and_values()[1]), -want)
+    assert cache.offset == context + len(path)
+
+
+@pytest.mark.parametrize("path", [[0, 2, 3], [0, 2, 5]])
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_commit_does_not_copy_the_context(path, quantised):
+    """An assignment to a slice is in place only while nothing else reads the array."""
+    context, heads, dim = 4096, 4, 64
+    cache = QuantizedKVCache(64, 8) if quantised else KVCache()
+    before, new = (mx.random.normal((1, heads, n, dim)) for n in (context, 8))
+    cache.update_and_fetch(before, before)
+    tree = DraftTree(
+        np.zeros(8, np.int32), np.arange(8, dtype=np.int32) - 1, np.arange(8, dtype=np.int32), np.zeros(8, np.float32)
+    )
+    view = AppendView(cache, TreeRows(tree, context, 8))
+    mx.eval(view.update_and_fetch(new, new))
+    mx.reset_peak_memory()
+    standing = mx.get_active_memory()
+    view.commit(path)
+    mx.eval(cache.keys, cache.values)
+    assert mx.get_peak_memory() - standing < before.nbytes / 16
+    assert cache.offset == context + len(path)
+
+
+@settings(max_examples=60)
+@given(trees(), st.integers(2, 10), st.integers(0, 25), st.integers(0, 1), st.data())
+def test_a_ring_view_leaves_what_one_token_at_a_time_leaves(tree, size, context, keep, data):
+    """The rows that a next token may see, in their order in time; before the commit the ring is untouched."""
+    path = tree.path_to(data.draw(st.integers(0, len(tree) - 1)))
+    new = rows_of(context + len(tree), 1)
+    rings = [RotatingKVCache(size, keep=keep) for _ in range(2)]
+    for ring in rings:
+        for i in range(context):
+            ring.update_and_fetch(new[:, :, i : i + 1], -new[:, :, i : i + 1])
+    ours, plain = rings
+    view = RingView(ours, TreeRows(tree, context, len(tree)))
+    view.update_and_fetch(new[:, :, context:], -new[:, :, context:])
+    assert (ours.offset, ours._idx) == (plain.offset, plain._idx)
+    view.commit(path)
+    for i in path:
+        row = new[:, :, context + i : context + i + 1]
+        plain.update_and_fetch(row, -row)
+    assert ours.offset == plain.offset
+    last = rows_of(1, 2)
+    for a, b in zip(ours.update_and_fetch(last, last), plain.update_and_fetch(last, last), strict=True):
+        assert sorted(np.array(a).reshape(2, -1, 4)[0, :, 0]) == sorted(np.array(b).reshape(2, -1, 4)[0, :, 0])
+
+
+@pytest.mark.parametrize("cache", [ChunkedKVCache(8), CacheList(KVCache(), KVCache())])
+def test_caches_that_cannot_hold_a_tree_are_refused(cache):
+    with pytest.raises(UnsupportedModelError, match="method='ar'"):
+        check_cache([KVCache(), cache])
+
+
+def test_caches_that_can_hold_a_tree_are_taken():
+    check_cache([KVCache(), QuantizedKVCache(), RotatingKVCache(8)])

@@ -1,0 +1,127 @@
+"""What was learned survives the process, and no state of the disk stops decoding."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.machine import cache_folder
+from mlx_ddtree.tuning import store
+from mlx_ddtree.tuning.store import VERSION, WORTH_SAVING
+
+from ..budget.machines import BLOCKS, cost_table
+
+BLOCK = BLOCKS[-1]
+
+
+@pytest.fixture
+def profile(tmp_path):
+    """With something learned in every part, not yet saved."""
+    profile = Profile(cost_table(), ParityBounds(0.125, 0.25), BLOCK, tmp_path / "cache" / "pair.json")
+    profile.cost.saw_step(0, 1.5)
+    for greedy, rank in ((True, 0), (False, 3)):
+        profile.draft_calibration(greedy).update(np.log([[0.6, 0.2]]), [0], [False], [rank])
+    profile.lookups.update([(profile.lookups.cell(4, 1, 2), True)])
+    return profile
+
+
+def test_a_saved_profile_is_loaded_whole(profile):
+    store.save(profile)
+    loaded = store.load(profile.path, BLOCK)
+    assert (loaded.cost, loaded.parity, loaded.path) == (profile.cost, profile.parity, profile.path)
+    assert loaded.lookups.as_dict() == profile.lookups.as_dict()
+    for greedy in (True, False):
+        assert loaded.draft_calibration(greedy).as_dict() == profile.draft_calibration(greedy).as_dict()
+    assert loaded.draft_calibration(True).hits.any() and not loaded.draft_calibration(False).hits.any()
+
+
+def test_nothing_but_the_profile_is_left_behind(profile):
+    """It is written aside and moved, also over an older one."""
+    for _ in range(2):
+        store.save(profile)
+    assert [*profile.path.parent.iterdir()] == [profile.path]
+
+
+@pytest.mark.parametrize(("rounds", "written"), [(WORTH_SAVING - 1, False), (WORTH_SAVING, True)])
+def test_the_end_of_a_text_is_saved_where_it_taught_enough(profile, rounds, written):
+    profile.rounds_unsaved = rounds
+    store.save_if_worth(profile)
+    assert profile.path.exists() is written
+
+
+def test_a_missing_profile_is_no_news(tmp_path, caplog):
+    assert store.load(tmp_path / "none.json", BLOCK) is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: text.replace('"parity"', '"party"'),
+        lambda text: text.replace('"draft":', '"drift":'),
+        lambda text: json.dumps(json.loads(text) | {"drafts": [], "lookups": None}),
+        lambda text: json.dumps(json.loads(text) | {"parity": "close"}),
+    ],
+)
+def test_a_damaged_profile_is_measured_again_with_a_warning(profile, caplog, damage):
+    store.save(profile)
+    profile.path.write_text(damage(profile.path.read_text()))
+    assert store.load(profile.path, BLOCK) is None
+    assert str(profile.path) in caplog.text
+
+
+@pytest.mark.parametrize("put", [lambda path: path.write_bytes(b"\xff\xfe\x00"), lambda path: path.mkdir()])
+def test_what_is_no_text_is_damage_too(profile, caplog, put):
+    profile.path.parent.mkdir()
+    put(profile.path)
+    assert store.load(profile.path, BLOCK) is None
+    assert str(profile.path) in caplog.text
+
+
+def test_a_profile_of_another_version_is_not_read(profile):
+    store.save(profile)
+    profile.path.write_text(json.dumps(json.loads(profile.path.read_text()) | {"version": VERSION - 1}))
+    assert store.load(profile.path, BLOCK) is None
+
+
+def test_counts_of_another_block_size_are_dropped_and_costs_kept(profile):
+    store.save(profile)
+    loaded = store.load(profile.path, BLOCK // 2)
+    assert loaded.draft_calibration(True).hits.shape[1] == BLOCK // 2 - 1
+    assert not loaded.draft_calibration(True).hits.any()
+    assert loaded.cost == profile.cost
+
+
+@pytest.mark.parametrize("blocked", ["folder", "file"])
+def test_a_place_that_cannot_be_written_stops_nothing(profile, blocked):
+    """A file where the folder should be, or a folder where the file should be."""
+    if blocked == "folder":
+        profile.path.parent.write_text("in the way")
+    else:
+        profile.path.mkdir(parents=True)
+    store.save(profile)
+    assert not profile.path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("environment", "folder"),
+    [
+        ({"MLX_DDTREE_CACHE": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
+        ({"MLX_DDTREE_CACHE": "~/b"}, "~/b"),
+        ({"XDG_CACHE_HOME": "/x"}, "/x/mlx_ddtree"),
+        ({"MLX_DDTREE_CACHE": "", "XDG_CACHE_HOME": ""}, "~/.cache/mlx_ddtree"),
+        ({}, "~/.cache/mlx_ddtree"),
+    ],
+)
+def test_the_cache_folder_is_the_users_choice(monkeypatch, environment, folder):
+    for name in ("MLX_DDTREE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder).expanduser()
