@@ -11,7 +11,7 @@ from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.candidates import Candidates
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import candidate_rows
+from mlx_ddtree.tree.lattice import candidate_lattice
 
 MOST = 64
 """Nodes of one branch."""
@@ -46,7 +46,7 @@ class ForestBudget:
         grown = []
         for root, found in zip(roots, candidates, strict=True):
             spine, off_spine = self.calibration.apply(found.log_probs, self.trust.factor)
-            grown.append(grow_tree(root, candidate_rows(found.token_ids, spine, off_spine), most))
+            grown.append(grow_tree(root, candidate_lattice(found.token_ids, spine, off_spine), most))
         weights = np.concatenate([np.exp(tree.log_weights[1:].astype(np.float64)) for tree in grown])
         owners = np.repeat(np.arange(len(grown)), [len(tree) - 1 for tree in grown])
         order = np.argsort(-weights, kind="stable")[:most]  # of a tree the first nodes first, also among equals

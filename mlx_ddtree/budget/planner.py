@@ -20,7 +20,7 @@ from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.candidates import Candidates
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import Row, add_chain, best_chain, candidate_rows, off_spine_rows
+from mlx_ddtree.tree.lattice import NextTokens, add_chain, best_chain, candidate_lattice, off_spine_by_depth
 
 LONGEST_COPY = 32
 """Tokens of a copied path; it may be longer than the drafter's block."""
@@ -98,7 +98,7 @@ class Planner:
     def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
         """The tree of the nodes that are worth their rows."""
         spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
-        first = candidate_rows(candidates.token_ids, spine, off_spine)
+        first = candidate_lattice(candidates.token_ids, spine, off_spine)
         if copy is not None:
             first = self._with_copy(first, candidates, copy)
         options = [grow_tree(root, first, self.policy.largest(context))]
@@ -131,9 +131,9 @@ class Planner:
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.rounds_unsaved += 1
 
-    def _with_copy(self, first: Row, candidates: Candidates, copy: Copy) -> Row:
+    def _with_copy(self, first: NextTokens, candidates: Candidates, copy: Copy) -> NextTokens:
         scores = [math.log(chance) for chance in self._chances(copy, candidates)]
-        return add_chain(first, copy.token_ids[: len(scores)], scores, off_spine_rows(first))
+        return add_chain(first, copy.token_ids[: len(scores)], scores, off_spine_by_depth(first))
 
     def _chances(self, copy: Copy, candidates: Candidates | None) -> list[float]:
         """Probability of each copied token given the ones before it, as far as the path is worth it."""

@@ -17,10 +17,12 @@ def accept(tree: DraftTree, target_token_ids: Sequence[int] | NDArray[np.integer
     Every emitted token is the target's own choice given its prefix, so the output is the
     target's, whatever the tree was.
     """
-    path = [0]
+    node = 0
+    path = [node]
     while True:
-        node = path[-1]
-        children = np.flatnonzero((tree.parents == node) & (tree.token_ids == target_token_ids[node]))
+        agrees = (tree.parents == node) & (tree.token_ids == target_token_ids[node])
+        children = np.flatnonzero(agrees)  # one at most: the tokens of siblings differ
         if not len(children):
             return path
-        path.append(int(children[0]))
+        node = int(children[0])
+        path.append(node)

@@ -1,5 +1,6 @@
 """Best-first construction of the draft tree (DDTree, arXiv 2604.12989, Prop. 2-3)."""
 
+import math
 from heapq import heappop, heappush
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import END, Row, candidate_rows
+from mlx_ddtree.tree.lattice import END, NextTokens, candidate_lattice
 
 MAX_BUDGET = 1024
 
@@ -21,48 +22,60 @@ def build_tree(
     """The `budget` heaviest prefixes of a block of candidates.
 
     root: the bonus token.
-    token_ids: (L, K) candidate tokens of draft positions 1..L, distinct in a row.
-    log_probs: (L, K) natural log-probabilities over the *whole* vocabulary, each row descending.
+    token_ids: (L, K) candidate tokens of draft positions 1..L, distinct at each position.
+    log_probs: (L, K) natural log-probabilities over the *whole* vocabulary, descending at each position.
         Or (L, K, K): log_probs[d, r] scores the candidates of position d after candidate r of
         position d - 1, in any order, for drafters whose score depends on the parent's token
         (at d = 0 the parent is the root and r = 0 is read).
     budget: nodes without the root, 0..1024; fewer come out when the candidates run out.
+
+    Raises OptionError for a budget out of range.
     """
-    return grow_tree(root, candidate_rows(token_ids, np.asarray(log_probs)), budget)
+    return grow_tree(root, candidate_lattice(token_ids, np.asarray(log_probs)), budget)
 
 
-def grow_tree(root: int, first: Row, budget: int) -> DraftTree:
-    """The `budget` heaviest prefixes of a lattice, whose `first` row holds the root's children.
+def grow_tree(root: int, first: NextTokens, budget: int) -> DraftTree:
+    """The `budget` heaviest prefixes of a lattice, whose `first` tokens are the root's children.
+
+    A prefix weighs the sum of its tokens' scores.  The heap holds the heaviest prefixes that are not in the tree yet;
+    each one that is popped becomes a node and offers two others in its place: its next sibling and its first child.
+    Both weigh no more than the node, so whatever is popped is the heaviest prefix that is left.
 
     Candidates of probability 0 (-inf) never enter.  Equal weights are taken in the order in which
-    they were pushed, so the result is deterministic.
+    they were offered, so the result is deterministic.  Raises OptionError for a budget out of range.
     """
     if not 0 <= budget <= MAX_BUDGET:
         raise OptionError(f"tree budget {budget} is out of range: use 0 (no draft) to {MAX_BUDGET} nodes")
-    tokens, parents, depths, weights = [root], [-1], [0], [0.0]
-    rows = [first]  # of each node's children
-    heap: list[tuple[float, int, int, int]] = []
-    pushed = 0
+    tokens = [root]
+    parents = [-1]
+    depths = [0]
+    weights = [0.0]
+    children = [first]  # by node: the tokens that may follow it
+    heap: list[tuple[float, int, int, int]] = []  # (-weight, number of the offer, parent, rank among its children)
+    offers = 0
 
-    def push(parent: int, rank: int) -> None:
-        """Offer the parent's rank-th best child."""
-        nonlocal pushed
-        scores = rows[parent].scores
-        if rank < len(scores) and scores[rank] > -np.inf:
-            heappush(heap, (-(weights[parent] + scores[rank]), pushed, parent, rank))
-            pushed += 1
+    def offer(parent: int, rank: int) -> None:
+        """Put the parent's rank-th best child on the heap, if there is one."""
+        nonlocal offers
+        scores = children[parent].scores
+        if rank < len(scores) and scores[rank] > -math.inf:
+            heappush(heap, (-(weights[parent] + scores[rank]), offers, parent, rank))
+            offers += 1
 
-    push(0, 0)
+    offer(0, 0)
     while heap and len(tokens) <= budget:
-        weight, _, parent, rank = heappop(heap)
-        row = rows[parent]
-        tokens.append(row.token_ids[rank])
+        # 1. The heaviest prefix that is left becomes a node.
+        negative_weight, _, parent, rank = heappop(heap)
+        node = len(tokens)
+        siblings = children[parent]
+        tokens.append(siblings.token_ids[rank])
         parents.append(parent)
         depths.append(depths[parent] + 1)
-        weights.append(-weight)
-        rows.append(row.after[rank] or END)
-        push(parent, rank + 1)
-        push(len(tokens) - 1, 0)
+        weights.append(-negative_weight)
+        children.append(siblings.after[rank] or END)
+        # 2. Its next sibling and its first child may come next.
+        offer(parent, rank + 1)
+        offer(node, 0)
     return DraftTree(
         np.array(tokens, np.int32),
         np.array(parents, np.int32),

@@ -16,8 +16,8 @@ class DraftTree:
     token_ids: (N,) int32; token_ids[0] is the root, the bonus token of the last round.
     parents: (N,) int32; parents[0] == -1 and parents[i] < i.
     depths: (N,) int32; the root has depth 0.
-    log_weights: (N,) float32; log q(u) of the node's prefix under the drafter, root 0.  In the
-        order in which the heap popped them, so never increasing after the root.
+    log_weights: (N,) float32; log q(u) of the node's prefix under the drafter, root 0.  Nodes stand in
+        the order in which the heap popped them, so the weights never increase after the root.
     """
 
     token_ids: NDArray[np.int32]
@@ -49,16 +49,20 @@ class DraftTree:
 
     @property
     def is_chain(self) -> bool:
+        """Whether the tree has no branches, so that its nodes are a linear block."""
         return self.chain_nodes == len(self) - 1
 
     @cached_property
     def chain_nodes(self) -> int:
-        """The largest prefix (see there) without branches has so many nodes."""
-        follows = self.parents == np.arange(-1, len(self) - 1)
-        return len(self) - 1 if follows.all() else int(follows.argmin()) - 1
+        """How many of the heaviest nodes form a chain: `prefix(n)` is one for every n up to this number."""
+        follows_the_node_before = self.parents == np.arange(-1, len(self) - 1)
+        if follows_the_node_before.all():
+            return len(self) - 1
+        first_branch = int(follows_the_node_before.argmin())
+        return first_branch - 1
 
     def prefix(self, nodes: int) -> DraftTree:
-        """The tree of the `nodes` heaviest nodes: pop order makes every prefix a valid tree."""
+        """The tree of the `nodes` heaviest nodes: heap order makes every prefix a valid tree."""
         stop = nodes + 1
         return DraftTree(self.token_ids[:stop], self.parents[:stop], self.depths[:stop], self.log_weights[:stop])
 
@@ -77,19 +81,25 @@ class DraftTree:
         return np.bincount(self.depths, weights, minlength=length).astype(np.float64)
 
     def ancestor_mask(self) -> NDArray[np.bool_]:
-        """(N, N) bool: row i is true at i's ancestors, the root and i itself."""
-        mask = np.eye(len(self), dtype=np.bool_)
-        for depth in range(1, int(self.depths.max(initial=0)) + 1):
-            nodes = np.flatnonzero(self.depths == depth)
-            mask[nodes] |= mask[self.parents[nodes]]
-        return mask
+        """(N, N) bool: entry [i, j] says whether node i sees node j, which is i itself, the root or another ancestor."""
+        words = self.ancestor_bits()
+        bits = np.unpackbits(words.view(np.uint8), axis=1, count=len(self), bitorder="little")
+        return bits.view(np.bool_)
 
     def ancestor_bits(self) -> NDArray[np.uint32]:
-        """(N, ceil(N / 32)) uint32: the ancestor mask, node j in bit j % 32 of word j // 32."""
-        mask = self.ancestor_mask()
-        padded = np.zeros((len(self), -(-len(self) // 32) * 32), np.bool_)
-        padded[:, : len(self)] = mask
-        return np.packbits(padded, axis=1, bitorder="little").view("<u4")
+        """(N, ceil(N / 32)) uint32: the ancestor mask, node j in bit j % 32 of word j // 32.
+
+        A node sees what its parent sees, and itself.  Parents come first, so one pass over the nodes is enough; the
+        sets are Python's integers, whose bits have no limit.
+        """
+        seen = [1]  # by node: bit j is set where node j is seen; the root sees itself
+        for node, parent in enumerate(self.parents[1:].tolist(), start=1):
+            seen.append(seen[parent] | 1 << node)
+        words = -(-len(self) // 32)
+        data = bytearray()
+        for bits in seen:
+            data += bits.to_bytes(4 * words, "little")
+        return np.frombuffer(data, "<u4").reshape(len(self), words)
 
     def path_to(self, node: int) -> list[int]:
         """Node indices from the root to `node`, both included."""

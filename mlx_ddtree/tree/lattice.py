@@ -1,9 +1,9 @@
-"""Candidates of a draft as a lattice of rows: which tokens may follow a node, how likely, and what follows them.
+"""A draft's candidates as a lattice: which tokens may follow a node, how likely each is, and what follows it.
 
-The draft tree is a part of this lattice's unfolding.  A row is shared by all nodes whose children
-have the same candidates and scores, so a block drafter needs one row a position, or two where a node off
+The draft tree is a part of this lattice's unfolding.  One `NextTokens` is shared by all nodes whose children
+have equal candidates and scores, so a block drafter needs one a position, or two where a node off
 the spine (the drafter's own best path) is scored lower; a drafter whose scores depend on the parent's
-token needs one row a parent token; a looked-up continuation adds one row a token.
+token needs one a parent token; a looked-up continuation adds one a token.
 """
 
 from __future__ import annotations
@@ -15,134 +15,209 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.tree.candidates import best_ranks
+from mlx_ddtree.tree.candidates import best_ranks, ranks_of_parents
 
 
 @dataclass(slots=True)
-class Row:
-    """The children that a node may get.
+class NextTokens:
+    """The tokens that may follow a node.
 
     token_ids: distinct, best first.
-    scores: natural log of the probability that the child is accepted once its parent is; never
+    scores: natural log of the probability that the token is accepted once the node is; never
         increasing, -inf for what must not enter.
-    after: the row of each child's own children, None where the draft ends.
+    after: what may follow each token, None where the draft ends.
     """
 
     token_ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    after: list[Row | None] = field(default_factory=list)
+    after: list[NextTokens | None] = field(default_factory=list)
 
 
-END = Row()
-"""The children of a node where the draft ends: none."""
+END = NextTokens()
+"""What follows a node where the draft ends: nothing."""
 
 
-def block_rows(
+def candidate_lattice(
     token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
-) -> Row:
-    """The first row of a block drafter's lattice: candidates depend on the depth alone.
+) -> NextTokens:
+    """What may follow the root, by a block of candidates with scores of either shape (see Candidates).
 
-    token_ids: (L, K), distinct in a row.  spine: (L, K) log-probabilities, each row descending; of the
-    children of nodes on the top-1 path, or of all nodes when off_spine, the same for the others, is None.
+    token_ids: (L, K).  spine: (L, K) or (L, K, K) log-probabilities of the children of nodes on the spine.
+    off_spine: those of the children of all other nodes; None: equal to `spine`.
     """
-    tokens, on_scores = token_ids.tolist(), _without_nan(spine).tolist()
-    off_scores = None if off_spine is None else _without_nan(off_spine).tolist()
-    on: Row | None = None
-    off: Row | None = None
-    for depth in range(len(tokens) - 1, -1, -1):
-        rest = [off] * (len(tokens[depth]) - 1)
-        on = Row(tokens[depth], on_scores[depth], [on, *rest])
-        off = on if off_scores is None else Row(tokens[depth], off_scores[depth], [off, *rest])
+    if spine.ndim == 2:
+        return block_lattice(token_ids, spine, off_spine)
+    return pairwise_lattice(token_ids, spine, off_spine)
+
+
+def block_lattice(
+    token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
+) -> NextTokens:
+    """What may follow the root by a block drafter, whose candidates depend on the depth alone.
+
+    token_ids: (L, K), distinct at each position.  spine: (L, K) log-probabilities, descending at each position, of
+    the children of nodes on the top-1 path.  off_spine: (L, K) those of other nodes; None: equal to `spine`.
+    """
+    tokens = token_ids.tolist()
+    spine_scores = _without_nan(spine).tolist()
+    off_spine_scores = None
+    if off_spine is not None:
+        off_spine_scores = _without_nan(off_spine).tolist()
+    # From the block's end to its start, because a position links to the next one.
+    on: NextTokens | None = None
+    off: NextTokens | None = None
+    for depth in reversed(range(len(tokens))):
+        after_others = [off] * (len(tokens[depth]) - 1)
+        on = NextTokens(tokens[depth], spine_scores[depth], [on, *after_others])
+        if off_spine_scores is None:
+            off = on
+        else:
+            off = NextTokens(tokens[depth], off_spine_scores[depth], [off, *after_others])
     return on or END
 
 
-def pairwise_rows(
+def pairwise_lattice(
     token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
-) -> Row:
-    """The same for a drafter whose scores depend on the parent's token.
+) -> NextTokens:
+    """What may follow the root by a drafter whose scores depend on the parent's token.
 
-    spine, off_spine: (L, K, K) in any order; [d, r] scores the candidates of position d after candidate r of
-    position d - 1.  At d = 0 the parent is the root and r = 0 is read.
+    token_ids: (L, K), distinct at each position.  spine: (L, K, K) log-probabilities in any order; [d, r] scores the
+    candidates of position d after candidate r of position d - 1.  At d = 0 the parent is the root and r = 0 is read.
+    off_spine: (L, K, K) those of children of nodes off the spine, which follows every node's best child; None: equal
+    to `spine`.
     """
-    on_scores = _without_nan(spine)
-    off_scores = on_scores if off_spine is None else _without_nan(off_spine)
-    path = best_ranks(on_scores)
-    parents = np.concatenate([[0], path[:-1]]).astype(np.intp)[: len(path)]
-    on_rows = _ranked(token_ids, on_scores[np.arange(len(path)), parents])
-    off_rows = _ranked(np.broadcast_to(token_ids[:, None], off_scores.shape), off_scores)
-    on: Row | None = None
-    off: list[Row | None] = [None] * off_scores.shape[-1]
-    for depth in range(len(path) - 1, -1, -1):
-        order, tokens, scores = (part[depth] for part in on_rows)
-        on = Row(tokens, scores, [on, *(off[c] for c in order[1:])])
-        rows = zip(*(part[depth] for part in off_rows), strict=True)
-        off = [Row(tokens, scores, [off[c] for c in order]) for order, tokens, scores in rows] if depth else off
+    spine_scores = _without_nan(spine)
+    off_spine_scores = spine_scores
+    if off_spine is not None:
+        off_spine_scores = _without_nan(off_spine)
+    spine_ranks = best_ranks(spine_scores)
+    length = len(spine_ranks)
+    of_spine = _best_first(token_ids, spine_scores[np.arange(length), ranks_of_parents(spine_ranks)])
+    of_pairs = _best_first(np.broadcast_to(token_ids[:, None], off_spine_scores.shape), off_spine_scores)
+    # From the block's end to its start, because a position links to the next one.
+    on: NextTokens | None = None
+    off: list[NextTokens | None] = [None] * off_spine_scores.shape[-1]  # by the parent's rank
+    for depth in reversed(range(length)):
+        after_others = [off[rank] for rank in of_spine.ranks[depth][1:]]
+        on = NextTokens(of_spine.token_ids[depth], of_spine.scores[depth], [on, *after_others])
+        if depth > 0:
+            off = _after_each_parent(of_pairs, depth, off)
     return on or END
 
 
-def _ranked(token_ids: NDArray[np.integer], scores: NDArray[np.floating]) -> tuple[list, list, list]:
-    """(places, tokens, scores), each a nested list, best first on the last axis."""
+@dataclass(slots=True)
+class _BestFirst:
+    """Candidates in descending order on the last axis, as nested lists; ranks: which candidate of the block each is."""
+
+    ranks: list
+    token_ids: list
+    scores: list
+
+
+def _best_first(token_ids: NDArray[np.integer], scores: NDArray[np.floating]) -> _BestFirst:
     order = np.argsort(-scores, axis=-1, kind="stable")
-    parts = order, np.take_along_axis(token_ids, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
-    return parts[0].tolist(), parts[1].tolist(), parts[2].tolist()
+    return _BestFirst(
+        order.tolist(),
+        np.take_along_axis(token_ids, order, axis=-1).tolist(),
+        np.take_along_axis(scores, order, axis=-1).tolist(),
+    )
 
 
-def candidate_rows(
-    token_ids: NDArray[np.integer], spine: NDArray[np.floating], off_spine: NDArray[np.floating] | None = None
-) -> Row:
-    """Whichever of the two fits the scores' shape."""
-    return (block_rows if spine.ndim == 2 else pairwise_rows)(token_ids, spine, off_spine)
+def _after_each_parent(of_pairs: _BestFirst, depth: int, off: list[NextTokens | None]) -> list[NextTokens | None]:
+    """For each candidate of position depth - 1, what may follow it; `off` is what may follow position `depth`'s."""
+    after_each: list[NextTokens | None] = []
+    for parent, ranks in enumerate(of_pairs.ranks[depth]):
+        after = [off[rank] for rank in ranks]
+        after_each.append(NextTokens(of_pairs.token_ids[depth][parent], of_pairs.scores[depth][parent], after))
+    return after_each
 
 
-def add_chain(first: Row, token_ids: Sequence[int], scores: Sequence[float], off_spine: Sequence[Row] = ()) -> Row:
+def add_chain(
+    first: NextTokens, token_ids: Sequence[int], scores: Sequence[float], off_spine: Sequence[NextTokens] = ()
+) -> NextTokens:
     """The lattice with one more path from the root, which may be longer than the block.
 
-    scores: log-probability of each token given the path before it.  Where the row has that token
-    already, the larger score counts; the siblings share what probability is left.
-    off_spine: per depth, the children of a chain token that the drafter did not propose; by depth
-        from 1, may be shorter than the chain.
+    scores: log-probability of each token given the path before it.  Where a token is among the candidates
+        already, the larger score counts; its siblings share what probability is left.
+    off_spine: by depth, what may follow a chain token that the drafter did not propose (`off_spine_by_depth`);
+        may be shorter than the chain.
     """
-    bases: list[Row] = [first]
-    for depth, token in enumerate(token_ids, 1):
-        base = bases[-1]
-        known = base.after[base.token_ids.index(token)] if token in base.token_ids else None
-        bases.append(known or (off_spine[depth] if depth < len(off_spine) else END))
-    row = bases.pop()  # below the chain all stays as it is
-    for base, token, score in zip(bases[::-1], token_ids[::-1], scores[::-1], strict=True):
-        row = _with_child(base, token, score, row)
-    return row
+    # 1. Down the lattice: what may follow the root and every token of the chain so far.
+    along = [first]
+    for depth, token in enumerate(token_ids, start=1):
+        after = _after_token(along[-1], token)
+        if after is None:
+            after = off_spine[depth] if depth < len(off_spine) else END
+        along.append(after)
+    # 2. Up again: every step gets its token, which links to the step below.  Below the chain nothing changes.
+    changed = along.pop()
+    for before, token, score in zip(reversed(along), reversed(token_ids), reversed(scores), strict=True):
+        changed = _with_token(before, token, score, changed)
+    return changed
 
 
-def best_chain(first: Row) -> tuple[list[int], list[float]]:
-    """Tokens and scores of the path that follows every row's best child."""
-    tokens, scores, row = [], [], first
-    while row.token_ids and row.scores[0] > -math.inf:
-        tokens.append(row.token_ids[0])
-        scores.append(row.scores[0])
-        row = row.after[0] or END
+def best_chain(first: NextTokens) -> tuple[list[int], list[float]]:
+    """Tokens and scores of the path that follows the best token everywhere."""
+    tokens: list[int] = []
+    scores: list[float] = []
+    following = first
+    while following.token_ids and following.scores[0] > -math.inf:
+        tokens.append(following.token_ids[0])
+        scores.append(following.scores[0])
+        following = following.after[0] or END
     return tokens, scores
 
 
-def off_spine_rows(first: Row) -> list[Row]:
-    """By depth, the rows of nodes off the spine; depth 0 has none and repeats the first row."""
-    rows = [first]
-    while (row := rows[-1].after[-1] if rows[-1].after else None) is not None:
-        rows.append(row)
-    return rows
+def off_spine_by_depth(first: NextTokens) -> list[NextTokens]:
+    """By depth, what may follow a node off the spine; depth 0 is the root, which has `first`.
+
+    The last candidate of every position is off the spine wherever there are two, so the path of last candidates
+    meets what is wanted at every depth.
+    """
+    found = [first]
+    while found[-1].after:
+        after = found[-1].after[-1]
+        if after is None:
+            break
+        found.append(after)
+    return found
 
 
-def _with_child(base: Row, token: int, score: float, after: Row) -> Row:
-    """`base` with `token` at its place, its score raised to `score`, and the others lowered to fit."""
-    children = list(zip(base.token_ids, base.scores, base.after, strict=True))
-    old = next((s for t, s, _ in children if t == token), -math.inf)
-    score = max(score, old)
-    rest, room = 1.0 - math.exp(min(old, 0.0)), 1.0 - math.exp(min(score, 0.0))
-    shift = 0.0 if room >= rest else math.log(room / rest) if room > 0.0 else -math.inf
-    others = [(t, s + shift, a) for t, s, a in children if t != token]
-    place = next((i for i, (_, s, _) in enumerate(others) if s < score), len(others))
-    others.insert(place, (token, score, after))
-    return Row([t for t, _, _ in others], [s for _, s, _ in others], [a for _, _, a in others])
+def _after_token(following: NextTokens, token: int) -> NextTokens | None:
+    """What may follow `token`; None if the draft ends there, and if the token is no candidate."""
+    if token not in following.token_ids:
+        return None
+    return following.after[following.token_ids.index(token)]
+
+
+def _with_token(following: NextTokens, token: int, score: float, after: NextTokens) -> NextTokens:
+    """`following` with `token` in its place by score, its score raised to `score`, and the others lowered to fit."""
+    tokens = list(following.token_ids)
+    scores = list(following.scores)
+    afters = list(following.after)
+    # 1. Take the token out, if it is there; its larger score counts.
+    old_score = -math.inf
+    if token in tokens:
+        rank = tokens.index(token)
+        old_score = scores[rank]
+        del tokens[rank], scores[rank], afters[rank]
+    score = max(score, old_score)
+    # 2. The siblings had the rest of 1 together; scale them so that they fit into what is left now.
+    room_before = 1.0 - math.exp(min(old_score, 0.0))
+    room = 1.0 - math.exp(min(score, 0.0))
+    if room < room_before:
+        shift = math.log(room / room_before) if room > 0.0 else -math.inf
+        scores = [sibling + shift for sibling in scores]
+    # 3. Put the token before the first sibling that scores less.
+    rank = 0
+    while rank < len(scores) and scores[rank] >= score:
+        rank += 1
+    tokens.insert(rank, token)
+    scores.insert(rank, score)
+    afters.insert(rank, after)
+    return NextTokens(tokens, scores, afters)
 
 
 def _without_nan(log_probs: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Log-probabilities in which nan, as good as impossible, is -inf."""
     return np.where(np.isnan(log_probs), -np.inf, log_probs)

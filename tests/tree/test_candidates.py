@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.tree.build import build_tree
 from mlx_ddtree.tree.candidates import Candidates
-from mlx_ddtree.tree.lattice import best_chain, candidate_rows
+from mlx_ddtree.tree.lattice import best_chain, candidate_lattice
 
 
 @st.composite
@@ -22,7 +22,7 @@ def pairs(draw, max_length=4, max_k=4):
 
 @given(pairs())
 def test_the_greedy_path_is_the_lattices_best_chain(candidates):
-    tokens, scores = best_chain(candidate_rows(*candidates))
+    tokens, scores = best_chain(candidate_lattice(*candidates))
     path = candidates.greedy()
     assert path.token_ids[:, 0].tolist() == tokens
     np.testing.assert_array_equal(path.log_probs[:, 0], np.float32(scores))

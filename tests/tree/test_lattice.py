@@ -1,4 +1,4 @@
-"""Rows unfold to the prefixes that were meant, and a chain is added without breaking what a row promises."""
+"""A lattice unfolds to the prefixes that were meant, and a chain is added without breaking what its parts promise."""
 
 import math
 from itertools import product
@@ -8,7 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_ddtree.tree.build import grow_tree
-from mlx_ddtree.tree.lattice import END, Row, add_chain, best_chain, block_rows, off_spine_rows, pairwise_rows
+from mlx_ddtree.tree.lattice import (
+    END,
+    NextTokens,
+    add_chain,
+    best_chain,
+    block_lattice,
+    off_spine_by_depth,
+    pairwise_lattice,
+)
 
 from .trees import ROOT, SCORES, marginals, prefixes_of
 
@@ -26,7 +34,7 @@ def two_faced(draw):
 
 @st.composite
 def promises(draw, max_length=3, max_k=4):
-    """The same, every row the logs of probabilities that sum to at most 1; tokens below 8."""
+    """token_ids (L, K) below 8, scores on and off the spine (L, K): logs of probabilities whose sum is at most 1."""
     length, k = draw(st.integers(0, max_length)), draw(st.integers(1, max_k))
     rows = st.lists(st.integers(1, 20), min_size=k + 1, max_size=k + 1)  # the last is what no candidate gets
     tokens = np.array([draw(st.permutations(range(8)))[:k] for _ in range(length)]).reshape(length, k)
@@ -47,7 +55,7 @@ def test_other_scores_count_once_a_path_has_left_the_spine(candidates, budget):
         for ranks in product(range(token_ids.shape[1]), repeat=depth):
             weight = sum(float(scores[any(ranks[:d])][d, r]) for d, r in enumerate(ranks))
             everything[tuple(token_ids[range(depth), ranks].tolist())] = weight
-    tree = grow_tree(ROOT, block_rows(*candidates), budget)
+    tree = grow_tree(ROOT, block_lattice(*candidates), budget)
     nodes = prefixes_of(tree)
     assert len(nodes) == len(tree) - 1
     assert list(nodes.values()) == sorted((w for w in everything.values() if w > -math.inf), reverse=True)[:budget]
@@ -56,7 +64,7 @@ def test_other_scores_count_once_a_path_has_left_the_spine(candidates, budget):
 
 @given(two_faced(), st.data())
 def test_nan_is_as_good_as_impossible(candidates, data):
-    """For every kind of row: no node, and nothing under it."""
+    """By drafters of either kind: no node, and nothing under it."""
     token_ids, spine, off_spine = candidates
     holes = np.array(data.draw(st.lists(st.booleans(), min_size=spine.size, max_size=spine.size)), bool)
     holes = holes.reshape(spine.shape)
@@ -64,17 +72,17 @@ def test_nan_is_as_good_as_impossible(candidates, data):
     def trees(hole):
         broken = [np.where(holes, hole, scores).astype(np.float32) for scores in (spine, off_spine)]
         pairs = np.repeat(broken[0][:, None], spine.shape[1], axis=1)
-        rows = block_rows(token_ids, *broken), pairwise_rows(token_ids, pairs)
+        rows = block_lattice(token_ids, *broken), pairwise_lattice(token_ids, pairs)
         return [prefixes_of(grow_tree(ROOT, first, 50)) for first in rows]
 
     assert trees(np.nan) == trees(-np.inf)
 
 
 @given(promises(), CHAINS)
-def test_rows_with_a_chain_still_hold_their_promises(candidates, chain):
+def test_a_lattice_with_a_chain_still_holds_its_promises(candidates, chain):
     """Distinct tokens, best first, and no more than one token in all: grow_tree and Phi rely on it."""
-    first = block_rows(*candidates)
-    todo, seen = [add_chain(first, *split(chain), off_spine_rows(first))], set()
+    first = block_lattice(*candidates)
+    todo, seen = [add_chain(first, *split(chain), off_spine_by_depth(first))], set()
     while todo:
         row = todo.pop()
         if row is None or id(row) in seen:
@@ -90,7 +98,7 @@ def test_rows_with_a_chain_still_hold_their_promises(candidates, chain):
 @example((np.array([[0, 1], [0, 1]]), *np.log(np.full((2, 2, 2), 1 / 3))), [(0, math.log(0.005))])
 def test_the_chain_is_a_path_with_its_own_scores(candidates, chain):
     """Also where the drafter lacks the token or the block has ended; a larger score of the drafter stays."""
-    old = block_rows(*candidates)
+    old = block_lattice(*candidates)
     row = add_chain(old, *split(chain))
     for token, score in chain:
         known = old.token_ids.index(token) if token in old.token_ids else None
@@ -103,7 +111,7 @@ def test_the_chain_is_a_path_with_its_own_scores(candidates, chain):
 @given(promises().filter(lambda c: len(c[0])), st.integers(0, 9), CHANCES)
 def test_siblings_share_what_the_chain_leaves(candidates, token, chance):
     """What is added to one token is taken from the others in proportion; a lower score takes nothing."""
-    first = block_rows(*candidates)
+    first = block_lattice(*candidates)
     before = dict(zip(first.token_ids, np.exp(first.scores), strict=True))
     row = add_chain(first, [token], [math.log(chance)])
     after = dict(zip(row.token_ids, np.exp(row.scores), strict=True))
@@ -115,38 +123,40 @@ def test_siblings_share_what_the_chain_leaves(candidates, token, chance):
 
 def test_an_unknown_token_is_followed_by_the_off_spine_candidates():
     """The drafter's next position is still a guess after a token that it did not propose."""
-    first = block_rows(np.array([[1, 2], [3, 4]]), np.log([[0.5, 0.2], [0.5, 0.2]]), np.log([[0.3, 0.1], [0.3, 0.1]]))
+    first = block_lattice(
+        np.array([[1, 2], [3, 4]]), np.log([[0.5, 0.2], [0.5, 0.2]]), np.log([[0.3, 0.1], [0.3, 0.1]])
+    )
     nodes = prefixes_of(
-        grow_tree(ROOT, add_chain(first, [7, 8], np.log([0.9, 0.6]).tolist(), off_spine_rows(first)), 50)
+        grow_tree(ROOT, add_chain(first, [7, 8], np.log([0.9, 0.6]).tolist(), off_spine_by_depth(first)), 50)
     )
     assert {p for p in nodes if p[0] == 7} == {(7,), (7, 8), (7, 3), (7, 4)}
     np.testing.assert_allclose(np.exp(nodes[7, 3]), 0.9 * 0.3 * 0.4, rtol=1e-6)
 
 
-def test_off_spine_rows_are_by_depth():
+def test_off_spine_by_depth_are_by_depth():
     spine = np.log([[0.5, 0.2], [0.6, 0.2], [0.7, 0.2]])
-    first = block_rows(np.array([[1, 2], [3, 4], [5, 6]]), spine, spine - 1)
-    rows = off_spine_rows(first)
+    first = block_lattice(np.array([[1, 2], [3, 4], [5, 6]]), spine, spine - 1)
+    rows = off_spine_by_depth(first)
     assert rows[0] is first
     assert [row.scores for row in rows[1:]] == (spine - 1)[1:].tolist()
 
 
 def test_a_chain_alone_is_a_lattice():
     """A copy needs no drafter."""
-    tree = grow_tree(ROOT, add_chain(Row(), [4, 4, 5], [-0.1, -0.2, -0.3]), 50)
+    tree = grow_tree(ROOT, add_chain(NextTokens(), [4, 4, 5], [-0.1, -0.2, -0.3]), 50)
     assert tree.is_chain
     assert tree.token_ids.tolist() == [ROOT, 4, 4, 5]
 
 
 def split(chain):
-    """token_ids and scores."""
+    """Pairs -> token_ids and scores."""
     return [t for t, _ in chain], [s for _, s in chain]
 
 
 @given(marginals())
 def test_the_best_chain_takes_every_first_candidate(candidates):
     token_ids, log_probs = candidates
-    tokens, scores = best_chain(block_rows(token_ids, log_probs))
+    tokens, scores = best_chain(block_lattice(token_ids, log_probs))
     possible = int(np.cumprod(log_probs[:, 0] > -np.inf).sum())
     assert tokens == token_ids[:possible, 0].tolist()
     np.testing.assert_allclose(scores, log_probs[:possible, 0])
@@ -169,7 +179,7 @@ def test_pairs_count_other_scores_once_a_path_has_left_the_best(length, k, seed,
                 weight += (on if list(path[:d]) == spine[:d] else off)[d, parent, c]
                 parent = c
             everything[tuple(token_ids[range(depth), path].tolist())] = weight
-    tree = grow_tree(ROOT, pairwise_rows(token_ids, on, off), budget)
+    tree = grow_tree(ROOT, pairwise_lattice(token_ids, on, off), budget)
     nodes = prefixes_of(tree)
     np.testing.assert_allclose(list(nodes.values()), sorted(everything.values(), reverse=True)[:budget], rtol=1e-5)
     for prefix, weight in nodes.items():
