@@ -81,7 +81,7 @@ class DraftTree:
         return np.bincount(self.depths, weights, minlength=length).astype(np.float64)
 
     def ancestor_mask(self) -> NDArray[np.bool_]:
-        """(N, N) bool: entry [i, j] says whether node i sees node j, which is i itself, the root or another ancestor."""
+        """(N, N) bool: entry [i, j] says whether node i sees node j, which is i or an ancestor of it."""
         words = self.ancestor_bits()
         bits = np.unpackbits(words.view(np.uint8), axis=1, count=len(self), bitorder="little")
         return bits.view(np.bool_)
