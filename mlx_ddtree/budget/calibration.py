@@ -18,21 +18,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 EDGES = np.log(np.array([0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97]))
-"""Bins of the drafter's own probability."""
+"""Between the bins of the drafter's own probability, in which hits are counted; in logs."""
 BINS = len(EDGES) + 1
 PRIOR = np.array([1.0, 0.4])
-"""Hits per expected hit, on and off the spine, before anything was seen (arXiv 2604.12989 and users' counts)."""
+"""Hits per expected hit on the spine and off it, before anything was seen (arXiv 2604.12989 and users' counts)."""
 PSEUDO_HITS = 2.0
+"""A cell's counts outweigh what is known from elsewhere once more hits than this were expected in it."""
+FEWEST_HITS = 1e-4
+"""Hits per expected hit never fall below this, so that their logarithm is finite."""
 DECAY = 0.998
-"""Per round: counts half as old as 350 rounds weigh half."""
+"""What a round leaves of all earlier counts: those of 350 rounds ago weigh half."""
 HIGHEST = 0.995
+"""Nothing is believed to be more probable than this, nor all candidates of a position together."""
 
 
 class DraftCalibration:
     """Corrects a block drafter's log-probabilities by depth, probability, and on or off the spine.
 
-    hits, expected: (2, L, BINS); hits seen, and the sum of the drafter's probabilities; row 0 of the
-        first axis is for children of spine nodes.
+    hits, expected: (2, L, BINS); hits seen, and the sum of the drafter's probabilities.  The first axis is 0 for
+        children of spine nodes and 1 for children of others.
     """
 
     def __init__(self, length: int) -> None:
@@ -42,30 +46,34 @@ class DraftCalibration:
     def apply(
         self, log_probs: NDArray[np.floating], trust: float = 1.0
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Log-probabilities of candidates -> the same for children on and off the spine.
+        """Corrected log-probabilities: those for children on the spine, and those for children off it.
 
-        log_probs: (L, K), each row descending, or (L, K, K) in any order (see Candidates).
+        log_probs: (L, K), descending at each position, or (L, K, K) in any order (see Candidates); both results
+            have this shape and order.
         trust: a factor on all probabilities, of this text (Trust).
         """
-        if log_probs.ndim == 3:
-            order = np.argsort(-log_probs, axis=-1, kind="stable")
-            ranked = self._corrected(np.take_along_axis(log_probs, order, axis=-1), trust)
-            shifted = np.empty_like(ranked)
-            np.put_along_axis(shifted, np.broadcast_to(order, ranked.shape), ranked, axis=-1)
+        if log_probs.ndim == 2:
+            corrected = self._corrected(log_probs, trust)
         else:
-            shifted = self._corrected(log_probs, trust)
-        return shifted[0], shifted[1]
+            order = np.argsort(-log_probs, axis=-1, kind="stable")
+            descending = self._corrected(np.take_along_axis(log_probs, order, axis=-1), trust)
+            corrected = np.empty_like(descending)
+            np.put_along_axis(corrected, np.broadcast_to(order, descending.shape), descending, axis=-1)
+        return corrected[0], corrected[1]
 
     def _corrected(self, log_probs: NDArray[np.floating], trust: float) -> NDArray[np.float64]:
-        """(L, .., K) descending rows -> (2, L, .., K), descending too."""
+        """(L, ..., K), descending on the last axis -> (2, L, ..., K), descending too."""
+        # 1. Every probability times the hit rate of its cell.
+        length = len(log_probs)
+        log_ratios = np.log(self._ratios()[:, :length] * trust)
+        between = (1,) * (log_probs.ndim - 2)
+        log_ratios = log_ratios.reshape(2, length, *between, BINS)
         bins = np.searchsorted(EDGES, log_probs)
-        shift = np.log(self._ratios()[:, : len(log_probs)] * trust)
-        shift = shift.reshape(2, len(log_probs), *(1,) * (log_probs.ndim - 2), BINS)
-        shifted = log_probs + np.take_along_axis(shift, np.broadcast_to(bins, (2, *bins.shape)), axis=-1)
-        # A correction must not reorder candidates, nor let a row promise more than one token.
-        shifted = np.minimum.accumulate(shifted, axis=-1)
-        total = np.exp(shifted).sum(axis=-1, keepdims=True)
-        return shifted - np.log(np.maximum(total / HIGHEST, 1.0))
+        corrected = log_probs + np.take_along_axis(log_ratios, np.broadcast_to(bins, (2, *bins.shape)), axis=-1)
+        # 2. A correction must not reorder candidates, nor let a position promise more than one token.
+        corrected = np.minimum.accumulate(corrected, axis=-1)
+        total = np.exp(corrected).sum(axis=-1, keepdims=True)
+        return corrected - np.log(np.maximum(total / HIGHEST, 1.0))
 
     def update(
         self,
@@ -74,38 +82,42 @@ class DraftCalibration:
         off_spine: Sequence[bool],
         ranks: Sequence[int],
     ) -> None:
-        """One round's outcomes.
+        """Count one round's outcomes.
 
-        log_probs: (L, K) as drafted: of the rows that scored the accepted path.  For every accepted node
-        whose children were drafted: its depth (0..L-1), whether it lies off the spine, and the rank of the
-        target's choice among the candidates of position depth + 1, K or more if it was none of them.
+        log_probs: (L, K) as drafted: of the candidates along the accepted path.  The other arguments have an entry
+        for every accepted node whose children were drafted: its depth (0..L-1), whether it lies off the spine, and
+        the rank of the target's choice among the candidates of position depth + 1, K or more if it was none of them.
         """
         self.hits *= DECAY
         self.expected *= DECAY
         if not len(depths):
             return
-        rows = log_probs[list(depths)]
-        bins = np.searchsorted(EDGES, rows)
-        where = np.asarray(off_spine, np.intp), np.asarray(depths, np.intp)
-        np.add.at(self.expected, (where[0][:, None], where[1][:, None], bins), np.exp(rows))
+        side = np.asarray(off_spine, np.intp)
+        depth = np.asarray(depths, np.intp)
+        drafted = log_probs[list(depths)]
+        bins = np.searchsorted(EDGES, drafted)
+        np.add.at(self.expected, (side[:, None], depth[:, None], bins), np.exp(drafted))
         right = np.asarray(ranks)
-        hit = np.flatnonzero(right < rows.shape[1])
-        np.add.at(self.hits, (where[0][hit], where[1][hit], bins[hit, right[hit]]), 1.0)
+        hit = np.flatnonzero(right < drafted.shape[1])
+        np.add.at(self.hits, (side[hit], depth[hit], bins[hit, right[hit]]), 1.0)
 
     def _ratios(self) -> NDArray[np.float64]:
         """(2, L, BINS) hits per expected hit; thin cells lean on all depths together, those on the prior."""
         pooled = (self.hits.sum(1) + PSEUDO_HITS * PRIOR[:, None]) / (self.expected.sum(1) + PSEUDO_HITS)
         cells = (self.hits + PSEUDO_HITS * pooled[:, None]) / (self.expected + PSEUDO_HITS)
-        return np.maximum(cells, 1e-4)
+        return np.maximum(cells, FEWEST_HITS)
 
     def as_dict(self) -> dict[str, Any]:
+        """The counts, for JSON."""
         return {"hits": self.hits.round(3).tolist(), "expected": self.expected.round(3).tolist()}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take over counts of an earlier run; counts of another shape are ignored."""
-        hits, expected = np.array(saved.get("hits", [])), np.array(saved.get("expected", []))
+        hits = np.array(saved.get("hits", []))
+        expected = np.array(saved.get("expected", []))
         if hits.shape == expected.shape == self.hits.shape:
-            self.hits, self.expected = hits, expected
+            self.hits = hits
+            self.expected = expected
 
 
 class Trust:
@@ -115,53 +127,76 @@ class Trust:
     """
 
     DECAY = 0.9
+    """What a round leaves of earlier counts: about ten rounds are remembered."""
     PSEUDO_HITS = 1.0
+    """As if this many hits had been expected and seen before the text began."""
 
     def __init__(self) -> None:
-        self.hits = self.expected = 0.0
+        self.hits = 0.0
+        self.expected = 0.0
 
     @property
     def factor(self) -> float:
+        """By which probabilities are multiplied for this text."""
         return (self.hits + self.PSEUDO_HITS) / (self.expected + self.PSEUDO_HITS)
 
     def update(self, expected: float, hits: float) -> None:
-        """The best candidates at a round's accepted nodes: sum of their calibrated chances; how many were right."""
+        """Count a round: the summed chances of the best candidates at its accepted nodes, and how many were right."""
         self.hits = self.DECAY * self.hits + hits
         self.expected = self.DECAY * self.expected + expected
+
+
+AGREES = 0
+"""A copied token is the drafter's own best candidate for its place."""
+DISAGREES = 1
+"""The drafter's best candidate for a copied token's place is another token."""
+UNASKED = 2
+"""The drafter was not asked, or a copied token's place lies behind its block."""
 
 
 class LookupCalibration:
     """Hit rates of tokens that were copied from an earlier occurrence of the last tokens.
 
-    hits, trials: (match lengths, depths, relations); see `cell`.
+    hits, trials: (len(MATCHES), len(DEPTHS), 3); see `cell`.
     """
 
     MATCHES = (2, 3, 4, 6, 9, 14, 20)
+    """Tokens that agree before a copy: the least of each cell."""
     DEPTHS = (1, 2, 4, 8)
+    """Depth of a copied token: the least of each cell."""
     PRIOR_BY_MATCH = (0.3, 0.45, 0.55, 0.65, 0.75, 0.85, 0.9)
+    """Hit rates by MATCHES before anything was seen."""
+    AGAINST_THE_DRAFTER = 0.3
+    """What is left of these rates where the drafter's best candidate is another token."""
     PSEUDO_TRIALS = 3.0
+    """A cell's counts outweigh the prior once it was tried more often than this."""
 
     def __init__(self) -> None:
         shape = (len(self.MATCHES), len(self.DEPTHS), 3)
-        self.hits, self.trials = np.zeros(shape), np.zeros(shape)
+        self.hits = np.zeros(shape)
+        self.trials = np.zeros(shape)
 
     def cell(self, match: int, depth: int, relation: int) -> tuple[int, int, int]:
-        """match: tokens that agree before the copy.  depth: of the copied token, from 1.
+        """Where a copied token is counted.
 
-        relation: 0 the drafter's own best candidate is the same token, 1 it is another, 2 the
-        drafter was not asked or the position lies behind its block.
+        match: tokens that agree before the copy.  depth: of the copied token, from 1.
+        relation: to the drafter's best candidate: AGREES, DISAGREES or UNASKED.
         """
-        row = sum(match >= m for m in self.MATCHES) - 1
-        return max(row, 0), sum(depth >= d for d in self.DEPTHS) - 1, relation
+        match_cell = sum(match >= least for least in self.MATCHES) - 1
+        depth_cell = sum(depth >= least for least in self.DEPTHS) - 1
+        return max(match_cell, 0), depth_cell, relation
 
     def probability(self, match: int, depth: int, relation: int) -> float:
+        """That a copied token is right, given that all before it were; arguments as for `cell`."""
         cell = self.cell(match, depth, relation)
-        prior = self.PRIOR_BY_MATCH[cell[0]] * (0.3 if relation == 1 else 1.0)
+        prior = self.PRIOR_BY_MATCH[cell[0]]
+        if relation == DISAGREES:
+            prior *= self.AGAINST_THE_DRAFTER
         rate = (self.hits[cell] + self.PSEUDO_TRIALS * prior) / (self.trials[cell] + self.PSEUDO_TRIALS)
         return float(min(rate, HIGHEST))
 
     def update(self, outcomes: Sequence[tuple[tuple[int, int, int], bool]]) -> None:
-        """One round's (cell, whether the copied token was right)."""
+        """Count one round's copied tokens: (cell, whether the token was right)."""
         self.hits *= DECAY
         self.trials *= DECAY
         for cell, right in outcomes:
@@ -169,9 +204,13 @@ class LookupCalibration:
             self.hits[cell] += right
 
     def as_dict(self) -> dict[str, Any]:
+        """The counts, for JSON."""
         return {"hits": self.hits.round(3).tolist(), "trials": self.trials.round(3).tolist()}
 
     def load(self, saved: dict[str, Any]) -> None:
-        hits, trials = np.array(saved.get("hits", [])), np.array(saved.get("trials", []))
+        """Take over counts of an earlier run; counts of another shape are ignored."""
+        hits = np.array(saved.get("hits", []))
+        trials = np.array(saved.get("trials", []))
         if hits.shape == trials.shape == self.hits.shape:
-            self.hits, self.trials = hits, trials
+            self.hits = hits
+            self.trials = trials

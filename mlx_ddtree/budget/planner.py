@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlx_ddtree.budget.calibration import AGREES, DISAGREES, UNASKED
 from mlx_ddtree.budget.lookup import Copy, LookupIndex
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
@@ -26,13 +27,16 @@ LONGEST_COPY = 32
 """Tokens of a copied path; it may be longer than the drafter's block."""
 FAINTEST = 0.02
 """A copied path ends where it is less probable than this."""
+TOP_K = 16
+"""Candidates of a position: more never enter the trees that machines can afford."""
 
 
 class Outcome(NamedTuple):
-    """chosen: what the target said after each accepted node, root first.
+    """How a round went.
 
-    context: tokens in the cache before the round.  Seconds: of the whole round, of its verification and of
-    its draft.
+    chosen: what the target said after each accepted node, root first.
+    context: tokens in the cache before the round.
+    seconds, verify_seconds, draft_seconds: of the whole round, of its verification and of its draft.
     """
 
     chosen: Sequence[int]
@@ -44,7 +48,11 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Proposal:
-    """What a round is about to verify, and why."""
+    """What a round is about to verify, and why.
+
+    kind: 'draft' or 'lookup'.  choice: what the tree's size promises.  candidates: of the drafter, if it was asked.
+    copy: the continuation that entered the tree, if there was one.
+    """
 
     kind: str
     tree: DraftTree
@@ -54,17 +62,22 @@ class Proposal:
 
 
 class Planner:
-    """greedy: whether the target takes the argmax; its choices are calibrated apart from samples.
+    """Plans one sequence's rounds and learns from them; what is learned is the profile's, for all sequences.
 
-    linear: chains only, and no copies (method 'dflash').  block_size: fixes it.
+    greedy: whether the target takes the argmax; its choices are calibrated apart from samples.
+    linear: chains only, and no copies (method 'dflash').
+    block_size: the only one to use; None chooses among the measured ones.
     """
 
     def __init__(self, profile: Profile, *, greedy: bool, linear: bool = False, block_size: int | None = None) -> None:
-        self.profile, self.linear = profile, linear
+        self.profile = profile
+        self.linear = linear
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
         self.calibration = profile.draft_calibration(greedy)
         self.index = LookupIndex()
-        self.top_k = 1 if linear else 16
+        self.top_k = 1 if linear else TOP_K
+
+    # Planning
 
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
@@ -75,7 +88,10 @@ class Planner:
         self.policy.interrupted(left)
 
     def copy_after(self, token_ids: Sequence[int]) -> Copy | None:
-        """What followed the text's last tokens the last time they stood there."""
+        """What followed the text's last tokens the last time they stood there.
+
+        token_ids: the whole text, prompt included; what was not given before is new.
+        """
         if self.linear:
             return None
         self.index.extend(token_ids[len(self.index) :])
@@ -83,7 +99,10 @@ class Planner:
 
     def without_draft(self, root: int, copy: Copy | None, context: int) -> Proposal | None:
         """A round that copies, where the drafter could add little; else None."""
-        if copy is None or not self.policy.skips_drafter(self.profile.lookups.probability(copy.match, 1, 2), context):
+        if copy is None:
+            return None
+        first_chance = self.profile.lookups.probability(copy.match, 1, UNASKED)
+        if not self.policy.skips_drafter(first_chance, context):
             return None
         chances = self._chances(copy, None)
         chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
@@ -93,19 +112,26 @@ class Planner:
         return Proposal("lookup", tree, choice, None, copy)
 
     def next_block_size(self, context: int) -> int:
+        """Positions of the next draft, root included."""
         return self.policy.next_block_size(context)
 
     def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
         """The tree of the nodes that are worth their rows."""
+        # 1. The candidates as a lattice, with calibrated scores and the copy as one more path.
         spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
         first = candidate_lattice(candidates.token_ids, spine, off_spine)
         if copy is not None:
             first = self._with_copy(first, candidates, copy)
-        options = [grow_tree(root, first, self.policy.largest(context))]
-        if not options[0].is_chain:
+        # 2. The part of its best tree that is worth its rows.
+        grown = grow_tree(root, first, self.policy.largest())
+        tree, choice = self._cut(grown, context)
+        # 3. That of its best chain, which is verified in less time, where it is worth more.
+        if not grown.is_chain:
             tokens, scores = best_chain(first)
-            options.append(DraftTree.chain(np.array([root, *tokens]), np.array(scores)))
-        tree, choice = max((self._cut(tree, context) for tree in options), key=lambda cut: cut[1].value)
+            chain, chain_choice = self._cut(DraftTree.chain(np.array([root, *tokens]), np.array(scores)), context)
+            if chain_choice.value > choice.value:
+                tree = chain
+                choice = chain_choice
         return Proposal("draft", tree, choice, candidates, copy)
 
     def _cut(self, tree: DraftTree, context: int) -> tuple[DraftTree, Choice]:
@@ -113,69 +139,84 @@ class Planner:
         choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes)
         return tree.prefix(choice.nodes), choice
 
-    def learn(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Take note of how a proposed round went."""
-        accepted = len(outcome.chosen) - 1
-        if proposal.candidates is not None:
-            self._learn_draft(proposal.candidates, outcome.chosen)
-            block_size = len(proposal.candidates.token_ids) + 1
-            reached = proposal.tree.expected_by_depth(block_size)
-            self.policy.saw_draft(accepted, reached, block_size, outcome.seconds, outcome.verify_seconds)
-            self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
-        else:
-            self.policy.saw_copy()
-        if proposal.copy is not None:
-            self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
-        tree, cost = proposal.tree, self.profile.cost
-        cost.saw_verification(len(tree), outcome.context, outcome.verify_seconds, tree.is_chain)
-        cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
-        self.profile.rounds_unsaved += 1
-
     def _with_copy(self, first: NextTokens, candidates: Candidates, copy: Copy) -> NextTokens:
+        """The lattice with the copy as one more path, as far as that is worth it."""
         scores = [math.log(chance) for chance in self._chances(copy, candidates)]
         return add_chain(first, copy.token_ids[: len(scores)], scores, off_spine_by_depth(first))
 
     def _chances(self, copy: Copy, candidates: Candidates | None) -> list[float]:
         """Probability of each copied token given the ones before it, as far as the path is worth it."""
         chances: list[float] = []
-        path, best = 1.0, _best_along(copy, candidates)
-        for depth in range(1, len(copy.token_ids) + 1):
-            chance = self.profile.lookups.probability(copy.match, depth, _relation(copy, best, depth))
-            path *= chance
-            if path < FAINTEST:
+        path_chance = 1.0
+        for depth, relation in enumerate(_relations(copy, candidates), start=1):
+            chance = self.profile.lookups.probability(copy.match, depth, relation)
+            path_chance *= chance
+            if path_chance < FAINTEST:
                 break
             chances.append(chance)
         return chances
 
-    def _learn_draft(self, candidates: Candidates, chosen: Sequence[int]) -> None:
-        """Which candidate was right at each accepted node whose children were drafted."""
-        rows = candidates.along(chosen)
-        count = len(rows.token_ids)
-        agrees = rows.token_ids == np.array(chosen[:count])[:, None]
+    # Learning
+
+    def learn(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Take note of how a proposed round went."""
+        # 1. What drafts and copies are worth.
+        if proposal.candidates is None:
+            self.policy.saw_copy()
+        else:
+            self._learn_draft(proposal, proposal.candidates, outcome)
+        if proposal.copy is not None:
+            self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
+        # 2. What rounds cost.
+        tree = proposal.tree
+        cost = self.profile.cost
+        cost.saw_verification(len(tree), outcome.context, outcome.verify_seconds, tree.is_chain)
+        cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
+        self.profile.rounds_unsaved += 1
+
+    def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
+        """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""
+        self._calibrate(candidates, outcome.chosen)
+        block_size = len(candidates.token_ids) + 1
+        reached = proposal.tree.expected_by_depth(block_size)
+        accepted = len(outcome.chosen) - 1
+        self.policy.saw_draft(accepted, reached, block_size, outcome.seconds, outcome.verify_seconds)
+        self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
+
+    def _calibrate(self, candidates: Candidates, chosen: Sequence[int]) -> None:
+        """Count which candidate was right at each accepted node whose children were drafted."""
+        # 1. The rank of the target's choice after each node; the number of candidates where it was none of them.
+        along = candidates.along(chosen)
+        nodes = len(along.token_ids)
+        agrees = along.token_ids == np.array(chosen[:nodes])[:, None]
         ranks = np.where(agrees.any(axis=1), agrees.argmax(axis=1), agrees.shape[1])
-        left = np.cumsum(ranks > 0) > 0  # the spine, by this choice or an earlier one
-        off_spine = np.concatenate([[False], left[:-1]])
-        chances = np.exp([corrected[:, 0] for corrected in self.calibration.apply(rows.log_probs)])
-        self.policy.trust.update(float(np.where(off_spine, chances[1], chances[0]).sum()), float((ranks == 0).sum()))
-        self.calibration.update(rows.log_probs, range(count), off_spine.tolist(), ranks.tolist())
+        # 2. A node is off the spine once a choice before it was not the best candidate.
+        left_the_spine = np.cumsum(ranks > 0) > 0
+        off_spine = np.concatenate([[False], left_the_spine[:-1]])
+        # 3. What was expected of the best candidates, before this round counts.
+        spine_scores, off_spine_scores = self.calibration.apply(along.log_probs)
+        chances = np.exp(np.where(off_spine, off_spine_scores[:, 0], spine_scores[:, 0]))
+        self.policy.trust.update(float(chances.sum()), float((ranks == 0).sum()))
+        self.calibration.update(along.log_probs, range(nodes), off_spine.tolist(), ranks.tolist())
 
     def _learn_copy(self, copy: Copy, candidates: Candidates | None, chosen: Sequence[int]) -> None:
+        """Count how far the copied tokens were right."""
         outcomes = []
-        best = _best_along(copy, candidates)
-        for depth, (copied, right) in enumerate(zip(copy.token_ids, chosen, strict=False), 1):
-            outcomes.append(
-                (self.profile.lookups.cell(copy.match, depth, _relation(copy, best, depth)), copied == right)
-            )
+        relations = _relations(copy, candidates)
+        for depth, (copied, right, relation) in enumerate(zip(copy.token_ids, chosen, relations, strict=False), 1):
+            cell = self.profile.lookups.cell(copy.match, depth, relation)
+            outcomes.append((cell, copied == right))
             if copied != right:
                 break
         self.profile.lookups.update(outcomes)
 
 
-def _best_along(copy: Copy, candidates: Candidates | None) -> list[int]:
-    """The drafter's best token at each depth of the copied path, as far as it has an opinion."""
-    return [] if candidates is None else candidates.along(copy.token_ids).token_ids[:, 0].tolist()
-
-
-def _relation(copy: Copy, best: Sequence[int], depth: int) -> int:
-    """See LookupCalibration.cell."""
-    return 2 if depth > len(best) else int(best[depth - 1] != copy.token_ids[depth - 1])
+def _relations(copy: Copy, candidates: Candidates | None) -> list[int]:
+    """How each copied token relates to the drafter's best one in its place (see LookupCalibration.cell)."""
+    best: list[int] = []
+    if candidates is not None:
+        best = candidates.along(copy.token_ids).token_ids[:, 0].tolist()
+    relations = [UNASKED] * len(copy.token_ids)
+    for place, token in enumerate(best):
+        relations[place] = AGREES if token == copy.token_ids[place] else DISAGREES
+    return relations

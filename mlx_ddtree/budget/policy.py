@@ -24,24 +24,34 @@ from mlx_ddtree.budget.calibration import Trust
 from mlx_ddtree.budget.cost import CostTable
 
 MEMORY = 1 / 12
-"""Weight of the newest round in the running rates."""
-FIRST_PAUSE, LONGEST_PAUSE = 8, 128
-"""Tokens of plain decoding before the drafter is tried again."""
+"""Weight of the newest round in the running means of one text: about a dozen rounds are remembered."""
+FIRST_PAUSE = 8
+"""Tokens of plain decoding before the drafter is tried again, the first time that it did not pay."""
+LONGEST_PAUSE = 128
+"""Every pause is twice the one before, up to this many tokens."""
 RELIEF = 0.9
 """What a drafted round that pays leaves of the next pause."""
-FIRST_PROBES, PROBES = 4, 1
-"""Drafted rounds before a pause may begin: of a text, and after a pause."""
+FIRST_PROBES = 4
+"""Drafted rounds of a text before its first pause may begin, so that its rates mean something."""
+PROBES = 1
+"""Drafted rounds between two pauses."""
 EXPECTED_SHARE = 0.25
-"""Of an expected acceptance in what is learned from a round."""
+"""Share of the expected acceptance in what is learned from a round; the rest is what was seen.  Less noise, and
+still a calibration that is off is noticed soon."""
 FULL_BLOCK_EVERY = 48
-"""Drafted rounds, of which one uses the whole block, so that its deeper slots stay known."""
+"""One of this many drafted rounds uses the whole block, so that its deeper positions stay known."""
 MOST_COPIES = 24
 """Rounds in a row without the drafter because a copy seemed to do."""
 SMALLEST_CAP = 8
+"""Nodes that are always built, however small the trees chosen lately."""
 
 
 class Choice(NamedTuple):
-    """nodes: of the tree.  expected: accepted nodes, calibrated.  value: see above, in tokens."""
+    """How much of a tree is verified.
+
+    nodes: of the tree, root excluded.  expected: accepted nodes, calibrated.  value: that of this file's first lines,
+        in tokens.
+    """
 
     nodes: int
     expected: float
@@ -49,14 +59,15 @@ class Choice(NamedTuple):
 
 
 @dataclass
-class Rate:
-    """Decaying means of tokens and seconds of the drafted rounds."""
+class RoundRate:
+    """Decaying means of the tokens and seconds of drafted rounds."""
 
     tokens: float = 0.0
     seconds: float = 0.0
     rounds: int = 0
 
     def add(self, tokens: float, seconds: float) -> None:
+        """Count a round; the first ones are averaged evenly."""
         weight = max(MEMORY, 1 / (self.rounds + 1))
         self.tokens += weight * (tokens - self.tokens)
         self.seconds += weight * (seconds - self.seconds)
@@ -64,25 +75,34 @@ class Rate:
 
     @property
     def per_second(self) -> float:
-        return self.tokens / self.seconds if self.seconds else 0.0
+        """Tokens a second; 0 before the first round."""
+        if not self.seconds:
+            return 0.0
+        return self.tokens / self.seconds
 
 
 class Survival:
     """P(accepted >= d | accepted >= d - 1) for depths d = 1.., from decaying counts.
 
-    hits, trials: (L,).  prior: counts of other texts, worth a few rounds together.
+    hits, trials: (L,) by depth.  decay: what a round leaves of them.  prior: counts of other texts, which also hear of
+    every round of this one.
     """
 
     PSEUDO_TRIALS = 3.0
+    """A depth's counts outweigh the prior once it was tried more often than this."""
     UNKNOWN = 0.85
+    """The rate of a depth that no text has tried: a good drafter's, so that it is tried."""
 
     def __init__(self, length: int, decay: float, prior: Survival | None = None) -> None:
-        self.hits, self.trials = np.zeros(length), np.zeros(length)
-        self.decay, self.prior = decay, prior
+        self.hits = np.zeros(length)
+        self.trials = np.zeros(length)
+        self.decay = decay
+        self.prior = prior
 
     def rates(self, trust: float = 1.0) -> NDArray[np.float64]:
-        """(L,)  trust: a factor on what other texts say."""
-        prior = min(trust, 1.0) * (self.prior.rates() if self.prior else self.UNKNOWN)
+        """(L,) by depth.  trust: a factor on what other texts say; above 1 it counts as 1."""
+        prior = np.full(len(self.hits), self.UNKNOWN) if self.prior is None else self.prior.rates()
+        prior = min(trust, 1.0) * prior
         return (self.hits + self.PSEUDO_TRIALS * prior) / (self.trials + self.PSEUDO_TRIALS)
 
     def reached(self, trust: float = 1.0) -> NDArray[np.float64]:
@@ -90,15 +110,18 @@ class Survival:
         return np.cumsum(np.cumprod(self.rates(trust)))
 
     def add(self, reached: NDArray[np.floating]) -> None:
-        """reached: (tried depths + 1,) P(accepted >= d), d = 0..; 0 and 1 where it was seen, not predicted."""
+        """Count a round.
+
+        reached: (tried depths + 1,) P(accepted >= d), d = 0..; 0 and 1 where it was seen, not predicted.
+        """
         tried = len(reached) - 1
-        for counts, new in ((self.hits, reached[1:]), (self.trials, reached[:-1])):
-            counts[:tried] = self.decay * counts[:tried] + new
+        self.hits[:tried] = self.decay * self.hits[:tried] + reached[1:]
+        self.trials[:tried] = self.decay * self.trials[:tried] + reached[:-1]
         if self.prior:
             self.prior.add(reached)
 
     def fade(self) -> None:
-        """The text has moved on: what comes next counts more than what was."""
+        """Halve the counts: the text has moved on, and what comes next counts more than what was."""
         self.hits /= 2
         self.trials /= 2
 
@@ -108,20 +131,25 @@ class BudgetPolicy:
 
     known: survival of drafts in other texts.
     block_sizes: those with a measured draft, ascending; the last is the drafter's own.
-    block_size: fixes it.
+    block_size: the only one to use; None chooses among the measured ones.
+    drafted, trust, survival: what this text's rounds have taught.
     """
 
     def __init__(self, cost: CostTable, block_size: int | None = None, known: Survival | None = None) -> None:
         self.cost = cost
         self.block_sizes = [block_size] if block_size else sorted(cost.draft)
-        self.drafted, self.trust = Rate(), Trust()
+        self.drafted = RoundRate()
+        self.trust = Trust()
         length = len(known.hits) if known else self.block_sizes[-1] - 1
         self.survival = Survival(length, 1 - MEMORY, known)
-        self._verify_seconds = 0.0  # of drafted rounds lately
+        self._verify_seconds = 0.0  # mean of the drafted rounds lately
         self._plain_rate = 1 / cost.step(cost.contexts[0])
-        self._pause, self._probes_left = float(FIRST_PAUSE), FIRST_PROBES
-        self._largest = 0.0
-        self._drafts = self._copied = self._interrupted = 0
+        self._next_pause = float(FIRST_PAUSE)
+        self._probes_left = FIRST_PROBES
+        self._largest_choice = 0.0  # of the trees chosen lately
+        self._drafts = 0
+        self._copies_in_a_row = 0
+        self._pause_left = 0  # of a pause that ended for a copy
 
     def rate(self, context: int) -> float:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
@@ -129,28 +157,38 @@ class BudgetPolicy:
 
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
-        if self._interrupted:
-            left, self._interrupted = self._interrupted, 0
+        # 1. The rest of a pause that a copy interrupted.
+        if self._pause_left:
+            left = self._pause_left
+            self._pause_left = 0
             return left
+        # 2. None while drafted rounds have to show what they are worth, and while they pay.
         self._plain_rate = 1 / self.cost.step(context)
         if self._probes_left > 0:
             return 0
-        if self._rates(context).max() * self.cost.step(context) >= 1:
+        if self._drafted_rates(context).max() * self.cost.step(context) >= 1:
             return 0
-        pause, self._pause = int(self._pause), min(2 * self._pause, LONGEST_PAUSE)
+        # 3. A new pause; the next one will be longer.
+        pause = int(self._next_pause)
+        self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
         self._probes_left = PROBES
         self.survival.fade()
         return pause
 
     def interrupted(self, left: int) -> None:
-        """A pause ended for a copy; the next one is what was left of it."""
-        self._interrupted = left
+        """A pause ended for a copy, `left` tokens too early: they are the next pause."""
+        self._pause_left = left
 
-    def _rates(self, context: int) -> NDArray[np.float64]:
-        """Expected tokens a second of drafted rounds, by block size."""
-        reached = self.survival.reached(self.trust.factor).tolist()
-        others = (self._verify_seconds or float(self.cost.verification(context)[0])) + self.cost.round
-        return np.array([(1 + reached[size - 2]) / (self.cost.drafting(size) + others) for size in self.block_sizes])
+    def _drafted_rates(self, context: int) -> NDArray[np.float64]:
+        """(block sizes,) expected tokens a second of drafted rounds."""
+        expected = self.survival.reached(self.trust.factor).tolist()
+        verify_seconds = self._verify_seconds or float(self.cost.verification(context)[0])
+        other_seconds = verify_seconds + self.cost.round
+        rates = []
+        for size in self.block_sizes:
+            deepest = size - 2  # the block's first token is the root, and arrays begin at depth 1
+            rates.append((1 + expected[deepest]) / (self.cost.drafting(size) + other_seconds))
+        return np.array(rates)
 
     def skips_drafter(self, expected_first: float, context: int) -> bool:
         """Whether a copied continuation whose first token is right with this probability does alone.
@@ -158,11 +196,11 @@ class BudgetPolicy:
         The drafter could add what it is worth on average in the rounds where the copy fails at
         once, and costs its time in all of them.
         """
-        if self.drafted.rounds == 0 or self._copied >= MOST_COPIES:
+        if self.drafted.rounds == 0 or self._copies_in_a_row >= MOST_COPIES:
             return False  # what the drafter adds has to be seen, now and then anew
-        average = max(self.drafted.tokens - 1, 1.0)
-        draft = self.cost.drafting(self.block_sizes[-1])
-        return self.rate(context) * draft > (1 - expected_first) * average
+        worth = max(self.drafted.tokens - 1, 1.0)
+        draft_seconds = self.cost.drafting(self.block_sizes[-1])
+        return self.rate(context) * draft_seconds > (1 - expected_first) * worth
 
     def beats_plain(self, choice: Choice, context: int) -> bool:
         """Whether a round without a draft is worth more than a step of plain decoding."""
@@ -170,51 +208,66 @@ class BudgetPolicy:
         return choice.value - rate * self.cost.round > 1 - rate * self.cost.step(context)
 
     def saw_copy(self) -> None:
-        """A round went without the drafter."""
-        self._copied += 1
+        """Count a round that went without the drafter."""
+        self._copies_in_a_row += 1
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
         if self._drafts % FULL_BLOCK_EVERY == FULL_BLOCK_EVERY - 1:
             return self.block_sizes[-1]
-        return self.block_sizes[int(np.argmax(self._rates(context)))]
+        best = int(np.argmax(self._drafted_rates(context)))
+        return self.block_sizes[best]
 
-    def largest(self, context: int) -> int:
+    def largest(self) -> int:
         """Nodes worth building: twice the recent choices, so that easy rounds stay cheap to plan."""
-        wanted = max(2 * self._largest, SMALLEST_CAP)
-        return next((n - 1 for n in self.cost.rows if n - 1 >= wanted), self.cost.rows[-1] - 1)
+        wanted = max(2 * self._largest_choice, SMALLEST_CAP)
+        for rows in self.cost.rows:
+            if rows - 1 >= wanted:
+                return rows - 1
+        return self.cost.rows[-1] - 1
 
     def choose(self, expected: NDArray[np.floating], context: int, chain_nodes: int = 0) -> Choice:
-        """The tree's size, given Phi: (N,) expected accepted nodes by number of nodes, from 0.
+        """The tree's size of the largest value, given Phi: (N,) expected accepted nodes by number of nodes, from 0.
 
         Up to `chain_nodes` the tree has no branches.  A verification is padded to the next measured size, so only
         those, the end of the chain and the whole tree can win.
         """
+        # 1. The sizes that can win, and the measured size that each is padded to.
         rows = np.array(self.cost.rows)
+        limit = min(len(expected), rows[-1])
         ends = {*(rows - 1).tolist(), chain_nodes, len(expected) - 1}
-        nodes = np.array(sorted(n for n in ends if n < min(len(expected), rows[-1])))
-        place = np.searchsorted(rows, nodes + 1)
-        tree, chain = (self.cost.verification(context, kind)[place] for kind in (False, True))
-        values = 1 + expected[nodes] - self.rate(context) * np.where(nodes <= chain_nodes, chain, tree)
+        nodes = np.array(sorted(size for size in ends if size < limit))
+        padded = np.searchsorted(rows, nodes + 1)
+        # 2. The seconds and the value of each.
+        tree_seconds = self.cost.verification(context, chain=False)[padded]
+        chain_seconds = self.cost.verification(context, chain=True)[padded]
+        seconds = np.where(nodes <= chain_nodes, chain_seconds, tree_seconds)
+        values = 1 + expected[nodes] - self.rate(context) * seconds
+        # 3. The best.
         best = int(np.argmax(values))
         choice = Choice(int(nodes[best]), float(expected[nodes[best]]), float(values[best]))
-        self._largest = max(choice.nodes, self._largest * (1 - MEMORY))
+        self._largest_choice = max(choice.nodes, self._largest_choice * (1 - MEMORY))
         return choice
 
     def saw_draft(
         self, accepted: int, reached: NDArray[np.floating], block_size: int, seconds: float, verify_seconds: float
     ) -> None:
-        """A drafted round's outcome.
+        """Learn from a drafted round's outcome.
 
-        reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected.  What came is learned with
-        some of what was expected: less noise, and a calibration that is off is noticed soon.
+        accepted: nodes.  reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected; some of it
+            enters what is learned (EXPECTED_SHARE).
         """
+        # 1. How deep drafts are accepted, and how fast drafted rounds are.
         seen = np.arange(block_size) <= accepted
         self.survival.add(seen + EXPECTED_SHARE * (reached[:block_size] - seen))
-        self.drafted.add(1 + accepted + EXPECTED_SHARE * (float(reached[1:].sum()) - accepted), seconds)
-        self._verify_seconds += (verify_seconds - self._verify_seconds) * max(MEMORY, 1 / self.drafted.rounds)
-        self._drafts, self._copied = self._drafts + 1, 0
-        paid = 1 + accepted > self._plain_rate * seconds  # then one more, whatever the counts say
+        expected = float(reached[1:].sum())
+        self.drafted.add(1 + accepted + EXPECTED_SHARE * (expected - accepted), seconds)
+        weight = max(MEMORY, 1 / self.drafted.rounds)
+        self._verify_seconds += weight * (verify_seconds - self._verify_seconds)
+        self._drafts += 1
+        self._copies_in_a_row = 0
+        # 2. A round that was faster than plain decoding is followed by another, whatever the counts say.
+        paid = 1 + accepted > self._plain_rate * seconds
         self._probes_left = max(int(paid), self._probes_left - 1)
         if paid:
-            self._pause = max(RELIEF * self._pause, FIRST_PAUSE)
+            self._next_pause = max(RELIEF * self._next_pause, FIRST_PAUSE)

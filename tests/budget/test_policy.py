@@ -169,11 +169,11 @@ def test_a_copied_path_may_be_longer_than_the_block():
 
 def test_trees_are_built_small_again_after_a_large_one():
     policy = BudgetPolicy(cost_table(per_row=0.0))
-    before = policy.largest(0)
+    before = policy.largest()
     policy.choose(np.arange(100.0), 0)
     for _ in range(100):
         policy.choose(np.arange(3.0), 0)
-    assert policy.largest(0) == before
+    assert policy.largest() == before
 
 
 @given(st.lists(st.integers(0, ROWS[-1] - 1), max_size=6))
@@ -183,8 +183,8 @@ def test_trees_may_grow_to_twice_what_was_chosen(chosen):
     for nodes in chosen:
         phi = np.arange(nodes + 1.0)
         assert policy.choose(phi, 0).nodes == nodes
-        assert policy.largest(0) >= min(2 * nodes, ROWS[-1] - 1)
-        assert policy.largest(0) + 1 in ROWS
+        assert policy.largest() >= min(2 * nodes, ROWS[-1] - 1)
+        assert policy.largest() + 1 in ROWS
 
 
 def test_a_pause_goes_on_after_a_copy():
