@@ -7,23 +7,19 @@ from typing import Literal, get_args
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.icecache.index.dci_tree import DciTree
 from mlx_ddtree.icecache.index.pages import GreedyPages, PageIndex, SequentialPages
-from mlx_ddtree.icecache.index.ranking import Ranking
+from mlx_ddtree.icecache.index.ranking import IndexRanking
 
 Formation = Literal["dci", "greedy", "sequential"]
 
-DEFAULT_FORMATION: Formation = "sequential"
-DEFAULT_RANKING: Ranking = "page_mean"
-"""What reads most attention of real text (docs/icecache_index.md), of the rankings that do not look at every key."""
 
-
-def make_pages(formation: Formation, ranking: Ranking, dim: int, page_size: int = 16, seed: int = 0) -> PageIndex:
+def make_pages(formation: Formation, ranking: IndexRanking, dim: int, page_size: int = 16, seed: int = 0) -> PageIndex:
     """An empty index over keys (n, dim).
 
     formation: which tokens share a page.
     ranking: page_mean by the page's mean key, page_max by its best key, tree by the best keys that a descent meets.
     Raises OptionError for a name that is not known and a ranking that the formation does not have.
     """
-    for name, value, known in (("formation", formation, Formation), ("ranking", ranking, Ranking)):
+    for name, value, known in (("formation", formation, Formation), ("ranking", ranking, IndexRanking)):
         if value not in get_args(known):
             raise OptionError(f"unknown page {name} {value!r}; choose from {', '.join(get_args(known))}")
     if page_size < 1:
@@ -32,7 +28,9 @@ def make_pages(formation: Formation, ranking: Ranking, dim: int, page_size: int 
         raise OptionError(f"ranking 'tree' needs pages of formation 'dci', not {formation!r}")
     if formation == "dci":
         return DciTree(dim, page_size, ranking, seed)
-    return (GreedyPages if formation == "greedy" else SequentialPages)(dim, page_size, ranking)
+    if formation == "greedy":
+        return GreedyPages(dim, page_size, ranking)
+    return SequentialPages(dim, page_size, ranking)
 
 
-__all__ = ["DEFAULT_FORMATION", "DEFAULT_RANKING", "Formation", "PageIndex", "Ranking", "make_pages"]
+__all__ = ["Formation", "IndexRanking", "PageIndex", "make_pages"]

@@ -23,12 +23,14 @@ from mlx_ddtree.target.views import AppendView, ReadsPart
 
 @dataclass
 class Reads:
-    """What one paged layer read, of the forwards of decoding so far, per KV head.
+    """What one paged layer read in the forwards of decoding so far, per KV head.
 
-    forwards, context: their number, and the context tokens that they had in all.
+    layers: how many layers are read in part.
+    full: how many attention layers are not.
+    forwards: of the target, prompts left out.
+    context: context tokens of all these forwards together.
     tokens: context tokens that were read: sinks, pages, window.
-    ranked: rows that choosing looked at (summaries of pages, or keys), averaged over the layers.
-    layers: how many layers are read in part; full: how many attention layers are not.
+    ranked: summaries of pages, or keys, that choosing looked at, averaged over the layers.
     """
 
     layers: int = 0
@@ -39,18 +41,19 @@ class Reads:
     ranked: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Averages of a forward."""
-        n = max(self.forwards, 1)
+        """Averages of a forward, for JSON."""
+        forwards = max(self.forwards, 1)
         return {
             "approximate": True,
             "paged_layers": self.layers,
             "full_layers": self.full,
-            "context_tokens": round(self.context / n, 1),
-            "read_tokens": round(self.tokens / n, 1),
-            "ranked_rows": round(self.ranked / n, 1),
+            "context_tokens": round(self.context / forwards, 1),
+            "read_tokens": round(self.tokens / forwards, 1),
+            "ranked_rows": round(self.ranked / forwards, 1),
         }
 
     def line(self) -> str:
+        """A sentence for --verbose."""
         mean = self.as_dict()
         return (
             f"KV cache read in part (approximate): {mean['read_tokens']:.0f} of {mean['context_tokens']:.0f} tokens in "
@@ -60,7 +63,7 @@ class Reads:
 
 @dataclass
 class Reader:
-    """What the layers of one sequence share.
+    """What the layers of one sequence share: how they read, and the counts of what was read.
 
     active: whether rows of decoding read in part now.
     """
@@ -70,28 +73,41 @@ class Reader:
     reads: Reads = field(default_factory=Reads)
 
     def reads_part(self, start: int) -> bool:
+        """Whether a row behind `start` tokens reads only part of them."""
         return self.active and not self.options.reads_all(start)
 
 
 class IceLayer(ReadsPart, KVCache):
-    """One layer.  Prompts, and everything while the reader rests, are read in full.
+    """The cache of one paged layer.  Prompts, and everything while the reader rests, are read in full.
 
-    pages: of this layer's keys, or with `leads` False of the layer whose choice this one reads.
+    leads: whether this layer chooses pages; otherwise it reads the choice of a layer before it.
+    pages: of the keys of the layer that chooses.
+    first: whether this is the first paged layer, by which forwards are counted.
     gone: tokens behind the sinks that are not in memory but in `cold`; the arrays close up over them.
     """
 
     def __init__(self, base: KVCache, reader: Reader, pages: PageSet, leads: bool, first: bool) -> None:
         super().__init__()
-        self.keys, self.values, self.offset = base.keys, base.values, base.offset
-        self.reader, self.pages, self.leads, self.first = reader, pages, leads, first
+        self.keys = base.keys
+        self.values = base.values
+        self.offset = base.offset
+        self.reader = reader
+        self.pages = pages
+        self.leads = leads
+        self.first = first
         self.gone = 0
         self.cold: ColdRows | None = None
 
     @property
     def nbytes(self) -> int:
-        return super().nbytes + (self.pages.nbytes if self.leads else 0)
+        """Bytes in memory; a choice of pages counts for the layer that makes it."""
+        own = super().nbytes
+        if self.leads:
+            own += self.pages.nbytes
+        return own
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
+        """Take new keys and values in, as mlx-lm's caches do; a single row of decoding then reads in part."""
         if keys.shape[2] == 1 and self.reader.reads_part(self.offset):
             self.turn_pages(self.offset)
         else:
@@ -99,7 +115,7 @@ class IceLayer(ReadsPart, KVCache):
         return self.append(keys, values)
 
     def append(self, keys: mx.array, values: mx.array) -> Any:
-        """`update_and_fetch` of the arrays as they are."""
+        """Put new keys and values behind the arrays as they are, whatever is gone from them."""
         self.offset -= self.gone
         try:
             return super().update_and_fetch(keys, values)
@@ -113,57 +129,73 @@ class IceLayer(ReadsPart, KVCache):
         return self.attend_rows(queries, scale, sinks, self.offset - 1)
 
     def turn_pages(self, start: int) -> None:
-        """Before a row at position `start` reads: pages hold what has left the window, and nothing else."""
-        options, end = self.reader.options, self.reader.options.page_end(start)
+        """Make pages hold what has left the window when a row at position `start` reads, and nothing else."""
+        options = self.reader.options
+        end = options.page_end(start)
+        # 1. The text may have become shorter: what went to the file may be wanted in the window again.
         if min(end, self.pages.end) < options.sinks + self.gone:
             self.restore()
-        if self.leads:
-            if end < self.pages.end:
-                self.pages.reset()
-            if end > self.pages.end:
-                self.pages.extend(self._rows(self.pages.end, end)[0][0], self._keys_at)
+        # 2. Tokens that have left the window enter the pages.
+        if self.leads and end < self.pages.end:
+            self.pages.reset()
+        if self.leads and end > self.pages.end:
+            keys, _ = self._at_positions(self.pages.end, end)
+            self.pages.extend(keys[0], self._keys_at)
+        # 3. And with `offload` their keys and values leave memory.
         if options.offload is not None and self.pages.end > options.sinks + self.gone:
             self._put_away(self.pages.end)
 
     def restore(self) -> None:
-        """Everything back into memory, as far as the text still goes."""
+        """Bring everything back into memory, as far as the text still goes."""
         if self.cold is None:
             return
-        first = self.reader.options.sinks
-        count = min(self.gone, max(self.offset - first, 0))
-        held, cold = self.offset - count, [x[:, :, :count] for x in self.cold.everything()]
-        parts = zip(self._resident(0, first), cold, self._resident(first, held), strict=True)
-        whole = [mx.concatenate([*three], axis=2) for three in parts]
-        (self.keys, self.values), self.gone, self.cold = whole, 0, None
+        sinks = self.reader.options.sinks
+        back = min(self.gone, max(self.offset - sinks, 0))  # the text may have become shorter
+        cold_keys, cold_values = self.cold.everything()
+        first_keys, first_values = self._in_memory(0, sinks)
+        rest_keys, rest_values = self._in_memory(sinks, self.offset - back)
+        keys = mx.concatenate([first_keys, cold_keys[:, :, :back], rest_keys], axis=2)
+        values = mx.concatenate([first_values, cold_values[:, :, :back], rest_values], axis=2)
+        # In one statement, which leaves an interrupt next to no room between these.
+        self.keys, self.values, self.gone, self.cold = keys, values, 0, None
 
     def attend_rows(
         self, queries: mx.array, scale: float, sinks: mx.array | None, start: int, rows: TreeRows | None = None
     ) -> mx.array:
         """Attention of queries (1, Hq, N, D), which stand behind `start` tokens and whose own keys are in place.
 
-        rows: of a tree; None: one row.
+        rows: of a tree; None: one row.  sinks: learned attention sinks of some models, as in MLX's function.
         """
-        count, per_node = queries.shape[2], rows is not None and self.reader.options.select == "node"
+        # 1. Which tokens of the pages are read: one set for all rows, or with select='node' one for each.
+        nodes = 1 if rows is None else len(rows.tree)
         if self.leads:
-            self.pages.chosen = self._choose(queries, len(rows.tree) if rows is not None else 1, scale)
+            self.pages.chosen = self._choose(queries, nodes, scale)
         chosen = self.pages.chosen
         assert chosen is not None
+        # 2. Their keys and values between those of the sinks and of the window.
+        count = queries.shape[2]
         keys, values = self._gather(chosen, start, start + count)
         context = keys.shape[2] - count
-        self._count(start, context + (chosen.shape[1] - 1) * chosen.shape[2])
+        other_sets = chosen.shape[1] - 1
+        self._count(start, context + other_sets * chosen.shape[2])
+        # 3. Attention over these.
         if rows is None:
             return scaled_dot_product_attention(queries, keys, values, None, scale, None, sinks)
-        if per_node:
+        if self.reader.options.select == "node":
             mask = rows.mask(context)[:, None, None]
-            apart = queries.transpose(2, 1, 0, 3)
-            return scaled_dot_product_attention(apart, keys, values, None, scale, mask, sinks).transpose(2, 1, 0, 3)
+            in_batch = queries.transpose(2, 1, 0, 3)  # every row has keys of its own
+            attended = scaled_dot_product_attention(in_batch, keys, values, None, scale, mask, sinks)
+            return attended.transpose(2, 1, 0, 3)
         return scaled_dot_product_attention(queries, keys, values, None, scale, rows.attention_mask(context), sinks)
 
     def _choose(self, queries: mx.array, nodes: int, scale: float) -> mx.array:
-        """(H, 1 or N, retrieved) positions, by the rule of the options; padding rows choose only where every row
-        does."""
+        """(H, 1 or N, retrieved) positions, by the rule of the options.
+
+        nodes: of the tree, root included; the rows behind them are padding, which chooses only where every row does.
+        """
         assert self.keys is not None
-        heads, select = self.keys.shape[1], self.reader.options.select
+        heads = self.keys.shape[1]
+        select = self.reader.options.select
         grouped = queries.reshape(heads, -1, *queries.shape[2:])  # (H, G, N, D)
         if select == "root":
             asking = grouped[:, None, :, 0]
@@ -174,63 +206,60 @@ class IceLayer(ReadsPart, KVCache):
         return self.pages.choose(asking * scale, self.keys[0])
 
     def _gather(self, chosen: mx.array, start: int, stop: int) -> tuple[mx.array, mx.array]:
-        """Sinks, the tokens `chosen` (H, B, n), and those from the window on up to `stop`: (B, H, ..., D)."""
-        first, sets = self.reader.options.sinks, chosen.shape[1]
+        """Keys and values of the sinks, of the tokens `chosen` (H, B, n), and of those from the window on up to
+        `stop`: each (B, H, ..., D)."""
+        sinks = self.reader.options.sinks
         if self.cold is None:
-            paged = self._take(self.keys, chosen), self._take(self.values, chosen)
+            chosen_keys = _take(self.keys, chosen)
+            chosen_values = _take(self.values, chosen)
         else:
-            paged = self.cold.take(chosen - first)
-        recent = self._rows(self.pages.end, stop)
-        sinks = self._resident(0, first)
-        parts = zip(sinks, paged, recent, strict=True)
-        keys, values = (
-            mx.concatenate([mx.repeat(a, sets, 0), b, mx.repeat(c, sets, 0)] if sets > 1 else [a, b, c], axis=2)
-            for a, b, c in parts
-        )
-        return keys, values
+            chosen_keys, chosen_values = self.cold.take(chosen - sinks)
+        first_keys, first_values = self._in_memory(0, sinks)
+        recent_keys, recent_values = self._at_positions(self.pages.end, stop)
+        return _between(first_keys, chosen_keys, recent_keys), _between(first_values, chosen_values, recent_values)
 
-    @staticmethod
-    def _take(x: mx.array | None, places: mx.array) -> mx.array:
-        """x (1, H, n, D) at places (H, B, m) -> (B, H, m, D); whole rows at a time."""
-        assert x is not None
-        heads, length = x.shape[1:3]
-        flat = places + (mx.arange(heads) * length)[:, None, None]
-        return mx.take(x.reshape(heads * length, -1), flat, axis=0).swapaxes(0, 1)
-
-    def _rows(self, first: int, stop: int) -> tuple[mx.array, mx.array]:
+    def _at_positions(self, first: int, stop: int) -> tuple[mx.array, mx.array]:
         """Keys and values (1, H, n, D) of positions behind those that are gone."""
-        return self._resident(first - self.gone, stop - self.gone)
+        return self._in_memory(first - self.gone, stop - self.gone)
 
-    def _resident(self, first: int, stop: int) -> tuple[mx.array, mx.array]:
-        """The same by places in the arrays."""
+    def _in_memory(self, first: int, stop: int) -> tuple[mx.array, mx.array]:
+        """Keys and values (1, H, n, D) by their indices in the arrays."""
         assert self.keys is not None and self.values is not None
         return self.keys[:, :, first:stop], self.values[:, :, first:stop]
 
-    def _keys_at(self, places: mx.array) -> mx.array:
-        """places (H, n), all in pages or about to be -> keys (H, n, D)."""
+    def _keys_at(self, positions: mx.array) -> mx.array:
+        """positions (H, n), all in pages or about to be -> keys (H, n, D)."""
         if self.gone == 0:
-            return self._take(self.keys, places[:, None])[0]
+            return _take(self.keys, positions[:, None])[0]
         assert self.cold is not None
-        first, known = self.reader.options.sinks, self.reader.options.sinks + self.gone
-        cold = self.cold.take(mx.clip(places[:, None] - first, 0, self.gone - 1))[0][0]
-        warm = self._take(self.keys, mx.maximum(places - self.gone, 0)[:, None])[0]
-        return mx.where((places < known)[..., None], cold, warm)
+        sinks = self.reader.options.sinks
+        in_file = mx.clip(positions[:, None] - sinks, 0, self.gone - 1)
+        in_memory = mx.maximum(positions - self.gone, 0)[:, None]
+        cold_keys, _ = self.cold.take(in_file)
+        is_cold = positions < sinks + self.gone
+        return mx.where(is_cold[..., None], cold_keys[0], _take(self.keys, in_memory)[0])
 
     def _put_away(self, end: int) -> None:
-        """The rows up to position `end` go to the file and leave the arrays."""
-        first = self.reader.options.sinks
-        rows = self._rows(first + self.gone, end)
-        left = zip(self._resident(0, first), self._rows(end, self.offset), strict=True)
-        kept = [mx.concatenate([*two], axis=2) for two in left]
-        mx.eval(kept)
+        """Move the keys and values up to position `end` from the arrays to the file."""
+        sinks = self.reader.options.sinks
+        # 1. What moves, and what the arrays will be.
+        moving = self._at_positions(sinks + self.gone, end)
+        first_keys, first_values = self._in_memory(0, sinks)
+        rest_keys, rest_values = self._at_positions(end, self.offset)
+        keys = mx.concatenate([first_keys, rest_keys], axis=2)
+        values = mx.concatenate([first_values, rest_values], axis=2)
+        mx.eval(keys, values)
+        # 2. Into the file; an interrupt may have come between this step and the next one before.
         if self.cold is None:
-            self.cold = ColdRows(self.reader.options.offload or "", *rows)
-        elif self.cold.count > self.gone:  # an interrupt came between the two steps below
+            self.cold = ColdRows(self.reader.options.offload or "", *moving)
+        elif self.cold.count > self.gone:
             self.cold.truncate(self.gone)
-        self.cold.append(*rows)
-        (self.keys, self.values), self.gone = kept, end - first
+        self.cold.append(*moving)
+        # 3. Out of memory.
+        self.keys, self.values, self.gone = keys, values, end - sinks
 
     def _count(self, start: int, tokens: int) -> None:
+        """Count a forward behind `start` tokens in which a layer read `tokens` of them."""
         reads = self.reader.reads
         if self.first:
             reads.forwards += 1
@@ -240,20 +269,43 @@ class IceLayer(ReadsPart, KVCache):
             reads.ranked += self.pages.ranked_rows / reads.layers
 
 
+def _take(x: mx.array | None, places: mx.array) -> mx.array:
+    """x (1, H, n, D) at places (H, B, m) -> (B, H, m, D), by one gather."""
+    assert x is not None
+    heads, length = x.shape[1:3]
+    first_of_head = (mx.arange(heads) * length)[:, None, None]
+    return mx.take(x.reshape(heads * length, -1), places + first_of_head, axis=0).swapaxes(0, 1)
+
+
+def _between(first: mx.array, chosen: mx.array, recent: mx.array) -> mx.array:
+    """chosen (B, H, n, D) between `first` and `recent`, (1, H, ..., D), which are the same for all B."""
+    sets = chosen.shape[0]
+    if sets > 1:
+        first = mx.repeat(first, sets, axis=0)
+        recent = mx.repeat(recent, sets, axis=0)
+    return mx.concatenate([first, chosen, recent], axis=2)
+
+
 class IceView(ReadsPart, AppendView):
-    """A layer under a draft tree."""
+    """A paged layer's cache under a draft tree."""
 
     base: IceLayer
 
     @property
     def gone(self) -> int:
+        """Tokens that the arrays lack; commits count on it."""
         return self.base.gone
 
     @property
     def room(self) -> int | None:
-        """Every node its own pages: those behind a turn of the pages would have chosen from others."""
+        """How many rows may be accepted; None: all.
+
+        Where every node chooses its own pages, those behind a turn of the pages would have chosen from others.
+        """
         reader = self.base.reader
-        return reader.options.room(self.rows.start) if reader.active and reader.options.select == "node" else None
+        if reader.active and reader.options.select == "node":
+            return reader.options.room(self.rows.start)
+        return None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         self.waiting = keys, values

@@ -10,7 +10,15 @@ from mlx_ddtree.errors import OptionError
 from mlx_ddtree.icecache import Formation
 
 Select = Literal["root", "union", "node"]
-Ranking = Literal["page_mean", "page_mass", "page_max", "tree"]
+"""Whose queries choose the pages that a draft tree reads."""
+PageRanking = Literal["page_mean", "page_mass", "page_max", "tree"]
+"""By what the pages are put in order."""
+
+PAGE = 8
+"""Tokens of a page where nobody says."""
+SMALL_PAGE = 4
+SMALL_BUDGET = 128
+"""Budgets of up to this many tokens have small pages: few large ones catch less (docs/icecache.md)."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +47,16 @@ class IceCacheOptions:
     full_layers: int = 2
     reuse: int = 1
     formation: Formation = "sequential"
-    ranking: Ranking = "page_mass"
+    ranking: PageRanking = "page_mass"
     select: Select = "root"
     offload: str | Path | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.page_size == 0:
-            object.__setattr__(self, "page_size", 4 if self.budget <= 128 else 8)
-        for name, kinds in (("formation", Formation), ("ranking", Ranking), ("select", Select)):
+            default = SMALL_PAGE if self.budget <= SMALL_BUDGET else PAGE
+            object.__setattr__(self, "page_size", default)
+        for name, kinds in (("formation", Formation), ("ranking", PageRanking), ("select", Select)):
             if getattr(self, name) not in get_args(kinds):
                 raise OptionError(f"unknown {name} {getattr(self, name)!r}; choose one of {', '.join(get_args(kinds))}")
         if self.page_size < 1 or self.reuse < 1:
@@ -55,17 +64,23 @@ class IceCacheOptions:
         if self.sinks < 0 or self.full_layers < 0 or self.recent < 1:
             raise OptionError("sinks and full_layers must be at least 0, window at least 1")
         if self.retrieved < self.page_size:
-            rest = self.sinks + 2 * self.page_size - 2
-            least = (4 * rest - 1) // 3 if self.window is None else rest + self.window
             raise OptionError(
                 f"a KV budget of {self.budget} tokens has no room for a page: {self.sinks} sinks, a window of "
-                f"{self.recent} and pages of {self.page_size} need {least} or more"
+                f"{self.recent} and pages of {self.page_size} need {self._least_budget()} or more"
             )
         if self.ranking == "tree" and self.formation != "dci":
             raise OptionError(f"ranking 'tree' needs formation 'dci', not {self.formation!r}")
         self._check_offload()
 
+    def _least_budget(self) -> int:
+        """The smallest budget that holds the sinks, the window at its largest and one page."""
+        beside_the_window = self.sinks + 2 * self.page_size - 2
+        if self.window is not None:
+            return beside_the_window + self.window
+        return (4 * beside_the_window - 1) // 3  # the window takes a quarter of it
+
     def _check_offload(self) -> None:
+        """Raises OptionError for a folder that is none, and for a ranking that needs the keys in memory."""
         if self.offload is None:
             return
         if self.ranking == "page_max":
@@ -75,13 +90,17 @@ class IceCacheOptions:
 
     @classmethod
     def of(cls, budget: int | IceCacheOptions | None) -> IceCacheOptions | None:
-        """A number of tokens alone, or everything; None is off.  Raises OptionError."""
-        return cls(budget) if isinstance(budget, int) else budget
+        """Options from what a caller gave: a number of tokens, or options already; None is off.  Raises OptionError."""
+        if isinstance(budget, int):
+            return cls(budget)
+        return budget
 
     @property
     def recent(self) -> int:
         """Tokens that the window holds at least, the row that reads included."""
-        return max(self.budget // 4, 1) if self.window is None else self.window
+        if self.window is None:
+            return max(self.budget // 4, 1)
+        return self.window
 
     @property
     def retrieved(self) -> int:
@@ -93,9 +112,12 @@ class IceCacheOptions:
         return start <= self.budget
 
     def page_end(self, start: int) -> int:
-        """The tokens [sinks, page_end) are in pages when a row at position `start` reads: whole pages, behind which
-        `recent` to recent + page_size - 1 tokens stand, the row itself included."""
-        return self.sinks + max(start + 1 - self.recent - self.sinks, 0) // self.page_size * self.page_size
+        """Where pages end when a row at position `start` reads: they hold the tokens [sinks, page_end).
+
+        Pages are whole; `recent` to recent + page_size - 1 tokens stand behind them, the row itself included.
+        """
+        left_the_window = max(start + 1 - self.recent - self.sinks, 0)
+        return self.sinks + left_the_window // self.page_size * self.page_size
 
     def room(self, start: int) -> int:
         """Rows from position `start` on that read the same pages and the same way."""

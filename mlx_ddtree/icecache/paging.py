@@ -37,7 +37,8 @@ class Paging:
 
     def __init__(self, target: Target, options: IceCacheOptions, target_cache: Sequence[Any]) -> None:
         """Raises UnsupportedModelError where no layer can be paged, OptionError where the cache's kind forbids it."""
-        self.target, self.options = target, options
+        self.target = target
+        self.options = options
         self.places = pageable(target, options, target_cache)
         self.reader: Reader | None = None
 
@@ -71,27 +72,37 @@ class Paging:
             self.reader.active = False
 
     def _paged(self, layers: Sequence[KVCache]) -> list[IceLayer]:
-        reader, paged, led = Reader(self.options), list[IceLayer](), 0
+        """The layers anew, with empty pages; up to `reuse` layers in a row share those of the first of them."""
+        reader = Reader(self.options)
+        paged: list[IceLayer] = []
+        sharing = 0
         for layer in layers:
             if isinstance(layer, IceLayer):
                 layer.restore()
-            leads = not paged or led == self.options.reuse or not _alike(paged[-1], layer)
-            led = 1 if leads else led + 1
-            pages = PageSet(self.options) if leads else paged[-1].pages
+            leads = not paged or sharing == self.options.reuse or not _same_heads(paged[-1], layer)
+            if leads:
+                pages = PageSet(self.options)
+                sharing = 1
+            else:
+                pages = paged[-1].pages
+                sharing += 1
             paged.append(IceLayer(layer, reader, pages, leads, first=not paged))
         return paged
 
 
 def pageable(target: Target, options: IceCacheOptions, target_cache: Sequence[Any]) -> list[int]:
-    """The places of the caches that can be read in part.  Raises UnsupportedModelError, OptionError."""
-    layers = getattr(target, "layers", [])
-    attending = [i for i, layer in enumerate(layers) if i < len(target_cache) and _takes(layer)]
-    shared = {source for source, user in _sharing(target) if source != user}
-    kinds = (KVCache, IceLayer)
-    if attending and not any(type(target_cache[i]) in kinds for i in attending):
+    """The layers whose caches can be read in part.  Raises UnsupportedModelError, OptionError."""
+    layers = getattr(target, "layers", [])[: len(target_cache)]
+    # 1. Layers of attention, whose caches are mlx-lm's plain ones or paged already.
+    attending = [i for i, layer in enumerate(layers) if _takes(layer)]
+    plain = [i for i in attending if type(target_cache[i]) in (KVCache, IceLayer)]
+    if attending and not plain:
         names = ", ".join(sorted({type(target_cache[i]).__name__ for i in attending}))
         raise OptionError(f"no layer's cache is a KVCache ({names}): only such caches take a KV budget")
-    places = [i for i in attending[options.full_layers :] if type(target_cache[i]) in kinds and i not in shared]
+    # 2. Not the first ones, and none whose keys another layer reads too.
+    read_by_others = _layers_read_by_others(target)
+    always_full = attending[: options.full_layers]
+    places = [i for i in plain if i not in always_full and i not in read_by_others]
     if not places:
         raise UnsupportedModelError(
             f"{family_of(target.model)} has no layer of full attention over keys "
@@ -101,16 +112,18 @@ def pageable(target: Target, options: IceCacheOptions, target_cache: Sequence[An
 
 
 def _takes(layer: Any) -> bool:
+    """Whether a layer's attention asks its cache how to attend."""
     return "self_attn" in layer and takes_caches(layer.self_attn)
 
 
-def _sharing(target: Target) -> list[tuple[int, int]]:
-    """(layer whose keys are read, layer) where a model has layers without keys of their own (gemma4)."""
-    previous = getattr(getattr(getattr(target, "text", None), "model", None), "previous_kvs", ())
-    return [(source, user) for user, source in enumerate(previous)]
+def _layers_read_by_others(target: Target) -> set[int]:
+    """Layers whose keys a layer without keys of its own reads too (gemma4)."""
+    text = getattr(target, "text", None)
+    sources = getattr(getattr(text, "model", None), "previous_kvs", ())  # by layer: the one whose keys it reads
+    return {source for layer, source in enumerate(sources) if source != layer}
 
 
-def _alike(one: KVCache, other: KVCache) -> bool:
+def _same_heads(one: KVCache, other: KVCache) -> bool:
     """Whether a choice for one layer's heads can serve the other's."""
     assert one.keys is not None and other.keys is not None
     return one.keys.shape[1] == other.keys.shape[1]

@@ -15,7 +15,8 @@ import numpy as np
 from mlx_ddtree.errors import OptionError
 
 _RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32}
-"""numpy has no bfloat16: what is stored are bits."""
+_RAW_ON_DEVICE = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
+"""By bytes of a number: as what its bits are stored, because numpy has no bfloat16."""
 
 
 class ColdRows:
@@ -27,46 +28,51 @@ class ColdRows:
 
     def __init__(self, folder: str | Path, keys: mx.array, values: mx.array) -> None:
         """keys (1, H, n, Dk) and values (1, H, n, Dv) say the shape of a record.  Raises OptionError."""
-        self.folder, self.count = folder, 0
-        self._dims, self._dtype, self._heads = (keys.shape[3], values.shape[3]), keys.dtype, keys.shape[1]
+        self.folder = folder
+        self.count = 0
+        self._key_dim = keys.shape[3]
+        self._width = keys.shape[3] + values.shape[3]
+        self._heads = keys.shape[1]
+        self._dtype = keys.dtype
         self._raw = np.dtype(_RAW[keys.dtype.size])
         try:
             self._file = tempfile.TemporaryFile(dir=folder, prefix="mlx_ddtree-")  # noqa: SIM115  (lives as long as this)
         except OSError as error:
             raise self._refusal(error) from error
         weakref.finalize(self, self._file.close)
-        self._map = np.zeros((0, self._heads, sum(self._dims)), self._raw)
+        self._map = np.zeros((0, self._heads, self._width), self._raw)
 
     @property
     def nbytes(self) -> int:
-        """On disk."""
+        """Bytes on disk."""
         return self.count * self._record
 
     @property
     def _record(self) -> int:
-        return self._heads * sum(self._dims) * self._raw.itemsize
+        """Bytes of a token."""
+        return self._heads * self._width * self._raw.itemsize
 
     def append(self, keys: mx.array, values: mx.array) -> None:
-        """Keys (1, H, m, Dk) and values (1, H, m, Dv) of the next tokens; all of them or, with OptionError, none."""
-        rows = mx.concatenate([keys, values], axis=-1)[0].swapaxes(0, 1)
-        data = np.array(_bits(rows)).tobytes()
-        place, end = self.count * self._record, len(data)
+        """Store keys (1, H, m, Dk) and values (1, H, m, Dv) of the next tokens; all or, with OptionError, none."""
+        records = mx.concatenate([keys, values], axis=-1)[0].swapaxes(0, 1)
+        data = np.array(_bits(records)).tobytes()
+        start = self.count * self._record
+        done = 0
         try:
-            done = 0
-            while done < end:
-                done += os.pwrite(self._file.fileno(), data[done:], place + done)
+            while done < len(data):
+                done += os.pwrite(self._file.fileno(), data[done:], start + done)
         except OSError as error:
             raise self._refusal(error) from error
         self._remap(self.count + keys.shape[2])
 
-    def take(self, places: mx.array) -> tuple[mx.array, mx.array]:
-        """places (H, B, n): which of the stored tokens, waited for -> keys (B, H, n, Dk), values (B, H, n, Dv)."""
-        where = np.array(places)
-        heads = np.arange(len(where))[:, None, None]
-        return self._arrays(self._map[where, heads].swapaxes(0, 1))
+    def take(self, tokens: mx.array) -> tuple[mx.array, mx.array]:
+        """Keys (B, H, n, Dk) and values (B, H, n, Dv) of stored tokens (H, B, n), whose numbers are waited for."""
+        numbers = np.array(tokens)
+        heads = np.arange(len(numbers))[:, None, None]
+        return self._arrays(self._map[numbers, heads].swapaxes(0, 1))
 
     def everything(self) -> tuple[mx.array, mx.array]:
-        """Keys (1, H, count, Dk), values (1, H, count, Dv)."""
+        """All stored keys (1, H, count, Dk) and values (1, H, count, Dv)."""
         return self._arrays(np.ascontiguousarray(self._map.swapaxes(0, 1)[None]))
 
     def truncate(self, count: int) -> None:
@@ -80,14 +86,20 @@ class ColdRows:
         return other
 
     def _remap(self, count: int) -> None:
-        shape = (count, self._heads, sum(self._dims))
-        self._map = np.memmap(self._file, self._raw, "r", shape=shape) if count else np.zeros(shape, self._raw)
+        """Read the first `count` tokens of the file; an empty file cannot be mapped."""
+        shape = (count, self._heads, self._width)
+        if count:
+            self._map = np.memmap(self._file, self._raw, "r", shape=shape)
+        else:
+            self._map = np.zeros(shape, self._raw)
         self.count = count
 
-    def _arrays(self, rows: np.ndarray) -> tuple[mx.array, mx.array]:
-        whole = mx.array(rows)
-        whole = whole if self._dtype.size == 1 else whole.view(self._dtype)
-        return whole[..., : self._dims[0]], whole[..., self._dims[0] :]
+    def _arrays(self, bits: np.ndarray) -> tuple[mx.array, mx.array]:
+        """Stored bits (..., Dk + Dv) -> keys (..., Dk) and values (..., Dv)."""
+        numbers = mx.array(bits)
+        if self._dtype.size > 1:
+            numbers = numbers.view(self._dtype)
+        return numbers[..., : self._key_dim], numbers[..., self._key_dim :]
 
     def _refusal(self, error: OSError) -> OptionError:
         return OptionError(
@@ -96,5 +108,5 @@ class ColdRows:
 
 
 def _bits(x: mx.array) -> mx.array:
-    kinds = {1: mx.uint8, 2: mx.uint16, 4: mx.uint32}
-    return mx.contiguous(x).view(kinds[x.dtype.size])
+    """The bits of numbers as integers of their size."""
+    return mx.contiguous(x).view(_RAW_ON_DEVICE[x.dtype.size])

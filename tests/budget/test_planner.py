@@ -128,6 +128,14 @@ def test_a_pause_ends_where_the_text_repeats_itself():
     assert planner.without_draft(text[519], planner.copy_after(text[:520]), 0) is not None
 
 
+def test_a_copy_may_come_from_any_part_of_the_text_that_is_given():
+    """Also from what came before this call: a planner that is new to a long text sees all of it at once."""
+    earlier = NEWS[:200]
+    copy = new_planner().copy_after([*earlier, *REFRAIN[:100], *earlier[50:60]])
+    assert list(copy.token_ids) == earlier[60 : 60 + LONGEST_COPY]
+    assert copy.match == 10
+
+
 @pytest.mark.parametrize("text", [NEWS, REFRAIN])
 def test_linear_means_chains_and_no_copies(text):
     planner = new_planner(linear=True)

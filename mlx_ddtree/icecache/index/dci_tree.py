@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.icecache.index.cuts import Groups, by_bisection
 from mlx_ddtree.icecache.index.pages import Pages
-from mlx_ddtree.icecache.index.ranking import Ranking, first_pages
+from mlx_ddtree.icecache.index.ranking import IndexRanking, first_pages
 from mlx_ddtree.icecache.index.table import Keys, Tokens, grown
 
 ROOT, NOBODY = -1, -2
@@ -36,7 +36,7 @@ class DciTree(Pages):
         self,
         dim: int,
         page_size: int = 16,
-        ranking: Ranking = "tree",
+        ranking: IndexRanking = "tree",
         seed: int = 0,
         *,
         r1: float = 0.01,

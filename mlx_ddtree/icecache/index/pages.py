@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.icecache.index.cuts import by_neighbours
-from mlx_ddtree.icecache.index.ranking import PageMeans, Ranking, best_member, first_pages
+from mlx_ddtree.icecache.index.ranking import IndexRanking, PageMeans, best_member, first_pages
 from mlx_ddtree.icecache.index.table import Keys, PageTable, Tokens
 
 
@@ -43,7 +43,7 @@ class PageIndex(Protocol):
 class Pages(ABC):
     """What the formations share: a table of pages, and the rankings that look at every page."""
 
-    def __init__(self, dim: int, page_size: int, ranking: Ranking) -> None:
+    def __init__(self, dim: int, page_size: int, ranking: IndexRanking) -> None:
         self.page_size, self.ranking = page_size, ranking
         self.table = PageTable(dim, page_size)
         self._means = PageMeans(self.table)

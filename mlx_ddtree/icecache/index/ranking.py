@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.icecache.index.table import Keys, PageTable, Tokens
 
-Ranking = Literal["tree", "page_mean", "page_max"]
+IndexRanking = Literal["tree", "page_mean", "page_max"]
 Scores = NDArray[np.float32]
 
 
