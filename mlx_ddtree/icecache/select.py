@@ -137,21 +137,15 @@ class PageSet:
         return mx.where(table < 0, -mx.inf, members).reshape(*shape[:3], -1, self.options.page_size).max(axis=-1)
 
     def _search(self, queries: mx.array) -> mx.array:
-        """(H, B, R, D) -> (H, B, R, pages) by the host's index.
-
-        Pages that it did not meet come last, empty ones at the very end.
-        """
+        """(H, B, R, D) -> (H, B, R, pages) by the host's index; empty pages fill up where a head has no others."""
         heads, choices, count, dim = queries.shape
         asking = np.array(queries.astype(mx.float32)).reshape(heads, choices * count, dim)
         ranked = np.empty((heads, choices * count, self._needed), np.int32)
         for head, index in enumerate(self.index):
-            empty = np.ones(self.count, np.bool_)  # so are pages that only another head has
-            empty[: len(index.pages)] = index.pages[:, 0] < 0
-            full_first = np.argsort(empty, kind="stable")
             for query, found in enumerate(index.search(asking[head], self._needed)):
-                met = found[found >= 0]
-                not_met = full_first[~np.isin(full_first, met)]
-                ranked[head, query] = np.concatenate([met, not_met])[: self._needed]
+                with_tokens = found[found >= 0]
+                empty = np.setdiff1d(np.arange(self.count), with_tokens)
+                ranked[head, query] = np.concatenate([with_tokens, empty])[: self._needed]
         return mx.array(ranked.reshape(heads, choices, count, self._needed))
 
     def _extend_index(self, keys: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Which pages are read is what the rule says, whatever the device does to get there."""
 
 import re
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
@@ -72,12 +73,33 @@ def test_the_tokens_are_those_of_the_best_pages_in_turns(formation, ranking, see
     assert chosen.shape == (heads, sets, options.retrieved)
     for h, own in enumerate(members(pages, heads)):
         assert sorted(t for page in own for t in page) == list(range(options.sinks, keys.shape[1]))
-        held = [page for page in own if page]
+        full = [page for page in own if page]
         for s in range(sets):
-            scores = np.array([[score(ranking, q, keys[h, page]) for page in held] for q in queries[h, s]])
+            scores = np.array([[score(ranking, q, keys[h, page]) for page in full] for q in queries[h, s]])
             order = turns(np.argsort(-scores, axis=1, kind="stable").tolist())
-            want = [token for page in order for token in held[page]][: options.retrieved]
+            want = [token for page in order for token in full[page]][: options.retrieved]
             assert set(chosen[h, s]) == set(want)
+
+
+@pytest.mark.parametrize(
+    ("formation", "ranking"), [("dci", "tree"), *product(["dci", "greedy"], ["page_mean", "page_mass", "page_max"])]
+)
+def test_empty_pages_are_never_read_before_others(formation, ranking):
+    """Even where every key is worse than nothing: an empty page's summary is 0, and all inner products are below."""
+    options = IceCacheOptions(**OPTIONS, formation=formation, ranking=ranking)
+    keys = -np.random.default_rng(0).uniform(5, 6, (2, options.sinks + 64, 8)).astype(np.float32)
+    pages, whole = filled(options, keys[:, :-8], [99])
+    for index in pages.index:  # only as many tokens stay as are wanted, in few of the pages
+        tokens = index.pages[index.pages >= 0]
+        index.delete(tokens[: len(tokens) - options.retrieved + 4])
+    whole = mx.array(keys)
+    end = pages.end
+    pages.extend(whole[:, end : end + 4], lambda places: mx.take_along_axis(whole, places[..., None], axis=1))
+    held = members(pages, 2)
+    assert all([] in own for own in held)
+    chosen = np.array(pages.choose(mx.full((2, 1, 1, 8), 0.1), whole))[:, 0]
+    for own, tokens in zip(held, chosen.tolist(), strict=True):
+        assert sorted(tokens) == sorted(token for page in own for token in page)
 
 
 @settings(max_examples=10)
@@ -117,10 +139,10 @@ def test_the_best_come_in_order(seed, width, data):
 
 @given(st.lists(st.integers(-1, 99), min_size=1, max_size=40))
 def test_free_slots_are_passed_over(tokens):
-    held = [t for t in tokens if t >= 0]
-    for count in range(1, len(held) + 1):
+    there = [t for t in tokens if t >= 0]
+    for count in range(1, len(there) + 1):
         found = first_tokens(mx.array([[tokens]]), count, full=False)
-        assert sorted(found.tolist()[0][0]) == sorted(held[:count])
+        assert sorted(found.tolist()[0][0]) == sorted(there[:count])
 
 
 @given(st.lists(st.integers(0, 16), min_size=1, max_size=20), st.data())
