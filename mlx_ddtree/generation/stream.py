@@ -151,14 +151,19 @@ def stream_generate(
             while text.finish_reason is None:
                 yield meter.response(next(following), text)
         finally:
-            if prompt_cache is not None:
-                state.settle()
             if paging is not None:
                 paging.end()
-            if isinstance(prompt_cache, PromptCache):
-                prompt_cache.took(state.token_ids, state.held)
-            if pair.profile is not None:
-                save_if_worth(pair.profile)
+            _hand_back(state, prompt_cache)
+
+
+def _hand_back(state: DecodeState, prompt_cache: list[Any] | None) -> None:
+    """The caches hold everything emitted, and what the rounds taught is kept."""
+    if prompt_cache is not None:
+        state.settle()
+    if isinstance(prompt_cache, PromptCache):
+        prompt_cache.took(state.token_ids, state.held)
+    if state.pair.profile is not None:
+        save_if_worth(state.pair.profile)
 
 
 def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
