@@ -6,7 +6,9 @@
 """
 
 from mlx_ddtree._blas import use_fast_blas
+from mlx_ddtree._home import use_some_home
 
+use_some_home()  # before anything imports huggingface_hub
 blas = use_fast_blas()  # before anything imports mlx.core
 
 from mlx_ddtree.decoding.context import make_prompt_cache  # noqa: E402

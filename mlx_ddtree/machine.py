@@ -38,14 +38,18 @@ def machine() -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder."""
+    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder.
+
+    For a user without a home folder `mlx_ddtree._home` has found another one.
+    """
     given = os.environ.get("MLX_DDTREE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or Path(base) / "mlx_ddtree").expanduser()
+    if not given:
+        given = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mlx_ddtree")
+    return Path(os.path.expanduser(given))  # pathlib's raises where there is no such home folder
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """A line of `machine()` for reports."""
+    """One line about a machine for reports; facts: what `machine` returned."""
     packages = ", ".join(f"{name} {facts[name]}" for name in ("mlx_ddtree", "mlx", "mlx-lm") if facts.get(name))
     gpu = f" ({facts['gpu']})" if facts.get("gpu") else ""
     return (
@@ -68,7 +72,7 @@ def wired_limit() -> int | None:
 
 
 def _processor() -> str | None:
-    """The name that Linux gives it."""
+    """The processor's name as Linux gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
