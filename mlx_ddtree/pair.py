@@ -11,19 +11,20 @@ from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
-from mlx_ddtree.target import PlainTarget, Target
+from mlx_ddtree.target import PlainTarget, Target, family_of
 
 
-@dataclass
+@dataclass(repr=False)
 class Pair:
     """What `load` returns and every decoding function takes.
 
     drafter: None decodes plainly (method 'ar').
-    notes: how the pair was loaded (names, revisions, dtypes), for --verbose.
+    notes: how the pair was loaded (names, folders, revisions, 'adapter_folder' where there is an adapter), for
+        --verbose and for the profile's key.
     kernels: 'auto' uses Metal kernels where they agree with MLX's operations and are faster here, 'on' wherever they
         agree, 'off' never.
-    profile: what was measured of it on this machine, once a round needed it.
-    scorers: what has scored its prompts, by name (pflash/scorers.py).
+    profile: what was measured of this pair on this machine, once a round needed it.
+    scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
     """
 
     target: Target
@@ -31,13 +32,26 @@ class Pair:
     tokenizer: TokenizerWrapper
     notes: dict[str, Any] = field(default_factory=dict)
     kernels: str = "auto"
-    profile: Profile | None = field(default=None, repr=False)
-    scorers: dict[str, Any] = field(default_factory=dict, repr=False)
+    profile: Profile | None = None
+    scorers: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:
             self.target.taps = check_pair(self.target, self.drafter)
             inherit_scales(self.target, self.drafter)
+
+    def __repr__(self) -> str:
+        """One line: what was loaded, without a word of the networks."""
+        target = self.notes.get("target", family_of(self.target.model))
+        parts = [f"target={target!r}"]
+        if self.drafter is None:
+            parts.append("drafter=None")
+        else:
+            parts.append(f"drafter={self.notes.get('drafter', type(self.drafter).__name__)!r}")
+            parts.append(f"block_size={self.drafter.config.block_size}")
+        if "adapter_folder" in self.notes:
+            parts.append(f"adapter={self.notes['adapter_folder']!r}")
+        return f"Pair({', '.join(parts)})"
 
 
 def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
@@ -64,8 +78,10 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
 
 
 def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
-    """A drafter speaks through the target's embedding and head: their scale and soft cap are the target's too
-    where its config has none of its own."""
+    """Give the drafter the target's embedding scale and logit soft cap where its config has none of its own.
+
+    A drafter speaks through the target's embedding and head, so what scales them holds for drafts too.
+    """
     config = drafter.config
     if isinstance(target, PlainTarget):
         return

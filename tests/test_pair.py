@@ -66,6 +66,15 @@ def test_unknown_architectures_decode_plainly_and_say_so():
         our_tokens(pair, PROMPT, 24)
 
 
+def test_a_pair_is_one_line():
+    """At a prompt or in a log, networks of hundreds of lines are of no use."""
+    assert repr(small_pair()) == "Pair(target='qwen3', drafter='DFlashDrafter', block_size=8)"
+    assert repr(small_pair(drafter=False)) == "Pair(target='qwen3', drafter=None)"
+    pair = small_pair()
+    pair.notes |= {"target": "me/my-model", "drafter": "me/drafter", "adapter_folder": "/a"}
+    assert repr(pair) == "Pair(target='me/my-model', drafter='me/drafter', block_size=8, adapter='/a')"
+
+
 def test_prompt_cache_holds_target_then_drafter_layers():
     assert len(make_prompt_cache(small_pair())) == 3 + 2
     assert len(make_prompt_cache(small_pair(drafter=False))) == 3

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ddtree.errors import OptionError, PromptError
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 
 Row = Mapping[str, Any]
 HELD_OUT = "heldout"

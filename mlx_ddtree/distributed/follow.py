@@ -51,10 +51,11 @@ class _Cache:
 
 
 class _Shard:
-    """Its public methods are the orders (distributed/lead.py)."""
+    """This rank's part of rank 0's targets.  The public methods are the orders that distributed/lead.py gives."""
 
     def __init__(self, ranks: Follower, stack: ExitStack) -> None:
-        self._ranks, self._stack = ranks, stack
+        self._ranks = ranks
+        self._stack = stack
         self._rows = 0
         self._targets: dict[int, ShardTarget] = {}
         self._caches: dict[int, _Cache] = {}

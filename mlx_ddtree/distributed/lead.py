@@ -31,7 +31,8 @@ class LeadTarget(ShardTarget):
     """Caches and marks have numbers by which the other ranks know theirs; who drops one here drops it there."""
 
     def __init__(self, model: nn.Module, leader: Leader, pipeline: bool = False) -> None:
-        self.leader, self._index = leader, leader.loaded
+        self.leader = leader
+        self._index = leader.loaded
         leader.loaded += 1
         finalize(self, leader.tell, "unload", self._index).atexit = False
         self._caches: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # by the first layer's cache

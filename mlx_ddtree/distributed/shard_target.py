@@ -16,7 +16,9 @@ class ShardTarget(TreeTarget):
     """
 
     def __init__(self, model: nn.Module, group: mx.distributed.Group, pipeline: bool) -> None:
-        self.group, self.pipeline, self.shards = group, pipeline, group.size()
+        self.group = group
+        self.pipeline = pipeline
+        self.shards = group.size()
         super().__init__(model)
 
     def share(self, token_ids: mx.array) -> mx.array:

@@ -18,7 +18,8 @@ class Traffic:
     """Counts the exchanges of a target's forwards."""
 
     def __init__(self, leader: Leader) -> None:
-        self._leader, self._per_forward = leader, 0
+        self._leader = leader
+        self._per_forward = 0
         self._counted = Exchange(leader.size)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.hub.fetch import local_folder
+from mlx_ddtree.hub.fetch import expand_user, local_folder
 from mlx_ddtree.hub.registry import find_target
 from mlx_ddtree.hub.size import drafter_parameters
 from mlx_ddtree.machine import __version__
@@ -78,24 +78,29 @@ def source_card(papers: Path | None) -> ModelCardData | None:
 def target_of(theirs: ModelCardData | None) -> str | None:
     """Published drafters name their target as base model."""
     base = getattr(theirs, "base_model", None)
-    return base[0] if isinstance(base, list) and base else base if isinstance(base, str) else None
+    if isinstance(base, list) and base:
+        base = base[0]
+    return base if isinstance(base, str) else None
 
 
 def reference(name: str) -> str:
     """A repository as a link, a folder by its name: paths of one machine say nothing elsewhere."""
-    folder = Path(name).expanduser()
+    folder = expand_user(name)
     is_folder = folder.is_dir() or folder.is_absolute() or name.startswith(".") or name.count("/") != 1
     return f"`{folder.resolve().name}` (a folder)" if is_folder else f"[{name}](https://huggingface.co/{name})"
 
 
 def licence_line(theirs: ModelCardData | None, files: list[str]) -> str:
+    """A sentence about the licence: the source's, by the name that its card gives and the files that state it."""
     name = getattr(theirs, "license_name", None) or getattr(theirs, "license", None)
+    if not name and not files:
+        return "The source states none; ask its authors."
     where = f" ({', '.join(files)})" if files else ""
-    return f"That of the source: {name}{where}." if name or files else "The source states none; ask its authors."
+    return f"That of the source: {name}{where}."
 
 
 def body(card: DrafterCard, target: str | None, licence: str) -> str:
-    """The card's text."""
+    """The card's text below its metadata."""
     config = card.drafter.config
     quantisation = card.config.get("quantization")
     weights = f"{card.config['dtype']}"

@@ -19,8 +19,8 @@ from mlx_ddtree.benchmarking.record import RunFile, group_key
 from mlx_ddtree.benchmarking.report import detail, halves, latex, markdown, matrix, overview, place
 from mlx_ddtree.benchmarking.settings import BLOCKS, BUDGETS, METHODS, PUBLISHED_BUDGETS, make_settings
 from mlx_ddtree.benchmarking.summary import Summary, summarise
+from mlx_ddtree.distributed.load import load
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.hub.load import load
 from mlx_ddtree.machine import __version__, describe, machine
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import cli

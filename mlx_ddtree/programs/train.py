@@ -12,7 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from mlx_ddtree.hub.load import load_target
+from mlx_ddtree.hub.load_target import load_target
 from mlx_ddtree.programs import cli
 from mlx_ddtree.training.data import Answering, read_examples, regenerate, usable
 from mlx_ddtree.training.loop import Settings, Trainer

@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig, default_target_layer_ids
 from mlx_ddtree.drafter.dflash2 import DFlash2Drafter, make_drafter
-from mlx_ddtree.drafter.load import load_drafter, public_name
+from mlx_ddtree.drafter.load_drafter import load_drafter, public_name
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, OptionError, UnsupportedModelError
 from mlx_ddtree.pair import check_pair, inherit_scales

@@ -12,7 +12,7 @@ import json
 from time import perf_counter
 
 from mlx_ddtree import load, stream_generate
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns, tree_budget
 
 import mlx.core as mx  # isort: skip

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from mlx_ddtree import load
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.training.data import encode_prompt
 from mlx_ddtree.tree import build_tree

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_ddtree.drafter.load import load_drafter
+from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import ConfigError, OptionError
-from mlx_ddtree.hub.load import LoadedTarget
+from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
 from mlx_ddtree.training.data import Example, make_batch
 from mlx_ddtree.training.evaluate import chain_rounds, evaluate
