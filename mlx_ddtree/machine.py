@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
         "gpu": info.get("architecture") if mx.metal.is_available() else None,
         "memory": memory(),
         "wired_limit": wired_limit(),
-        "system": f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform(),
+        "system": _system(),
         "python": platform.python_version(),
         "mlx_ddtree": __version__,
         **{name: _version(name) for name in PACKAGES},
@@ -50,7 +50,8 @@ def cache_folder() -> Path:
 
 def describe(facts: Mapping[str, Any]) -> str:
     """One line about a machine for reports; facts: what `machine` returned."""
-    packages = ", ".join(f"{name} {facts[name]}" for name in ("mlx_ddtree", "mlx", "mlx-lm") if facts.get(name))
+    known = [name for name in ("mlx_ddtree", "mlx", "mlx-lm") if facts.get(name)]
+    packages = ", ".join(f"{name} {facts[name]}" for name in known)
     gpu = f" ({facts['gpu']})" if facts.get("gpu") else ""
     return (
         f"{facts['chip']}{gpu}, {facts['cores']} cores, {facts['memory'] / 2**30:.0f} GiB, {facts['system']}; "
@@ -78,6 +79,13 @@ def _processor() -> str | None:
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _system() -> str:
+    mac = platform.mac_ver()[0]
+    if mac:
+        return f"macOS {mac}"
+    return platform.platform()
 
 
 def _sysctl(name: str) -> str | None:

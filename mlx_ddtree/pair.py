@@ -82,9 +82,9 @@ def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
 
     A drafter speaks through the target's embedding and head, so what scales them holds for drafts too.
     """
-    config = drafter.config
     if isinstance(target, PlainTarget):
         return
-    scale = target.embed_scale if config.embed_scale == 1.0 else config.embed_scale
-    cap = target.logit_softcap if config.logit_softcap is None else config.logit_softcap
-    drafter.config = replace(config, embed_scale=scale, logit_softcap=cap)
+    if drafter.config.embed_scale == 1.0:
+        drafter.config = replace(drafter.config, embed_scale=target.embed_scale)
+    if drafter.config.logit_softcap is None:
+        drafter.config = replace(drafter.config, logit_softcap=target.logit_softcap)

@@ -107,7 +107,6 @@ class _Reader(ConfigKeys):
         hidden = self.size("hidden_size")
         theta, scaling = self.rope()
         windows = self.windows(layers)
-        ids = self.integers("target_layer_ids")
         return DrafterConfig(
             hidden_size=hidden,
             num_hidden_layers=layers,
@@ -124,8 +123,8 @@ class _Reader(ConfigKeys):
             attention_bias=bool(self.get("attention_bias", default=False)),
             block_size=self.block_size(),
             mask_token_id=self.mask_token(),
-            target_layer_ids=tuple(i for i in ids if i is not None) if ids else None,
-            num_target_layers=None if self.get("num_target_layers") is None else self.size("num_target_layers"),
+            target_layer_ids=self.target_layer_ids(),
+            num_target_layers=self.num_target_layers(),
             windows=windows,
             causal=self.causality(windows),
             logit_softcap=self.above_zero("final_logit_softcapping"),
@@ -156,8 +155,20 @@ class _Reader(ConfigKeys):
             raise ConfigError("drafter config.json: 'draft_vocab_size' differs from 'vocab_size': not supported")
 
     def vocab_size(self) -> int | None:
-        silent = self.architecture == _ASSISTANT and self.get("vocab_size") is None
-        return None if silent else self.size("vocab_size")
+        if self.architecture == _ASSISTANT and self.get("vocab_size") is None:
+            return None
+        return self.size("vocab_size")
+
+    def num_target_layers(self) -> int | None:
+        if self.get("num_target_layers") is None:
+            return None
+        return self.size("num_target_layers")
+
+    def target_layer_ids(self) -> tuple[int, ...] | None:
+        ids = self.integers("target_layer_ids")
+        if not ids:
+            return None
+        return tuple(layer for layer in ids if layer is not None)
 
     def dflash2(self, hidden_size: int) -> DFlash2Config | None:
         """The four sizes: all of them in a DFlash 2 drafter, none in another."""
@@ -193,7 +204,8 @@ class _Reader(ConfigKeys):
 
     def mask_token(self) -> int:
         gemma = str(self.get("model_type", default="")).startswith("gemma")
-        return self.integer("mask_token_id", GEMMA_MASK_TOKEN if gemma else None)
+        default = GEMMA_MASK_TOKEN if gemma else None
+        return self.integer("mask_token_id", default)
 
     def rope(self) -> tuple[float, dict[str, Any] | None]:
         """(theta, scaling): at the top level, inside rope_parameters, or inside rope_scaling."""
@@ -229,13 +241,16 @@ class _Reader(ConfigKeys):
         listed = self.integers("sliding_windows")
         types = self.typed("list", "layer_types")
         if listed is not None:
-            result = [window if window and window > 0 else None for window in listed]
+            result = listed[:]
+            for layer, window in enumerate(listed):
+                if window is not None and window <= 0:  # another way to say that the layer has none
+                    result[layer] = None
         elif types is not None:
             result = [self.window_of_type(layer_type) for layer_type in types]
         else:
             result = [self.window_of_all()] * layers
-            pattern = 0 if self.get("sliding_window_pattern") is None else self.size("sliding_window_pattern")
-            if pattern:  # every so many layers, one sees everything
+            if self.get("sliding_window_pattern") is not None:  # every so many layers, one sees everything
+                pattern = self.size("sliding_window_pattern")
                 result[pattern - 1 :: pattern] = [None] * (layers // pattern)
         if len(result) != layers:
             raise ConfigError(f"drafter config.json: {len(result)} layer types or windows for {layers} layers")
@@ -246,7 +261,9 @@ class _Reader(ConfigKeys):
             return None
         if layer_type != "sliding_attention":
             raise ConfigError(f"drafter config.json: layer type {layer_type!r} is not supported")
-        return self.size("swa_window_size" if self.get("sliding_window") is None else "sliding_window")
+        if self.get("sliding_window") is None:
+            return self.size("swa_window_size")
+        return self.size("sliding_window")
 
     def window_of_all(self) -> int | None:
         """A window for every layer: only where the file switches it on, since Qwen3's configs carry

@@ -44,18 +44,23 @@ def write_card(card: DrafterCard, papers: Path | None, folder: Path) -> str | No
     """
     theirs = source_card(papers)
     target = card.target or find_target(card.source) or target_of(theirs)
-    base = card.source if local_folder(card.source) is None else getattr(theirs, "base_model", None)
+    base = getattr(theirs, "base_model", None)
+    if local_folder(card.source) is None:
+        base = card.source
     more: dict[str, Any] = {key: getattr(theirs, key, None) for key in _LICENCE_KEYS}
     if base and card.config.get("quantization"):
         more["base_model_relation"] = "quantized"
+    their_tags = getattr(theirs, "tags", None) or []
     data = ModelCardData(
         library_name="mlx",
         pipeline_tag=getattr(theirs, "pipeline_tag", None) or "text-generation",
         base_model=base,
-        tags=[*TAGS, *(tag for tag in getattr(theirs, "tags", None) or [] if tag not in TAGS)],
+        tags=list(dict.fromkeys([*TAGS, *their_tags])),
         **{key: value for key, value in more.items() if value},
     )
-    files = [] if papers is None else [*papers.glob("LICENSE*"), *papers.glob("NOTICE*")]
+    files: list[Path] = []
+    if papers is not None:
+        files = [*papers.glob("LICENSE*"), *papers.glob("NOTICE*")]
     for file in files:
         shutil.copyfile(file, folder / file.name)
     licence = licence_line(theirs, [file.name for file in files])
@@ -87,7 +92,9 @@ def reference(name: str) -> str:
     """A repository as a link, a folder by its name: paths of one machine say nothing elsewhere."""
     folder = expand_user(name)
     is_folder = folder.is_dir() or folder.is_absolute() or name.startswith(".") or name.count("/") != 1
-    return f"`{folder.resolve().name}` (a folder)" if is_folder else f"[{name}](https://huggingface.co/{name})"
+    if is_folder:
+        return f"`{folder.resolve().name}` (a folder)"
+    return f"[{name}](https://huggingface.co/{name})"
 
 
 def licence_line(theirs: ModelCardData | None, files: list[str]) -> str:

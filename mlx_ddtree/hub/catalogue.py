@@ -51,8 +51,11 @@ class PublicPair:
         return [variant.repository for variant in self.variants if variant.repository]
 
     def as_json(self) -> dict[str, Any]:
-        variants = [asdict(v) | {"need": asdict(v.need) | {"total": v.need.total}} for v in self.variants]
-        return asdict(self) | {"variants": variants, "fits": self.fits}
+        """All facts, with every need's total."""
+        record = asdict(self) | {"fits": self.fits}
+        for written, variant in zip(record["variants"], self.variants, strict=True):
+            written["need"]["total"] = variant.need.total
+        return record
 
 
 def public_pairs(
@@ -74,20 +77,29 @@ def _pair(
     cached: Sequence[Snapshot],
     drafter_bytes: Mapping[str, int],
 ) -> PublicPair:
-    mine = next((snapshot for snapshot in cached if snapshot.repository == drafter), None)
-    here = [s for s in cached if s.repository != drafter and find_drafter(s.repository) == drafter]
-    config = PUBLIC_CONFIGS.get(target) or next((snapshot.config for snapshot in here), {})
+    mine = None
+    here = []  # quantisations of the target
+    for snapshot in cached:
+        if snapshot.repository == drafter:
+            mine = snapshot
+        elif find_drafter(snapshot.repository) == drafter:
+            here.append(snapshot)
+    config = PUBLIC_CONFIGS.get(target, {})
+    if not config and here:
+        config = here[0].config
     try:
         sizes = model_size(config)
         parts = _drafter_parts(config, mine, drafter_bytes.get(drafter), tokens)
     except (ConfigError, UnsupportedModelError):  # not in this mlx-lm, or nothing is known of the target
         return PublicPair(target, drafter, None, mine is not None, [])
 
-    variants = []
-    computed = [(bits, None, weights) for bits, weights in sorted(sizes.weights.items())]
-    for bits, repository, weights in [*computed, *((s.bits, s.repository, s.weight_bytes) for s in here)]:
+    def variant(bits: int, repository: str | None, weights: int) -> Variant:
         need = Need(weights, sizes.cache.bytes(tokens), *parts)
-        variants.append(Variant(bits, repository, need, need.total <= usable))
+        return Variant(bits, repository, need, need.total <= usable)
+
+    variants = [variant(bits, None, weights) for bits, weights in sorted(sizes.weights.items())]
+    for snapshot in here:
+        variants.append(variant(snapshot.bits, snapshot.repository, snapshot.weight_bytes))
     return PublicPair(target, drafter, sizes.parameters, mine is not None, variants)
 
 

@@ -35,12 +35,16 @@ USUAL_TAPS = 5
 
 @dataclass(frozen=True)
 class CacheSize:
-    """A target's caches: bytes they always have, and (bytes a token, tokens at most or None) of layers that grow."""
+    """A target's caches.
+
+    fixed: bytes that they always have.  growing: (bytes a token, tokens at most or None) of each layer that grows.
+    """
 
     fixed: int
     growing: tuple[tuple[int, int | None], ...]
 
     def bytes(self, tokens: int) -> int:
+        """Bytes of the caches of a text of so many tokens."""
         return self.fixed + sum(size * min(tokens, most or tokens) for size, most in self.growing)
 
 
@@ -62,7 +66,10 @@ def model_size(config: Mapping[str, Any]) -> ModelSize:
 def _model_size(config_json: str) -> ModelSize:
     config = json.loads(config_json)
     model = build(config)
-    weights = {bits: weight_bytes(config, bits) for bits in BITS if bits < 16} | {16: tree_bytes(model)}
+    weights = {16: tree_bytes(model)}
+    for bits in BITS:
+        if bits < 16:
+            weights[bits] = weight_bytes(config, bits)
     return ModelSize(get_total_parameters(model), weights, cache_size(model))
 
 
@@ -93,9 +100,12 @@ def cache_size(model: nn.Module) -> CacheSize:
         if getattr(cache, "keys", None) is None:  # a recurrent layer's: as large for one token as for many
             fixed += sum(value.nbytes for value in tree_leaves(cache.state) if isinstance(value, mx.array))
             continue
-        rows = (cache.keys, cache.values)
-        size = sum(x.shape[1] * x.shape[3] * x.dtype.size for x in rows if x is not None)
-        growing.append((size, cache.max_size if isinstance(cache, RotatingKVCache) else None))
+        bytes_per_token = 0
+        for array in (cache.keys, cache.values):  # (1, heads, tokens, channels)
+            if array is not None:
+                bytes_per_token += array.shape[1] * array.shape[3] * array.dtype.size
+        most = cache.max_size if isinstance(cache, RotatingKVCache) else None
+        growing.append((bytes_per_token, most))
     return CacheSize(fixed, tuple(growing))
 
 
@@ -161,5 +171,8 @@ def _leaves(caches: Any) -> list[Any]:
     """All caches, with those that hold several (CacheList) taken apart."""
     leaves: list[Any] = []
     for cache in caches:
-        leaves.extend(_leaves(cache.caches) if hasattr(cache, "caches") else [cache])
+        if hasattr(cache, "caches"):
+            leaves.extend(_leaves(cache.caches))
+        else:
+            leaves.append(cache)
     return leaves
