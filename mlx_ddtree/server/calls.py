@@ -8,8 +8,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from mlx_ddtree.server.engine import Engine, Event, Job, Piece, Progress
+from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.events import Event, Job, Piece, PromptProgress
 
 
 class HungUp(Exception):
@@ -55,7 +56,7 @@ class Call:
         with suppress(TimeoutError):
             self._peeked = await self._next(patience)
 
-    async def events(self, patience: float | None = None) -> AsyncIterator[Progress | Piece | None]:
+    async def events(self, patience: float | None = None) -> AsyncIterator[PromptProgress | Piece | None]:
         """All of them, up to the last piece; None after `patience` seconds without one.
         Raises ApiError (a refusal, or 504 when its time is over) and HungUp."""
         while True:

@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -23,70 +22,14 @@ from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error
-from mlx_ddtree.server.logprobs import TokenLogprob, token_logprobs
+from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
+from mlx_ddtree.server.logprobs import token_logprobs
 from mlx_ddtree.server.metrics import Metrics
 from mlx_ddtree.server.sessions import Sessions
 
 LOG = logging.getLogger(__name__)
 ROUNDS_BETWEEN_LOOKS = 32
 """Rounds after which the caches' memory is looked at while an answer grows."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Prompt tokens that are processed, of those that were not in a cache."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Of a finished answer.
-
-    compression: what its prompt has lost, if anything (pflash/compress.py).
-    kv_reads: what a KV budget let it read, where there is one.
-    """
-
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    rounds: int
-    acceptance_length: float
-    prompt_tps: float
-    generation_tps: float
-    kinds: dict[str, int]
-    compression: dict[str, Any] | None = None
-    kv_reads: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What a round said.  totals: of the whole answer, once it is complete."""
-
-    text: str
-    logprobs: list[TokenLogprob]
-    totals: Totals | None
-
-
-Event = Progress | Piece | ApiError
-
-
-@dataclass(eq=False)
-class Job:
-    """A request as the thread sees it.
-
-    options: makes the keyword arguments of `stream_generate`.
-    top: see `Sampling.top`.
-    send: hands an event to whoever asked; may be called from any thread.
-    """
-
-    ids: list[int]
-    options: Callable[[], dict[str, Any]]
-    top: int | None
-    send: Callable[[Event], None]
-    given_up: threading.Event = field(default_factory=threading.Event)
 
 
 class _GivenUp(Exception):
@@ -253,7 +196,7 @@ class Engine:
             if job.given_up.is_set():
                 raise _GivenUp
             self._sessions.make_room()
-            job.send(Progress(done, total))
+            job.send(PromptProgress(done, total))
 
         options = {**self._decoding, **job.options(), "prompt_progress_callback": progress}
         last: GenerationResponse | None = None
@@ -277,7 +220,7 @@ class Engine:
             logprobs = token_logprobs(tokenizer, tokens, response.logprobs, job.top)
         if response.finish_reason is None:
             return Piece(response.text, logprobs, None)
-        totals = Totals(
+        totals = AnswerTotals(
             finish_reason=response.finish_reason,
             prompt_tokens=len(job.ids),
             cached_tokens=cached,

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from mlx_ddtree.machine import __version__
-from mlx_ddtree.server.engine import Piece, Totals
+from mlx_ddtree.server.events import AnswerTotals, Piece
 from mlx_ddtree.server.logprobs import TokenLogprob, chat_format, text_format
 from mlx_ddtree.server.reading import AnswerReader, Part
 
@@ -29,7 +29,7 @@ class Reply:
             "system_fingerprint": f"mlx_ddtree-{__version__}",
         }
         self.with_logprobs, self.with_usage = with_logprobs, with_usage
-        self.totals: Totals | None = None
+        self.totals: AnswerTotals | None = None
 
     def chunk(self, **choice: Any) -> dict[str, Any]:
         choice = {"index": 0, "finish_reason": None, "logprobs": None, **choice}
@@ -154,7 +154,7 @@ def _reasoning(text: str) -> dict[str, Any]:
     return {"reasoning": text, "reasoning_content": text}
 
 
-def usage(totals: Totals) -> dict[str, Any]:
+def usage(totals: AnswerTotals) -> dict[str, Any]:
     return {
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.generated_tokens,
@@ -163,6 +163,6 @@ def usage(totals: Totals) -> dict[str, Any]:
     }
 
 
-def figures(totals: Totals) -> dict[str, Any]:
+def figures(totals: AnswerTotals) -> dict[str, Any]:
     names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds", "compression", "kv_reads")
     return {name: value for name, value in asdict(totals).items() if name in names and value is not None}
