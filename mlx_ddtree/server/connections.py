@@ -153,7 +153,9 @@ class BoundedConnection(H11Protocol):
         _cancel(self._probe_timer)
         if self.transport.is_closing() or self.cycle.response_started:
             return
-        self.transport.write(self.conn.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+        self.transport.write(
+            self.conn.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")) or b""
+        )
         self._probe_timer = self.loop.call_later(PROBE_SECONDS, self._probe)
 
 

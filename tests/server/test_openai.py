@@ -127,7 +127,6 @@ def test_models(site):
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, openai.BadRequestError, "'text'"),
         ({"messages": [{"content": "x"}]}, openai.BadRequestError, "messages.0.role"),
         ({"temperature": -1}, openai.BadRequestError, "temperature"),
-        
         ({"temperature": "hot"}, openai.BadRequestError, "temperature"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
         ({"top_logprobs": 2}, openai.BadRequestError, "needs logprobs"),
