@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -16,6 +17,7 @@ from mlx_ddtree.server.settings import ServerSettings
 
 OPEN_PATHS = ("/health",)
 """Paths that need no key."""
+_HOST_AND_PORT = re.compile(r"(?P<name>\[[^\[\]]+\]|[^\[\]:@/]+)(:[0-9]*)?")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -62,13 +64,17 @@ class HostNames:
 
 
 def host_name(header: str) -> str:
-    """The name in a Host header, without its port and an IPv6 address's brackets, in lower case."""
+    """The name in a Host header in lower case, without its port and an IPv6 address's brackets.
+
+    A header of another form has no name: "".
+    """
     text = header.strip().lower()
-    if text.startswith("["):
-        return text[1:].partition("]")[0]
-    if text.count(":") > 1:  # an IPv6 address without brackets has no port
+    if text.count(":") > 1 and not text.startswith("["):  # an IPv6 address without brackets has no port
         return text
-    return text.partition(":")[0]
+    found = _HOST_AND_PORT.fullmatch(text)
+    if found is None:
+        return ""
+    return found["name"].strip("[]")
 
 
 def is_loopback(host: str) -> bool:

@@ -18,9 +18,9 @@ from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.settings import RequestLimits
 
 PROBE_SECONDS = 0.5
-"""Between two looks whether a client that sends no more still listens."""
+"""How often a client that sends no more is asked whether it still listens."""
 GRACE_SECONDS = 5.0
-"""After the body's time, in which the application says so itself before the connection is cut."""
+"""How long the application may take to answer a late body itself before the connection is cut."""
 
 
 class BoundedConnection(H11Protocol):

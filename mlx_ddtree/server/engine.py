@@ -37,10 +37,15 @@ class _GivenUp(Exception):
 
 
 class Engine:
-    """Answers jobs.
+    """Answers jobs, one at a time.
 
-    load: makes the pair.  decoding: method, tree_budget, ... for `stream_generate`.
+    The engine's thread is the one owner of the models, of the sessions and of whatever else holds arrays; other threads
+    hand it jobs and get events back.
+
+    load: makes the pair.
+    decoding: method, tree_budget and other options of `stream_generate` that all requests share.
     queue_size: jobs that may wait.
+    cache_size, cache_bytes: sessions that are kept, and their memory in all.
     """
 
     def __init__(
@@ -52,8 +57,11 @@ class Engine:
         cache_size: int,
         cache_bytes: int,
     ) -> None:
-        self._load, self._decoding, self.queue_size = load, dict(decoding), queue_size
-        self._cache_bounds = cache_size, cache_bytes
+        self._load = load
+        self._decoding = dict(decoding)
+        self.queue_size = queue_size
+        self._cache_size = cache_size
+        self._cache_bytes = cache_bytes
         self.metrics = Metrics()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
@@ -97,7 +105,7 @@ class Engine:
             self._changed.notify()
 
     def give_up(self, job: Job) -> None:
-        """Nobody waits for it: it leaves the queue, or its decoding ends with the round."""
+        """Nobody waits for this job any more: it leaves the queue, or its decoding ends with the round."""
         job.given_up.set()
         with self._changed:
             if job in self._waiting:
@@ -107,14 +115,16 @@ class Engine:
         """From now on nothing is begun; what runs goes on."""
         with self._changed:
             self._stopping = True
-            jobs, self._waiting = list(self._waiting), deque()
+            refused = list(self._waiting)
+            self._waiting.clear()
             self._changed.notify()
-        for job in jobs:
+        for job in refused:
             job.send(stopping())
 
     def cut(self) -> None:
         """End what runs, with its round."""
-        if (job := self._running) is not None:
+        job = self._running
+        if job is not None:
             job.given_up.set()
             job.send(stopping())
 
@@ -128,23 +138,25 @@ class Engine:
     def _lost(self, reason: str) -> None:
         """A machine that the target stands on is gone, and the process is about to end (distributed/watch.py)."""
         self.drain()
-        if (job := self._running) is not None:
+        job = self._running
+        if job is not None:
             job.send(ApiError(503, reason, code="machine_lost"))
 
     def _work(self) -> None:
+        """The thread: load, answer until nothing comes any more, give up the models."""
         try:
             self._prepare()
         except Exception as error:
             self._load_error = error
         self._ready.set()
         try:
-            while self._load_error is None and (job := self._next()) is not None:
-                self._answer(job)
+            if self._load_error is None:
+                self._answer_all()
         except BaseException:
             LOG.exception("the decoding thread ended")
             self.drain()
-            if (running := self._running) is not None:
-                running.send(internal_error())
+            if self._running is not None:
+                self._running.send(internal_error())
         finally:
             self.pair = None
             if self._load_error is None:
@@ -154,14 +166,24 @@ class Engine:
             mx.clear_streams()  # else the process may abort when it ends
 
     def _prepare(self) -> None:
+        """Load, and do once whatever a first request would have to wait for."""
         pair = self._load()
         pair.target.when_lost(self._lost)
+        pair.tokenizer.encode("a")  # a tokenizer sets itself up at first use, which two threads must not do at once
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
-        self._sessions = Sessions(pair, *self._cache_bounds)
+        self._sessions = Sessions(pair, self._cache_size, self._cache_bytes)
         self.pair = pair
 
+    def _answer_all(self) -> None:
+        while True:
+            job = self._next()
+            if job is None:
+                return
+            self._answer(job)
+
     def _next(self) -> Job | None:
+        """The job that is to be answered now, once there is one; None when the engine stops."""
         with self._changed:
             self._running = None
             while not self._waiting:
@@ -188,6 +210,7 @@ class Engine:
         self._recent_seconds += 0.2 * (perf_counter() - started - self._recent_seconds)
 
     def _decode(self, job: Job) -> None:
+        """Send a job its answer, piece by piece.  Raises _GivenUp, and what decoding raises."""
         if job.given_up.is_set():
             return
         session = self._sessions.take(job.ids)
@@ -214,12 +237,15 @@ class Engine:
 
     def _piece(self, job: Job, cached: int, response: GenerationResponse) -> Piece:
         assert self.pair is not None
-        tokenizer, logprobs = self.pair.tokenizer, []
+        tokenizer = self.pair.tokenizer
+        logprobs = []
         if job.top is not None:
             tokens = [t for t in response.tokens if t not in tokenizer.eos_token_ids]
             logprobs = token_logprobs(tokenizer, tokens, response.logprobs, job.top)
         if response.finish_reason is None:
             return Piece(response.text, logprobs, None)
+        compression = response.compression
+        reads = response.statistics.reads
         totals = AnswerTotals(
             finish_reason=response.finish_reason,
             prompt_tokens=len(job.ids),
@@ -230,8 +256,8 @@ class Engine:
             prompt_tps=round(response.prompt_tps, 1),
             generation_tps=round(response.generation_tps, 1),
             kinds=dict(response.statistics.kinds),
-            compression=None if response.compression is None else response.compression.as_dict(),
-            kv_reads=None if response.statistics.reads is None else response.statistics.reads.as_dict(),
+            compression=None if compression is None else compression.as_dict(),
+            kv_reads=None if reads is None else reads.as_dict(),
         )
         return Piece(response.text, logprobs, totals)
 

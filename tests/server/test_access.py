@@ -32,7 +32,16 @@ def ask(header, **settings):
 OWN = ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.0.0.1:8080", "[::1]", "[::1]:8080"]
 FOREIGN = [
     *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "evil.example:localhost", "[evil.example"),
-    *("[::2]", "[", "", ":8080", "localhost@evil.example", "0.0.0.0", "host.docker.internal:8080"),
+    *(
+        "[::2]",
+        "[",
+        "",
+        ":8080",
+        "localhost@evil.example",
+        "localhost:80@evil.example",
+        "0.0.0.0",
+        "host.docker.internal:8080",
+    ),
 ]
 
 
@@ -68,7 +77,15 @@ def test_names_are_checked_where_there_is_reason():
 
 @pytest.mark.parametrize(
     ("header", "name"),
-    [("a.B:1", "a.b"), ("[::1]:1", "::1"), ("::1", "::1"), ("fe80::1", "fe80::1"), ("", ""), ("[::1", "::1")],
+    [
+        ("a.B:1", "a.b"),
+        ("[::1]:1", "::1"),
+        ("::1", "::1"),
+        ("fe80::1", "fe80::1"),
+        ("", ""),
+        ("[::1", ""),
+        ("a:1@b", ""),
+    ],
 )
 def test_names_in_host_headers(header, name):
     assert host_name(header) == name
