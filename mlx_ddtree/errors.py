@@ -6,7 +6,7 @@ class MlxDdtreeError(Exception):
 
 
 class ConfigError(MlxDdtreeError):
-    """A drafter's config.json holds a key or value that is missing or not understood."""
+    """A model's folder, its config.json or another file of settings is missing or not understood."""
 
 
 class WeightsError(MlxDdtreeError):
