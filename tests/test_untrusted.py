@@ -48,7 +48,7 @@ def test_what_is_no_sound_object_is_refused_with_one_line_that_names_the_source(
 def test_a_file_is_read_by_the_same_rules(text: str | bytes, tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ConfigError, match="config.json"):
+    with pytest.raises(ConfigError, match=r"config\.json"):
         read_json(file)
 
 
