@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.bodies import BodyRoom, HeldBody, read_body
 from mlx_ddtree.server.calls import Call, HungUp
 from mlx_ddtree.server.engine import Engine
@@ -21,7 +22,7 @@ from mlx_ddtree.server.json_response import AsciiJson, server_sent
 from mlx_ddtree.server.metrics import OUTCOMES
 from mlx_ddtree.server.options import compression_of, decoding_options_of, logit_bias_of
 from mlx_ddtree.server.parsing import parse
-from mlx_ddtree.server.prompt import prepare
+from mlx_ddtree.server.prompt import Prepared, prepare
 from mlx_ddtree.server.reading import AnswerReader
 from mlx_ddtree.server.replies import ChatReply, Reply, TextReply
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
@@ -78,10 +79,9 @@ class Service:
 
         call = Call(self.engine, self.settings.request_seconds, ended)
         try:
-            asked, body = parse(kind, await read_body(request, held))
-            self._check_model(asked.model)
-            reply = await self._submit(call, asked, body)
-            del body  # a waiting request keeps what it needs, not all that was sent
+            raw = await read_body(request, held)
+            asked, reply = await self._submit(call, kind, raw)
+            del raw  # a waiting request keeps what it needs, not all that was sent
             if asked.stream:
                 await call.peek(KEEP_ALIVE)
                 return EventStream(call, self._chunks(call, reply, start))
@@ -99,33 +99,40 @@ class Service:
             call.end("error")
             raise
 
-    async def _submit(self, call: Call, asked: Any, body: dict[str, Any]) -> Reply:
-        """Prepare a request's prompt and options, and queue it.  Raises ApiError."""
+    async def _submit(self, call: Call, kind: type[Any], raw: bytes) -> tuple[Any, Reply]:
+        """Make a body a request, prepare its prompt and options, and queue it.  Raises ApiError.
+
+        Bodies are taken one at a time, beside the event loop: a large one takes seconds, and many times its size.
+        """
         pair = self.engine.pair
         settings = self.settings
         if pair is None:
             raise ApiError(503, "the model is not loaded", code="stopping")
+        asked, prepared = await anyio.to_thread.run_sync(self._prepare, pair, kind, raw, limiter=self._preparing)
         logit_bias = logit_bias_of(asked, pair.target.args.vocab_size)
-        compression = compression_of(asked, settings.compression)
-        prepared = await anyio.to_thread.run_sync(
-            prepare, pair, asked, body, settings.template, compression, limiter=self._preparing
-        )
         kept = settings.kv_keep_ratio if asked.kv_keep_ratio is None else asked.kv_keep_ratio
         long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
 
         def options() -> dict[str, Any]:
             return decoding_options_of(asked, settings.defaults, logit_bias) | long_context
 
-        model = asked.model or settings.model
+        call.submit(prepared.ids, options, asked.top)
+        return asked, self._reply(pair, asked, prepared)
+
+    def _prepare(self, pair: Pair, kind: type[Any], raw: bytes) -> tuple[Any, Prepared]:
+        """A body as a request and a prompt, in a thread of its own."""
+        asked, body = parse(kind, raw)
+        self._check_model(asked.model)
+        compression = compression_of(asked, self.settings.compression)
+        return asked, prepare(pair, asked, body, self.settings.template, compression)
+
+    def _reply(self, pair: Pair, asked: Any, prepared: Prepared) -> Reply:
+        model = asked.model or self.settings.model
         with_logprobs = asked.top is not None
-        reply: Reply
         if isinstance(asked, ChatRequest):
             reader = AnswerReader(pair.tokenizer, prepared.state, prepared.tools)
-            reply = ChatReply(model, with_logprobs, asked.wants_usage, reader)
-        else:
-            reply = TextReply(model, with_logprobs, asked.wants_usage)
-        call.submit(prepared.ids, options, asked.top)
-        return reply
+            return ChatReply(model, with_logprobs, asked.wants_usage, reader)
+        return TextReply(model, with_logprobs, asked.wants_usage)
 
     async def _whole(self, request: Request, call: Call, reply: Reply, start: float) -> Response:
         """The answer in one response, unless the client goes before it is complete."""

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection
 
@@ -36,8 +36,9 @@ class Client:
     def read(self):
         """All that comes until the server closes: the last response's status and body."""
         data = b""
-        while piece := self.socket.recv(65536):
-            data += piece
+        with suppress(ConnectionResetError):  # what a client still sends is cut off once it has its answer
+            while piece := self.socket.recv(65536):
+                data += piece
         while data.startswith(b"HTTP/1.1 100 "):
             _, _, data = data.partition(b"\r\n\r\n")
         head, _, body = data.partition(b"\r\n\r\n")
