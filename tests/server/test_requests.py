@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_ddtree.server.errors import ApiError
@@ -161,6 +161,9 @@ WRITTEN = st.integers(-(10**12), 10**12).map(str) | st.text(st.sampled_from("012
 
 
 @given(WRITTEN | st.integers(0, 2**70).map(lambda number: f"{number:040d}"))
+@example("007")
+@example("00000000002147483647")
+@example("0")
 def test_a_bias_is_for_tokens_of_the_vocabulary_only(key):
     """An index outside of it would be a write to foreign memory."""
     request, _ = parse(ChatRequest, json.dumps(CHAT | {"logit_bias": {key: 1.0}}).encode())
