@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from threading import RLock
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -24,6 +25,7 @@ class Pair:
         agree, 'off' never.
     profile: what was measured of it on this machine, once a round needed it.
     scorers: what has scored its prompts, by name (pflash/scorers.py).
+    lock: held while a round is computed, so that streams of several threads take turns.
     """
 
     target: Target
@@ -33,6 +35,7 @@ class Pair:
     kernels: str = "auto"
     profile: Profile | None = field(default=None, repr=False)
     scorers: dict[str, Any] = field(default_factory=dict, repr=False)
+    lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:
