@@ -26,8 +26,9 @@ from mlx_ddtree.errors import (  # noqa: E402
 )
 from mlx_ddtree.generation.branches import stream_branches  # noqa: E402
 from mlx_ddtree.generation.draw import draw_tree  # noqa: E402
+from mlx_ddtree.generation.response import GenerationResponse  # noqa: E402
 from mlx_ddtree.generation.session import Session  # noqa: E402
-from mlx_ddtree.generation.stream import GenerationResponse, generate, stream_generate  # noqa: E402
+from mlx_ddtree.generation.stream import generate, stream_generate  # noqa: E402
 from mlx_ddtree.machine import __version__  # noqa: E402
 from mlx_ddtree.pair import Pair  # noqa: E402
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from threading import RLock
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -34,6 +35,7 @@ class Pair:
     kernels: str = "auto"
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:

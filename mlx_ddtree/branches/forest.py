@@ -181,13 +181,13 @@ class Forest:
             start_candidates(self.pair, block[0], rows[1:], top_k) for block, rows in zip(blocks, hidden, strict=True)
         ]
         mx.eval([draft.result for draft in started])
-        return [finish_draft(draft, self.branches[i].sampler) for draft, i in zip(started, self.live, strict=True)]
+        return [finish_draft(draft) for draft in started]
 
     def _choose(
         self, logits: mx.array, tree: DraftTree, branch: Branch, position: int, token_ids: Sequence[int]
     ) -> mx.array:
         """What the target says after each node for this branch's seed; the root stands at `position`."""
-        return choose_tokens(logits, tree, position + 1, token_ids, branch.sampler, self.plan.processors)[0]
+        return choose_tokens(logits, tree, position + 1, token_ids, branch.sampler, self.plan.processors).token_ids
 
     def _keep_features(self, features: mx.array | None, positions: np.ndarray) -> None:
         if self.drafter_cache and features is not None:

@@ -19,7 +19,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
+from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress

@@ -21,6 +21,7 @@ from mlx_ddtree.budget.cost import ROWS, CostTable, worthwhile
 from mlx_ddtree.budget.planner import LONGEST_COPY
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
@@ -117,7 +118,7 @@ def measure_costs(pair: Pair) -> CostTable:
 def _filled(pair: Pair, length: int) -> DecodeState:
     """A state after `length` random tokens, with its own caches."""
     assert pair.drafter is not None
-    state = DecodeState(pair, pair.target.make_cache(), pair.drafter.make_cache(), 0, None)
+    state = DecodeState(pair, make_prompt_cache(pair))
     tokens = np.random.default_rng(0).integers(0, pair.target.args.vocab_size, length + 1)
     prefill(state, tokens.tolist(), 512)
     return state
@@ -171,7 +172,9 @@ def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable
 
 def plain_step(state: DecodeState) -> float:
     """Seconds of a step in a run of plain decoding, undone again; the run's first step waits and is left out."""
-    length, root, tokens = state.length, state.root, list(state.token_ids)
+    length = state.length
+    root = state.root
+    tokens = len(state.token_ids)
     before = state.pair.target.mark(state.target_cache)
     plan, times = RoundPlan("ar", 1, 0, Sampler()), []
     start = perf_counter()
@@ -179,5 +182,8 @@ def plain_step(state: DecodeState) -> float:
         times.append(perf_counter() - start)
         start = perf_counter()
     state.pair.target.rewind(state.target_cache, before)
-    state.length, state.root, state.token_ids, state.features = length, root, tokens, []
+    state.length = length
+    state.root = root
+    state.features = []
+    del state.token_ids[tokens:]
     return median(times[1:])

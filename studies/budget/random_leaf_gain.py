@@ -35,6 +35,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mlx_ddtree import load
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.hub.fetch import DEMO
@@ -60,7 +61,7 @@ def tempered(logits, temp):
 def sample_answer(pair, prompt, temp, max_tokens, rng):
     """The text, p[i] that its token i was drawn from, and q[i] (L, V), the draft with token i as the root."""
     target, drafter = pair.target, pair.drafter
-    state = DecodeState(pair, target.make_cache(), drafter.make_cache(), 0, None)
+    state = DecodeState(pair, make_prompt_cache(pair))
     prefill(state, prompt, 512)
     masks = [drafter.config.mask_token_id] * (drafter.config.block_size - 1)
     text, p, q = [], [], []

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from mlx_ddtree import load
+from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.generation.statistics import RoundStatistics
 from mlx_ddtree.icecache.cache import IceLayer, IceView, Reader, Reads
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import Paging
@@ -118,17 +118,18 @@ def line(args):
     pair = load(args.model, draft=False) if args.model else load(draft=False)
     caches = pair.target.make_cache()
     mx.random.seed(0)
-    state, reads = DecodeState(pair, caches, [], context, 0), RoundStatistics()
     for cache in caches:
         cache.update_and_fetch(*(mx.random.normal((1, 2, context, 64)) for _ in range(2)))
         mx.eval(cache.state)
+    state = DecodeState(pair, PromptCache(caches, len(caches)), 0)
+    reads = None
     if kind != "full":
         options = IceCacheOptions(args.budget, **json.loads(args.options))
         options = replace(options, offload=args.offload if kind == "on disk" else None)
-        Paging(pair.target, options, caches).begin(state, PLAN, None, reads)
+        _, reads = Paging(pair.target, options, caches).begin(state, PLAN)
     milliseconds = [median_ms(partial(verify_once, pair, state, n), args.repeats) for n in (1, 16)]
     held = sum(cache.nbytes for cache in state.target_cache) / 2**20
-    read = reads.reads.as_dict()["read_tokens"] if reads.reads else context
+    read = context if reads is None else reads.as_dict()["read_tokens"]
     del cache
     mx.clear_cache()
     cells = f"{milliseconds[0]:9.1f}  {milliseconds[1]:10.1f}  {read:11.0f}  {held:10.1f}  {anonymous_mib():6.0f}"

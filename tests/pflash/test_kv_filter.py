@@ -191,8 +191,8 @@ def test_an_interrupt_leaves_all_caches_or_none_filtered(monkeypatch):
     pair, caught = tiny_pair("qwen3"), 0
     chosen = chosen_rows
     for at in range(1, 5):
-        caches, layers, calls = make_prompt_cache(pair), pair.target.num_caches, []
-        state = DecodeState(pair, caches[:layers], caches[layers:], 0, None)
+        caches, calls = make_prompt_cache(pair), []
+        state = DecodeState(pair, caches)
         views = tail_views(state.target_cache)
         prefill(state, PROMPT, 64, through=views)
 
@@ -215,8 +215,8 @@ def test_the_tail_is_seen_whatever_the_chunks(step):
     pair = tiny_pair("qwen3")
     want, got = ([], [])
     for size, out in ((500, want), (step, got)):
-        caches, layers = make_prompt_cache(pair), pair.target.num_caches
-        state = DecodeState(pair, caches[:layers], caches[layers:], 0, None)
+        caches = make_prompt_cache(pair)
+        state = DecodeState(pair, caches)
         views = tail_views(state.target_cache)
         prefill(state, PROMPT[:80], size, through=views)
         out += [np.array(view.queries) for view in views]
