@@ -19,6 +19,7 @@ from mlx_lm.models.rope_utils import initialize_rope
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.window import WindowCache
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
@@ -50,6 +51,7 @@ class DFlashAttention(nn.Module):
             config.max_position_embeddings,
         )
         self.rope = TreeRope(rope)
+        evaluate(self.rope)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, -1)

@@ -17,6 +17,7 @@ import mlx.nn as nn
 
 from mlx_ddtree.branches.rows import ForestRows
 from mlx_ddtree.kernels.choice import NO_KERNELS
+from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.kernels.rope import Places, Positions, take_positions
@@ -40,6 +41,7 @@ class TreeTarget(MakesCaches):
     supports_trees = True
 
     def __init__(self, model: nn.Module) -> None:
+        evaluate(model)
         self.model = model
         text = text_of(model)
         self.text, self.args = text, text.args

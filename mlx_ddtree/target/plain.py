@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.choice import NO_KERNELS
+from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.views import Mark, Pending
@@ -22,6 +23,7 @@ class PlainTarget(MakesCaches):
     supports_trees = False
 
     def __init__(self, model: nn.Module) -> None:
+        evaluate(model)
         self.model = model
         self.args = model.args
         self.model_type: str = model.args.model_type
