@@ -23,6 +23,7 @@ from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.kernels.rope import Places, Positions, take_positions
 from mlx_ddtree.target.attention import take_tree_attention
 from mlx_ddtree.target.between_rounds import MakesCaches
+from mlx_ddtree.target.context_limit import context_limit
 from mlx_ddtree.target.gated_delta import take_trees
 from mlx_ddtree.target.quantized import Products, head_weights, take_rows
 from mlx_ddtree.target.taps import tap
@@ -76,8 +77,8 @@ class TreeTarget(MakesCaches):
 
     @property
     def max_context(self) -> int | None:
-        """Positions the model was made for, or None when its config does not say."""
-        return getattr(self.args, "max_position_embeddings", None)
+        """Positions the model was made for, scaled rotary embeddings included; None when its config does not say."""
+        return context_limit(self.args)
 
     def embed(self, token_ids: mx.array) -> mx.array:
         """(1, n) int -> (1, n, D), before the model's own `embed_scale`."""

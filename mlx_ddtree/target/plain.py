@@ -13,6 +13,7 @@ from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.target.between_rounds import MakesCaches
+from mlx_ddtree.target.context_limit import context_limit
 from mlx_ddtree.target.views import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
@@ -33,7 +34,8 @@ class PlainTarget(MakesCaches):
 
     @property
     def max_context(self) -> int | None:
-        return getattr(self.args, "max_position_embeddings", None)
+        """Positions the model was made for, scaled rotary embeddings included; None when its config does not say."""
+        return context_limit(self.args)
 
     def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, None]:
         """(1, n) -> logits (1, n, V): this model's head is not separable from the outside."""
