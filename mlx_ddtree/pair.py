@@ -10,6 +10,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
+from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
 from mlx_ddtree.target import PlainTarget, Target, family_of
@@ -57,7 +58,12 @@ class Pair:
 
 
 def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
-    """The target layers that the drafter taps.  Raises PairError with the reason if they do not fit."""
+    """The target layers that the drafter taps.  Raises PairError with the reason if they do not fit.
+
+    The sizes of the two vocabularies may differ, as they do where a fine-tune has cut or added rows of its embedding: a
+    drafter speaks through the target's embedding and head.  Only what is indexed by token has to reach as far: the
+    mask token, and the selector's tables of DFlash 2.
+    """
     if isinstance(target, PlainTarget):
         raise UnsupportedModelError(
             f"model type {target.model_type!r} has no adapter here, so no drafter can be used with it; "
@@ -68,8 +74,10 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     problems = []
     if config.hidden_size != target.hidden_size:
         problems.append(f"hidden size {config.hidden_size}, but the target's is {target.hidden_size}")
-    if config.vocab_size not in (None, target.vocab_size):
-        problems.append(f"vocabulary of {config.vocab_size} tokens, but the target's has {target.vocab_size}")
+    if selector_of(drafter) is not None and config.vocab_size is not None and config.vocab_size < target.vocab_size:
+        problems.append(
+            f"selector tables for {config.vocab_size} tokens, but the target's vocabulary has {target.vocab_size}"
+        )
     if min(taps) < 0 or max(taps) >= target.num_layers:
         problems.append(f"taps layers {taps}, but the target has layers 0..{target.num_layers - 1}")
     if config.mask_token_id >= target.vocab_size:

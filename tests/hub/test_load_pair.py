@@ -77,8 +77,8 @@ def test_a_quantised_drafter_beside_any_target(folders, tmp_path):
 
 
 def test_a_drafter_of_another_target(folders, tmp_path):
-    save_drafter(tmp_path / "other", small_drafter(small_target(vocab=70)))
-    with pytest.raises(PairError, match="vocabulary of 70 tokens"):
+    save_drafter(tmp_path / "other", small_drafter(small_target(hidden=64)))
+    with pytest.raises(PairError, match="hidden size 64"):
         load(str(folders / "Qwen3-8B-4bit"), str(tmp_path / "other"))
 
 
