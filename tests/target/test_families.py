@@ -216,6 +216,20 @@ def test_a_cache_of_limited_size_under_a_tree(keep, context):
         assert_close(step(target, token, cache), step(target, token, plain))
 
 
+@pytest.mark.parametrize("size", [5, 8, 12, 20])
+def test_a_ring_of_another_size_than_the_models_window(size, context):
+    """A row sees what both let it see: 12 tokens by the model, `size` by the cache."""
+    target, tree = tiny_target("llama, windows"), TREES["bushy"]
+
+    def make_cache():
+        return [RotatingKVCache(size) for _ in target.layers]
+
+    got, _, _ = verify(target, tree, prefilled(target, context, make_cache), len(context))
+    plain = prefilled(target, context, make_cache)
+    for i in deepest(tree):
+        assert_close(got[i], step(target, tree.token_ids[i], plain))
+
+
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5"])
 def test_quantised_caches_under_a_tree(name, context):
     """Rows are quantised one by one, so a tree's are those of plain decoding."""
