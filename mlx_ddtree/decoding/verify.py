@@ -12,6 +12,7 @@ from mlx_ddtree.budget.cost import ROWS
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import Pending
 from mlx_ddtree.tree import DraftTree
 
@@ -53,8 +54,8 @@ def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification
     token_ids = np.full(row_count(tree, plan.tree_budget), tree.token_ids[0])
     token_ids[:nodes] = tree.token_ids
     # 2. One forward over context and tree.  Only the tree's own rows go through the LM head.
-    place = (state.length, state.target_cache, state.held.gap)
-    hidden, features, pending = target.forward_tree(mx.array(token_ids)[None], tree, *place)
+    rows = TreeRows(tree, state.length, len(token_ids), state.held.gap)
+    hidden, features, pending = target.forward_rows(mx.array(token_ids)[None], rows, state.target_cache)
     hidden = hidden[0, :nodes]
     # 3. The target's choice after every node: the round's second and last wait, because the walk needs it.
     bound = plan.parity.cache if nodes == 1 else plan.parity.rows

@@ -8,7 +8,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from mlx_ddtree.distributed.ranks import Leader
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
 
 EXCHANGES = ("AllReduce", "AllGather", "Send", "Recv")
 """MLX's names for the operations of a graph that exchange something."""
@@ -20,10 +20,10 @@ class Traffic:
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
         self._per_forward = 0
-        self._counted = Exchange(leader.size)
+        self._counted = RankTraffic(leader.size)
 
     @property
-    def counted(self) -> Exchange:
+    def counted(self) -> RankTraffic:
         return replace(self._counted, order_bytes=self._leader.sent_bytes)
 
     def count(self, hidden: mx.array, *, tokens: int = 0, features: int = 0) -> None:

@@ -84,7 +84,7 @@ class Meter:
     def __init__(self, target: Target, prompt_tokens: int, shortening: Shortening | None) -> None:
         self.clock = Clock()
         self._target = target
-        self._exchanged = target.exchange
+        self._exchanged = target.rank_traffic
         self._shortening = shortening
         self.rounds = -1
         self.tokens = 0
@@ -106,7 +106,7 @@ class Meter:
                 self._shortening.first_token(self.clock.seconds)
         else:
             self.statistics.add(done)
-        exchange = self._target.exchange
+        exchange = self._target.rank_traffic
         if self._exchanged is not None and exchange is not None:
             self.statistics.exchange = exchange.since(self._exchanged)
         log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)

@@ -13,7 +13,7 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pflash.compress import CompressionReport, PrefillCompression, compress
 from mlx_ddtree.pflash.kv_filter import check_filter, filter_cache
-from mlx_ddtree.target.tail import tail_views
+from mlx_ddtree.target.last_queries import last_queries_views
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Shortening:
         """Keyword arguments of `prefill`."""
         if self.kv_keep_ratio is None:
             return {"kept": self.kept, "then": self._cached}
-        self.views = tail_views(self.state.target_cache)
+        self.views = last_queries_views(self.state.target_cache)
         return {"kept": self.kept, "then": self._cached, "through": self.views}
 
     def _cached(self) -> None:

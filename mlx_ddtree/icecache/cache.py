@@ -16,9 +16,10 @@ from mlx_lm.models.cache import KVCache
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.icecache.store import ColdRows
-from mlx_ddtree.target.attention import scaled_dot_product_attention
+from mlx_ddtree.kernels.tree_attention import KeysOrValues
+from mlx_ddtree.target.attention import AttendingCache, scaled_dot_product_attention
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.target.views import AppendView, ReadsPart
+from mlx_ddtree.target.views import AppendView
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Reader:
         return self.active and not self.options.reads_all(start)
 
 
-class IceLayer(ReadsPart, KVCache):
+class IceLayer(AttendingCache, KVCache):
     """One layer.  Prompts, and everything while the reader rests, are read in full.
 
     pages: of this layer's keys, or with `leads` False of the layer whose choice this one reads.
@@ -106,11 +107,18 @@ class IceLayer(ReadsPart, KVCache):
         finally:
             self.offset += self.gone
 
-    def reads_part(self, queries: mx.array) -> bool:
-        return queries.shape[2] == 1 and self.reader.reads_part(self.offset - 1)
-
-    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        return self.attend_rows(queries, scale, sinks, self.offset - 1)
+    def attend(
+        self,
+        queries: mx.array,
+        keys: KeysOrValues,
+        values: KeysOrValues,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        if queries.shape[2] == 1 and self.reader.reads_part(self.offset - 1):
+            return self.attend_rows(queries, scale, sinks, self.offset - 1)
+        return super().attend(queries, keys, values, scale, mask, sinks)
 
     def turn_pages(self, start: int) -> None:
         """Before a row at position `start` reads: pages hold what has left the window, and nothing else."""
@@ -137,27 +145,28 @@ class IceLayer(ReadsPart, KVCache):
         (self.keys, self.values), self.gone, self.cold = whole, 0, None
 
     def attend_rows(
-        self, queries: mx.array, scale: float, sinks: mx.array | None, start: int, rows: TreeRows | None = None
+        self, queries: mx.array, scale: float, sinks: mx.array | None, start: int, view: IceView | None = None
     ) -> mx.array:
         """Attention of queries (1, Hq, N, D), which stand behind `start` tokens and whose own keys are in place.
 
-        rows: of a tree; None: one row.
+        view: of a tree's rows; None: one row.
         """
-        count, per_node = queries.shape[2], rows is not None and self.reader.options.select == "node"
+        count, per_node = queries.shape[2], view is not None and self.reader.options.select == "node"
         if self.leads:
-            self.pages.chosen = self._choose(queries, len(rows.tree) if rows is not None else 1, scale)
+            self.pages.chosen = self._choose(queries, len(view.rows.tree) if view is not None else 1, scale)
         chosen = self.pages.chosen
         assert chosen is not None
         keys, values = self._gather(chosen, start, start + count)
         context = keys.shape[2] - count
         self._count(start, context + (chosen.shape[1] - 1) * chosen.shape[2])
-        if rows is None:
+        if view is None:
             return scaled_dot_product_attention(queries, keys, values, None, scale, None, sinks)
         if per_node:
-            mask = rows.mask(context)[:, None, None]
+            mask = view.rows.mask(context)[:, None, None]
             apart = queries.transpose(2, 1, 0, 3)
             return scaled_dot_product_attention(apart, keys, values, None, scale, mask, sinks).transpose(2, 1, 0, 3)
-        return scaled_dot_product_attention(queries, keys, values, None, scale, rows.attention_mask(context), sinks)
+        mask = view.rows.attention_mask(view.kernels.attention, context)
+        return scaled_dot_product_attention(queries, keys, values, None, scale, mask, sinks)
 
     def _choose(self, queries: mx.array, nodes: int, scale: float) -> mx.array:
         """(H, 1 or N, retrieved) positions, by the rule of the options; padding rows choose only where every row
@@ -240,10 +249,11 @@ class IceLayer(ReadsPart, KVCache):
             reads.ranked += self.pages.ranked_rows / reads.layers
 
 
-class IceView(ReadsPart, AppendView):
+class IceView(AppendView):
     """A layer under a draft tree."""
 
     base: IceLayer
+    rows: TreeRows
 
     @property
     def gone(self) -> int:
@@ -263,11 +273,18 @@ class IceView(ReadsPart, AppendView):
             self.base.restore()
         return self.base.append(keys, values)
 
-    def reads_part(self, queries: mx.array) -> bool:
-        return self.base.reader.reads_part(self.rows.start)
-
-    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        return self.base.attend_rows(queries, scale, sinks, self.rows.start, self.rows)
+    def attend(
+        self,
+        queries: mx.array,
+        keys: KeysOrValues,
+        values: KeysOrValues,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        if self.base.reader.reads_part(self.rows.start):
+            return self.base.attend_rows(queries, scale, sinks, self.rows.start, self)
+        return super().attend(queries, keys, values, scale, mask, sinks)
 
 
 IceLayer.tree_view = IceView

@@ -16,7 +16,7 @@ from mlx_ddtree.icecache.cache import IceLayer, Reader, Reads
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.target import Target, family_of
-from mlx_ddtree.target.attention import takes_caches
+from mlx_ddtree.target.attention import asks_its_cache
 
 
 def make_paging(
@@ -97,7 +97,7 @@ def pageable(target: Target, options: IceCacheOptions, target_cache: Sequence[An
 
 
 def _takes(layer: Any) -> bool:
-    return "self_attn" in layer and takes_caches(layer.self_attn)
+    return "self_attn" in layer and asks_its_cache(layer.self_attn)
 
 
 def _sharing(target: Target) -> list[tuple[int, int]]:

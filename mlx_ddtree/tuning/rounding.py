@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mlx_ddtree.budget.profile import ParityBounds
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import Target
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 
 SAMPLE = (
@@ -70,7 +71,8 @@ def _by_rows(
         places.append(start)
         target.rewind(cache, between)
         length = len(prompt) - 1 + start
-        hidden, _, pending = target.forward_tree(mx.array(part)[None], DraftTree.chain(part), length, cache)
+        chain = TreeRows(DraftTree.chain(part), length, len(part))
+        hidden, _, pending = target.forward_rows(mx.array(part)[None], chain, cache)
         pending.commit(range(len(part)))
         rows.append(np.array(target.unembed(hidden[0]).astype(mx.float32)))
     return np.concatenate(rows), places, np.concatenate(alone)

@@ -18,7 +18,7 @@ from simulate_machines import STAIRCASES
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.size import build, tensors, weight_bytes
 from mlx_ddtree.programs.cli import columns
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
 
 LLAMA_70B = PUBLIC_CONFIGS["meta-llama/Llama-3.1-8B-Instruct"] | {
     "num_hidden_layers": 80,
@@ -93,7 +93,7 @@ class Model:
     def sent(self, rows, ranks):
         """Bytes that a rank sends for a forward's collectives."""
         payload = self.collectives * rows * self.hidden * 2
-        return Exchange(ranks, payload_bytes=payload).wire_bytes
+        return RankTraffic(ranks, payload_bytes=payload).wire_bytes
 
     def read(self, rows, ranks):
         """Seconds-worth bytes of a forward on the busiest rank: rank 0."""

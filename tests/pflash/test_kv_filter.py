@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_ddtree.target.tail import TAIL_ROWS, tail_views
 from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from mlx_ddtree import make_prompt_cache, make_sampler, stream_generate
@@ -15,7 +16,6 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.pflash.kv_filter import POOL, SINKS, WINDOW, chosen_rows, filter_cache, importance
-from mlx_ddtree.target.tail import TAIL_ROWS, tail_views
 
 from .. import families
 
