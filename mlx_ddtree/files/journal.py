@@ -42,6 +42,16 @@ def read_journal(path: Path, error: type[MlxDdtreeError]) -> list[tuple[str, Row
     return rows
 
 
+def end_last_line(path: Path) -> None:
+    """See that what is appended next to a file of rows begins a line, whatever a killed program left at its end."""
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != NEWLINE:
+            file.write(NEWLINE)
+
+
 class Journal:
     """A journal, opened by the one process that appends to it.
 

@@ -15,32 +15,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashAttention, DFlashDrafter
 from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.training.batches import Batch
 
 KeysValues = tuple[mx.array, mx.array]
 HEAD_CHUNK = 1 << 24
 """Logits held at a time; with a vocabulary of 150k all rows together would take gigabytes."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded sequences.
-
-    token_ids: (S, n) int32.
-    lengths: (S,) int32, tokens of each sequence without the padding.
-    starts: (S,) int32, first position a block may start at: the prompt's last token.
-    """
-
-    token_ids: NDArray[np.int32]
-    lengths: NDArray[np.int32]
-    starts: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -147,7 +136,7 @@ def attention_biases(
     """0 where a key is visible, else -inf: for the context, broadcastable to (S, kv_heads, A, heads /
     kv_heads * B, n), and inside the block, (heads / kv_heads * B, B) or None.
 
-    The same rule as drafter.model.block_mask.
+    The rule is that of drafter.model.block_mask, by which drafting sees.
     """
     groups, window = attention.heads // attention.kv_heads, attention.window
     keys, slots = mx.arange(length), mx.arange(size)
@@ -272,7 +261,7 @@ def batch_loss(
     blocks: Blocks,
     streams: Sequence[mx.Stream],
 ) -> mx.array:
-    """The weighted mean cross-entropy of all blocks, and of a DFlash 2 drafter's selections: a scalar.
+    """Scalar: the weighted mean cross-entropy of all blocks, and of a DFlash 2 drafter's selections.
 
     `features` come from batch_features.
     """
@@ -288,6 +277,18 @@ def batch_loss(
             sums.append(head_loss(target, drafter, hidden, labels, weights))
             sums.append(selector_loss(target, drafter, hidden, previous.reshape(-1), labels, weights))
     return mx.stack(sums).sum() / mx.maximum(blocks.weights.sum(), 1e-9)
+
+
+def loss_and_gradients(
+    drafter: DFlashDrafter,
+    target: TreeTarget,
+    features: Sequence[mx.array],
+    blocks: Blocks,
+    streams: Sequence[mx.Stream],
+) -> tuple[mx.array, dict[str, Any]]:
+    """`batch_loss` and its gradient by the drafter's parameters, nested as they are."""
+    compute = nn.value_and_grad(drafter, lambda model: batch_loss(model, target, features, blocks, streams))
+    return compute(drafter)
 
 
 def embed_blocks(target: TreeTarget, token_ids: mx.array) -> mx.array:

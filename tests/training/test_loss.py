@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from mlx_ddtree.training.batches import Batch
 from mlx_ddtree.training.loss import (
-    Batch,
     batch_features,
     batch_loss,
     context_keys_values,
