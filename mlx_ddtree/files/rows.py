@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import codecs
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.untrusted import read_json
 
 Row = dict[str, Any]
 
@@ -44,28 +45,7 @@ def parse_row(line: bytes, place: str, error: type[MlxDdtreeError]) -> Row:
 
     place: what the message begins with.
 
-    Raises `error` for bytes that are not UTF-8 and for what is not JSON, not an object, nested too deeply, a number of
-    thousands of digits, not a finite number, or half of a surrogate pair, which no tokenizer and no file takes.
+    Raises `error` for what `untrusted.read_json` refuses: no UTF-8, no JSON, no object, nesting, numbers and text that
+    nothing else can take.
     """
-    try:
-        text = line.decode("utf-8-sig")
-        row = json.loads(text, parse_constant=_refuse_constant)
-        if "\\ud" in text.lower():
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise error(f"{place}: not UTF-8: {problem.reason} at byte {problem.start}") from None
-    except UnicodeEncodeError:
-        raise error(
-            f"{place}: a \\ud800..\\udfff escape stands alone; such halves of a character are no text"
-        ) from None
-    except RecursionError:
-        raise error(f"{place}: nested too deeply") from None
-    except ValueError as problem:
-        raise error(f"{place}: not valid JSON: {problem}") from None
-    if not isinstance(row, dict):
-        raise error(f"{place}: not a JSON object")
-    return row
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    return read_json(line.removeprefix(codecs.BOM_UTF8), name=place, error=error)

@@ -19,6 +19,7 @@ from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.training.examples import Example
 from mlx_ddtree.training.schedule import TrainingProgress
 from mlx_ddtree.training.setup import flat, public_config
+from mlx_ddtree.untrusted import read_json
 
 RunIdentity = dict[str, Any]
 """{"settings", "drafter", "data"}: what a resumed run must share with the one that it continues."""
@@ -112,11 +113,11 @@ def _read(output: Path) -> tuple[dict[str, mx.array], RunIdentity, TrainingProgr
         arrays, metadata = mx.load(str(path), return_metadata=True)
         assert isinstance(arrays, dict)
         assert isinstance(metadata, dict)
-        stored = json.loads(metadata["run"])
-        progress = TrainingProgress(**json.loads(metadata["progress"]))
+        stored = read_json(metadata["run"], name=f"{path}: its run", error=WeightsError)
+        progress = TrainingProgress(**read_json(metadata["progress"], name=f"{path}: its progress", error=WeightsError))
         if not all(isinstance(stored[part], dict) for part in ("settings", "drafter")) or "data" not in stored:
             raise ValueError("it does not say what run it is of")
-    except (RuntimeError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} is no checkpoint of a training run, or damaged: {error}") from None
     return arrays, stored, progress
 

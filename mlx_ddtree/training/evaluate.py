@@ -17,18 +17,10 @@ from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.batches import Batch, make_batch
+from mlx_ddtree.training.blocks import Blocks, make_blocks, sample_anchors
 from mlx_ddtree.training.examples import Example
-from mlx_ddtree.training.loss import (
-    Blocks,
-    KeysValues,
-    context_keys_values,
-    draft_hidden,
-    embed_blocks,
-    make_blocks,
-    sample_anchors,
-    slot_logits,
-    target_features,
-)
+from mlx_ddtree.training.forward import KeysValues, context_keys_values, draft_hidden, embed_blocks, target_features
+from mlx_ddtree.training.loss import slot_logits
 
 
 @dataclass(frozen=True)

@@ -21,17 +21,11 @@ from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.files.journal import end_last_line
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.batches import BatchOrder, make_batch
+from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors
 from mlx_ddtree.training.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from mlx_ddtree.training.evaluate import Evaluation, evaluate_drafter
 from mlx_ddtree.training.examples import Example, split_held_out
-from mlx_ddtree.training.loss import (
-    batch_features,
-    default_gamma,
-    loss_and_gradients,
-    make_blocks,
-    sample_anchors,
-    shard_streams,
-)
+from mlx_ddtree.training.loss import batch_features, loss_and_gradients, shard_streams
 from mlx_ddtree.training.optimizer import make_optimizer
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
 from mlx_ddtree.training.setup import save_drafter

@@ -18,10 +18,11 @@ from mlx_ddtree.files.lock import try_lock
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.answers import Answering
 from mlx_ddtree.training.batches import make_batch
+from mlx_ddtree.training.blocks import make_blocks, sample_anchors
 from mlx_ddtree.training.checkpoint import check_same_settings, checkpoint_file, run_identity, stored_identity
 from mlx_ddtree.training.evaluate import evaluate_drafter
 from mlx_ddtree.training.examples import DataError, Example, usable_examples
-from mlx_ddtree.training.loss import batch_features, loss_and_gradients, make_blocks, sample_anchors, shard_streams
+from mlx_ddtree.training.loss import batch_features, loss_and_gradients, shard_streams
 from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import public_config
 

@@ -100,7 +100,7 @@ def test_a_larger_count_only_adds(few, many):
 def test_a_row_without_a_prompt_is_named(tmp_path, line):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(b'{"prompt": "fine"}\n' + (line if isinstance(line, bytes) else line.encode()) + b"\n")
-    with pytest.raises(PromptError, match=r"mine\.jsonl:2: "):
+    with pytest.raises(PromptError, match=r"mine\.jsonl:2\b"):
         load_questions(str(path), tmp_path, None)
 
 

@@ -59,7 +59,7 @@ def test_opening_changes_nothing(tmp_path):
 def test_damage_inside_is_named(tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b'\n{"a": 2}\n')
-    with pytest.raises(OptionError, match=r"rows\.jsonl:2: "):
+    with pytest.raises(OptionError, match=r"rows\.jsonl:2\b"):
         Journal(path, OptionError)
     Journal(tmp_path / "other.jsonl", OptionError).close()  # the refused one was let go
 

@@ -16,18 +16,12 @@ from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.load import LoadedTarget
 from mlx_ddtree.programs import train as program
 from mlx_ddtree.training.batches import make_batch
+from mlx_ddtree.training.blocks import make_blocks
 from mlx_ddtree.training.evaluate import chain_rounds, greedy_drafts
 from mlx_ddtree.training.examples import Example
+from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
 from mlx_ddtree.training.loop import Trainer
-from mlx_ddtree.training.loss import (
-    context_keys_values,
-    draft_hidden,
-    embed_blocks,
-    make_blocks,
-    selector_loss,
-    slot_logits,
-    target_features,
-)
+from mlx_ddtree.training.loss import selector_loss, slot_logits
 from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import (
     default_config,

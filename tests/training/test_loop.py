@@ -18,8 +18,8 @@ from mlx_ddtree.programs import train as program
 from mlx_ddtree.training.batches import make_batch
 from mlx_ddtree.training.evaluate import chain_rounds, evaluate_drafter
 from mlx_ddtree.training.examples import Example
+from mlx_ddtree.training.forward import context_keys_values, target_features
 from mlx_ddtree.training.loop import Trainer
-from mlx_ddtree.training.loss import context_keys_values, target_features
 from mlx_ddtree.training.schedule import TrainingSettings, learning_rate
 from mlx_ddtree.training.setup import default_config, new_drafter, public_config, save_drafter, start_from
 
