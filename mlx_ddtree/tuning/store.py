@@ -74,7 +74,7 @@ def _record(profile: Profile) -> dict[str, Any]:
 
 
 def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
-    """The profile that `_record` described.  Raises LookupError, TypeError or ValueError where a value cannot be one."""
+    """The profile that `_record` described.  Raises LookupError, TypeError or ValueError otherwise."""
     rows, cache = saved.items(record["parity"])
     bounds = ParityBounds(saved.positive(rows), saved.positive(cache))
     profile = Profile(CostTable.from_dict(saved.table(record["cost"])), bounds, block_size, path)
