@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
@@ -30,11 +24,11 @@ from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.kernels.registry import kernel_choice
-from mlx_ddtree.machine import cache_folder
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.choose import Finding, choose_kernels, mode_of
+from mlx_ddtree.tuning.identity import profile_path
 from mlx_ddtree.tuning.rounding import measure_parity
 
 CONTEXTS = (64, 1024)
@@ -50,7 +44,7 @@ def profile_of(pair: Pair) -> Profile:
     if pair.profile is None:
         assert pair.drafter is not None
         mode = mode_of(pair.kernels)
-        path, block_size = _path(pair, mode), pair.drafter.config.block_size
+        path, block_size = profile_path(pair, mode), pair.drafter.config.block_size
         pair.profile = (store.load(path, block_size) if path else None) or _measured(pair, mode, path)
         pair.target.kernels = kernel_choice(pair.profile.kernels)
         store.save(pair.profile)
@@ -70,23 +64,6 @@ def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:
     profile = Profile(measure_costs(pair), measure_parity(pair), pair.drafter.config.block_size, path, kernels)
     profile.findings = [asdict(finding) for finding in findings]
     return profile
-
-
-def _path(pair: Pair, mode: str) -> Path | None:
-    """A file named by all that the timings depend on; None for models made in memory."""
-    known = ("target_folder", "target_config", "drafter_folder", "drafter_config")
-    if any(key not in pair.notes for key in known):
-        return None
-    facts = {key: pair.notes[key] for key in (*known, "ranks", "split") if key in pair.notes}
-    facts |= {"kernels": mode, "mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
-    facts |= {"machine": platform.processor() or platform.machine(), "info": _device_info()}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    return cache_folder() / f"{digest[:20]}.json"
-
-
-def _device_info() -> dict[str, Any]:
-    info = mx.device_info() if hasattr(mx, "device_info") else {}
-    return {k: v for k, v in info.items() if k in ("device_name", "architecture", "memory_size")}
 
 
 def measure_costs(pair: Pair) -> CostTable:
