@@ -14,8 +14,9 @@ from mlx_ddtree.budget import saved as saved_numbers
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 """Rows of a verification (nodes and root) that are measured and used; the curve jumps between
 4 and 16 on Apple GPUs, and again behind 32 and 64."""
-RATE = 0.05
-"""Weight of one new timing of a size against what was known of it."""
+RATE = 0.1
+"""Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
+within tens of visits."""
 
 
 @dataclass
@@ -116,7 +117,7 @@ def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> ND
     return values[right - 1] + (values[right] - values[right - 1]) * share
 
 
-def worthwhile(seconds: Sequence[float], longest: int) -> int:
-    """How many of the sizes, whose seconds ascend from one row's, can win at all: a round emits at most
-    `longest` tokens, so one that takes longer than plain decoding of as many cannot."""
-    return next((i for i, s in enumerate(seconds) if i and s > longest * seconds[0]), len(seconds))
+def never_falling(seconds: Sequence[float]) -> list[float]:
+    """Seconds by ascending sizes, none above a larger size's: more rows cost no less, so what says so was disturbed."""
+    least = np.minimum.accumulate(np.array(seconds)[::-1])[::-1]
+    return [float(taken) for taken in least]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from mlx_ddtree.budget import saved
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.machine import cache_folder
 
 VERSION = 5
 WORTH_SAVING = 16
@@ -57,6 +59,17 @@ def load(path: Path, block_size: int) -> Profile | None:
     except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
         logging.getLogger(__name__).warning("%s cannot be used (%s); measuring again", path, error)
         return None
+
+
+def forget() -> int:
+    """Remove the profiles of all pairs from the user's cache folder; how many there were.  Other files stay."""
+    removed = 0
+    for path in cache_folder().glob("*.json"):
+        if re.fullmatch(r"[0-9a-f]{20}", path.stem):
+            with suppress(OSError):
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _record(profile: Profile) -> dict[str, Any]:
