@@ -16,6 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_ddtree._blas import use_fast_blas
@@ -59,14 +60,16 @@ def fingerprint(model: nn.Module) -> str:
     """A hash of every parameter's name, shape, dtype and SAMPLED of its numbers, and of the scales of LoRA layers."""
     digest = hashlib.sha256()
     samples: list[mx.array] = []
-    for name, weight in sorted(tree_flatten(model.parameters())):
+    weights: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    for name in sorted(weights):
+        weight = weights[name]
         digest.update(f"{name} {weight.shape} {weight.dtype}\n".encode())
         middle = max(weight.size // 2 - SAMPLED // 2, 0)
         sample = weight.reshape(-1)[middle : middle + SAMPLED]
         samples.append(sample.astype(mx.float32))
     mx.eval(samples)
     for sample in samples:
-        digest.update(memoryview(sample))
+        digest.update(np.array(sample).tobytes())
     for name, module in model.named_modules():
         if hasattr(module, "lora_a"):
             digest.update(f"{name} {getattr(module, 'scale', None)}\n".encode())
