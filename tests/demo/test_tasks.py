@@ -45,3 +45,11 @@ def test_a_seed_gives_the_tasks_that_the_pair_was_trained_on(families):
 def test_every_family_passes_its_own_checks(families):
     for _, task in draws(families, [0]):
         task.verify()
+
+
+def test_what_is_held_out_is_never_trained_on(families):
+    build_corpus = import_module("build_corpus")
+    parts, heldout = build_corpus.synthetic_tasks(2 * len(families), Random(0))
+    assert heldout
+    assert all(build_corpus.is_heldout(row["key"]) for row in heldout)
+    assert not set(parts["tasks.train"]) & set(parts["tasks.heldout"])
