@@ -1,6 +1,6 @@
 """How much code one round runs through, what imports what, and how dense the lines are.
 
-Usage: python studies/code/round_trace.py [PACKAGE ...] [--no-rounds] [--count 4] [--verbose]
+Usage: python studies/code/round_trace.py [PACKAGE ...] [--no-rounds] [--count 4] [--tokens 96] [--verbose]
 
 PACKAGE is a folder mlx_ddtree, of this or an older checkout (default: the one beside this file); a column each.
 
@@ -38,7 +38,6 @@ SETTINGS = {
     "ar": {"method": "ar"},
 }
 STEADY = 3  # rounds that are over before one is looked at
-TOKENS = 96
 CORE = ("decoding", "tree", "target", "drafter")
 BUDGET = ("budget/", "tree/planner", "tree/policy", "tree/cost", "tree/calibration", "tree/lookup", "tree/profile")
 LEANING = ("Of ", "It ", "They ", "Its ", "The same ")
@@ -81,22 +80,25 @@ def steady_round(stream, package):
     return chosen[len(chosen) // 2]
 
 
-def trace_rounds(package, count, verbose):
+def trace_rounds(package, options):
     """From a setting's name to what its rounds took, by the package that this process imports."""
     from mlx_ddtree import load, stream_generate  # noqa: PLC0415  (whichever version is first in sys.path)
 
     pair = load()
-    lines = (package / "demo" / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines()[: max(count, 2)]
+    lines = (
+        (package / "demo" / "heldout_prompts.jsonl").read_text(encoding="utf-8").splitlines()[: max(options.count, 2)]
+    )
     prompts = [[{"role": "user", "content": json.loads(line)["prompt"]}] for line in lines]
     list(stream_generate(pair, prompts[0], 32))  # measures the pair, and warms up
+    most = options.tokens
     found = {}
-    for name, options in SETTINGS.items():
+    for name, setting in SETTINGS.items():
         tokens, taus = [], []
         for prompt in prompts:
-            for response in stream_generate(pair, prompt, TOKENS, **options):
+            for response in stream_generate(pair, prompt, most, **setting):
                 tokens += response.tokens
             taus.append(response.mean_acceptance_length)
-        calls = steady_round(stream_generate(pair, prompts[1], TOKENS, **options), package)
+        calls = steady_round(stream_generate(pair, prompts[1], most, **setting), package)
         found[name] = {
             "calls": calls.total(),
             "functions": len(calls),
@@ -105,7 +107,7 @@ def trace_rounds(package, count, verbose):
             "tau": round(sum(taus) / len(taus), 2),
             "digest of the tokens": hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12],
         }
-        if verbose:
+        if options.verbose:
             for file in sorted({file for file, _ in calls}):
                 functions = ", ".join(function for where, function in calls if where == file)
                 print(f"{name}: {file}: {functions}", file=sys.stderr)
@@ -117,8 +119,9 @@ def rounds_of(package, options):
     import mlx_ddtree  # noqa: PLC0415
 
     if Path(mlx_ddtree.__file__).parent == package:
-        return trace_rounds(package, options.count, options.verbose)
-    command = [sys.executable, __file__, str(package), "--count", str(options.count), "--trace-here"]
+        return trace_rounds(package, options)
+    sizes = ["--count", str(options.count), "--tokens", str(options.tokens)]
+    command = [sys.executable, __file__, str(package), *sizes, "--trace-here"]
     with tempfile.TemporaryDirectory() as profiles:
         environment = {**os.environ, "PYTHONPATH": str(package.parent), "MLX_DDTREE_CACHE": profiles}
         done = subprocess.run(command, env=environment, cwd=package.parent, stdout=subprocess.PIPE, check=True)
@@ -283,13 +286,14 @@ def main() -> None:
     parser.add_argument("packages", metavar="PACKAGE", type=Path, nargs="*", default=[ROOT / "mlx_ddtree"])
     parser.add_argument("--no-rounds", action="store_true", help="only what can be read off the files")
     parser.add_argument("--count", type=int, default=4, help="prompts")
+    parser.add_argument("--tokens", type=int, default=96, help="of each answer")
     parser.add_argument("--verbose", action="store_true", help="the functions of this package's rounds, on stderr")
     parser.add_argument("--trace-here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     packages = [package.resolve() for package in options.packages]
     if options.trace_here:
         sys.path.insert(0, str(packages[0].parent))
-        print(json.dumps(trace_rounds(packages[0], options.count, verbose=False)))
+        print(json.dumps(trace_rounds(packages[0], options)))
         return
     columns = {}
     for package in packages:

@@ -23,7 +23,7 @@ needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=str(miss
 RUNS = [
     pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
     pytest.param(f"budget/random_leaf_gain.py {PROMPTS} --count 2 --max-tokens 16", "nodes"),
-    pytest.param("code/round_trace.py --count 2", "imports that run up"),
+    pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
     pytest.param(
         "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"
     ),
