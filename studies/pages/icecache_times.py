@@ -1,7 +1,7 @@
 """What a KV cache that is read in part saves.
 
-Usage: python icecache_times.py attention [--contexts 2048,8192]
-       python icecache_times.py rounds [--contexts 2048,8192,32768,65536] [--offload DIR]
+Usage: python studies/pages/icecache_times.py attention [--contexts 2048,8192]
+       python studies/pages/icecache_times.py rounds [--contexts 2048,8192,32768,65536] [--offload DIR]
 
 attention: processor time of one layer's attention, choice of pages included, on random keys.  rounds: processor time
 of whole verifications of the embedded target, and memory.
