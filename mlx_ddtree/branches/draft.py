@@ -44,7 +44,8 @@ def draft_branches(
 
     blocks: (n, B, D) embeddings of [bonus token, MASK, ...] of each.
     features: (1, m, taps * D) of the tokens committed since the last draft, in the order of the caches, and their
-        positions (m,); they are appended to the caches, which then hold `branch_slots.used` tokens, laid out as `branch_slots` says.
+        positions (m,); they are appended to the caches, which then hold `branch_slots.used` tokens, laid out as
+        `branch_slots` says.
     Returns (n, B, D), as `DFlashDrafter` does for one.
     """
     context = drafter.context(features)

@@ -52,10 +52,10 @@ class Sampler:
     repeatable: bool = False
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.temp) or self.temp < 0:
-            raise OptionError(
-                f"temperature {self.temp} is out of range; use 0 for greedy decoding, or a positive number"
-            )
+        if not math.isfinite(self.temp):
+            raise OptionError(f"temperature {self.temp} is no number; use 0 for greedy decoding, or a positive one")
+        if self.temp < 0:
+            raise OptionError(f"temperature {self.temp} is negative; use 0 for greedy decoding")
         if self.temp < GREEDY_BELOW:
             object.__setattr__(self, "temp", 0.0)
         if not 0 <= self.top_p <= 1 or not 0 <= self.min_p <= 1:

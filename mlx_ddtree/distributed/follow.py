@@ -105,8 +105,8 @@ class _Shard:
     ) -> None:
         self._tidy(len(tokens))
         cache = self._caches[number]
-        nodes = [np.array(x, np.int32) for x in (ids, parents, depths)]
-        tree = DraftTree(*nodes, log_weights=np.zeros(len(ids), np.float32))
+        weights = np.zeros(len(ids), np.float32)
+        tree = DraftTree(np.array(ids, np.int32), np.array(parents, np.int32), np.array(depths, np.int32), weights)
         rows = TreeRows(tree, start, len(tokens), gap)
         hidden, features, cache.pending = cache.target.forward_rows(mx.array([tokens]), rows, cache.layers)
         send_off(hidden, features)

@@ -165,8 +165,8 @@ class IceLayer(AttendingCache, KVCache):
             mask = view.rows.mask(context)[:, None, None]
             apart = queries.transpose(2, 1, 0, 3)
             return scaled_dot_product_attention(apart, keys, values, None, scale, mask, sinks).transpose(2, 1, 0, 3)
-        mask = view.rows.attention_mask(view.kernels.attention, context)
-        return scaled_dot_product_attention(queries, keys, values, None, scale, mask, sinks)
+        whole = view.rows.attention_mask(view.kernels.attention, context)
+        return scaled_dot_product_attention(queries, keys, values, None, scale, whole, sinks)
 
     def _choose(self, queries: mx.array, nodes: int, scale: float) -> mx.array:
         """(H, 1 or N, retrieved) positions, by the rule of the options; padding rows choose only where every row

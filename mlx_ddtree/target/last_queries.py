@@ -1,4 +1,4 @@
-"""The last queries of a prompt, which say what of the prompt matters: kept by views of the caches it is processed with."""
+"""The last queries of a prompt, which say what of it matters: kept by views of the caches it is processed with."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """How well a KV cache that is read in part keeps a model's answers.
 
-Usage: python icecache_agreement.py tokens [--model FOLDER] [--tokens FILE.npy] [--context 768] [--steps 192] \\
+Usage: python studies/pages/icecache_agreement.py tokens [--model FOLDER] [--tokens FILE.npy] [--context 768] [--steps 192] \\
            --setting '{"budget": 64}' --setting '{"budget": 256, "formation": "dci"}'
-       python icecache_agreement.py trees [--tokens FILE.npy] --setting '{"budget": 128}'
-       python icecache_agreement.py needles --model FOLDER --count 20 --setting '{"budget": 64}'
+       python studies/pages/icecache_agreement.py trees [--tokens FILE.npy] --setting '{"budget": 128}'
+       python studies/pages/icecache_agreement.py needles --model FOLDER --count 20 --setting '{"budget": 64}'
 
 tokens: the share of tokens whose most probable next token is that of the full cache, the text's own tokens being fed
 one at a time (teacher forcing), and how much less probable the text becomes.  trees: how far answers with a draft

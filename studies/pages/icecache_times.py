@@ -1,7 +1,7 @@
 """What a KV cache that is read in part saves.
 
-Usage: python icecache_times.py attention [--contexts 2048,8192]
-       python icecache_times.py rounds [--contexts 2048,8192,32768,65536] [--offload DIR]
+Usage: python studies/pages/icecache_times.py attention [--contexts 2048,8192]
+       python studies/pages/icecache_times.py rounds [--contexts 2048,8192,32768,65536] [--offload DIR]
 
 attention: processor time of one layer's attention, choice of pages included, on random keys.  rounds: processor time
 of whole verifications of the embedded target, and memory.
@@ -77,9 +77,9 @@ def attention(args):
                 reader = Reader(options, active=True, reads=Reads(layers=1))
                 layer = IceLayer(base, reader, PageSet(options), leads=True, first=True)
                 view = IceView(layer, rows) if nodes > 1 else layer
-                view.update_and_fetch(keys, keys)
+                fetched = view.update_and_fetch(keys, keys)
                 mx.eval(layer.state[:2], layer.pages.summaries)
-                once = partial(view.attend, queries, 0.125, None)
+                once = partial(view.attend, queries, *fetched, 0.125, None, None)
                 cells.append(f"{median_ms(once, args.repeats):9.2f}")
                 if select == "root":
                     reads = reader.reads.as_dict()
@@ -97,9 +97,8 @@ def anonymous_mib():
 def verify_once(pair, state, nodes):
     """The target's forward over a tree, undone again."""
     before = pair.target.mark(state.target_cache)
-    hidden, _, _ = pair.target.forward_tree(
-        mx.zeros((1, nodes), mx.int32), bushy(nodes), state.length, state.target_cache
-    )
+    rows = TreeRows(bushy(nodes), state.length, nodes)
+    hidden, _, _ = pair.target.forward_rows(mx.zeros((1, nodes), mx.int32), rows, state.target_cache)
     mx.eval(hidden)
     pair.target.rewind(state.target_cache, before)
     return hidden

@@ -96,7 +96,7 @@ def test_500_large_trees(seed):
 def test_parents_are_read_from_ancestor_bits(nodes, padding, seed):
     tree = draft_tree(nodes, seed)
     rows = TreeRows(tree, 0, nodes + 1 + padding)
-    assert parents_of(rows.bits, rows.rows).tolist() == [*tree.parents, *[-1] * padding]
+    assert parents_of(rows.bits, rows.count).tolist() == [*tree.parents, *[-1] * padding]
 
 
 @pytest.mark.parametrize("kind", PLANS)

@@ -61,7 +61,6 @@ def test_penalties_and_biases_are_mlx_lms(site, pair):
     assert answer.choices[0].message.content == generate(pair, QUESTION, 30, logits_processors=processors)
 
 
-@pytest.mark.xfail(strict=True, reason="a session hands processors only the tokens that are new to its cache")
 def test_a_penalised_answer_does_not_depend_on_what_is_cached(site, pair):
     """Processors see all tokens before, also those that a cache stands for."""
     messages = [{"role": "user", "content": "tiger tiger writes def add(a, b) tiger"}]

@@ -9,6 +9,7 @@ from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache, make_prompt_c
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, TreeTarget, make_target
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 
 from ..families import FAMILIES, tiny_model, tiny_target
@@ -54,7 +55,8 @@ def prefilled(target: TreeTarget, context, make_cache=None):
 
 def verify(target, tree, cache, start, padding=0):
     tokens = np.concatenate([tree.token_ids, np.zeros(padding, np.int32)])
-    hidden, features, pending = target.forward_tree(mx.array(tokens)[None], tree, start, cache)
+    rows = TreeRows(tree, start, len(tokens))
+    hidden, features, pending = target.forward_rows(mx.array(tokens)[None], rows, cache)
     return np.array(target.unembed(hidden)[0, : len(tree)]), features, pending
 
 
@@ -162,7 +164,7 @@ def test_other_models_decode_plainly():
     target = make_target(tiny_model({"model_type": "olmo2"}))
     assert isinstance(target, PlainTarget)
     with pytest.raises(UnsupportedModelError, match=r"olmo2.*method='ar'"):
-        target.forward_tree(mx.array([[1, 2]]), TREES["chain"], 0, target.make_cache())
+        target.forward_rows(mx.array([[1, 2]]), TreeRows(TREES["chain"], 0, 2), target.make_cache())
 
 
 def test_the_adapter_adds_no_parameters(target):
