@@ -1,9 +1,16 @@
-"""One synthetic training dialogue of the demo target, and the checks every one must pass."""
+"""One synthetic training dialogue of the demo target, the checks every one must pass, and the data that they are made from."""
 
 import ast
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
+from typing import Any
+
+DATA = Path(__file__).parent / "tasks"
+
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -38,3 +45,23 @@ class Task:
 
 
 Family = Callable[[Random], Task]
+
+
+def read_data(name: str) -> dict[str, Any]:
+    """The wordings, tables and templates of tasks/NAME.toml."""
+    return tomllib.loads((DATA / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def read_blocks(name: str, separator: str) -> list[str]:
+    """The templates of tasks/NAME.txt, one a block."""
+    return (DATA / f"{name}.txt").read_text(encoding="utf-8").strip().split(separator)
+
+
+def read_rows(table: dict[str, str]) -> list[Row]:
+    """A table of tasks/*.toml: `columns`, and `rows` of as many cells, a line each, with " | " between them."""
+    names = table["columns"].split()
+    rows = []
+    for line in table["rows"].strip().splitlines():
+        cells = (cell.strip() for cell in line.split("|"))
+        rows.append(dict(zip(names, cells, strict=True)))
+    return rows

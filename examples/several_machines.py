@@ -4,9 +4,9 @@ mlx.launch -n 2 --backend ring -- python examples/several_machines.py           
 mlx.launch --hostfile hosts.json -- python examples/several_machines.py         # docs/distributed.md has the file
 """
 
-from mlx_ddtree import generate, sharded_load
+from mlx_ddtree import generate, load
 
-pair = sharded_load()  # only the first process gets past this line
+pair = load()  # only the first process gets past this line
 print(f"machines: {pair.target.shards}")
 messages = [{"role": "user", "content": "Write a function that counts the vowels in a string."}]
 print(generate(pair, messages, max_tokens=200))

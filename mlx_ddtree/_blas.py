@@ -6,6 +6,10 @@ dynamic linker resolve MLX's cblas_* symbols to MKL's: about 50 times faster, wi
 MLX itself.  On a Mac MLX uses Metal and Accelerate, and this module does nothing.
 
 MLX_DDTREE_BLAS=off switches it off.
+
+MKL's threads spin for 200 ms after every product by default, in the hope of another one.  On a machine with other work
+they take its cores, and products wait for threads that are not running.  Unless the user has said otherwise they sleep
+at once (KMP_BLOCKTIME=0), and there are no more of them than this process may use cores.
 """
 
 import ctypes
@@ -13,6 +17,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from pathlib import Path
 
 
 def use_fast_blas() -> str:
@@ -26,11 +31,30 @@ def use_fast_blas() -> str:
     library = _find_mkl()
     if library is None:
         return "MLX's own (slow: the package mkl is not installed)"
+    set_thread_defaults()
     try:
         _loaded["mkl"] = _loaded.get("mkl") or ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL)
     except OSError as error:
         return f"MLX's own (slow: MKL does not load: {error})"
     return "Intel MKL"
+
+
+def set_thread_defaults() -> None:
+    """Tell MKL, which reads the environment as it is loaded, how its threads behave; what the user has set stays."""
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    if not {"MKL_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
+        os.environ["MKL_NUM_THREADS"] = str(usable_cores())
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: by its affinity, and by the quota of its control group (containers)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, int(quota) // int(period))
+    except (OSError, ValueError):
+        pass  # no control group, or one without a quota ("max")
+    return max(cores, 1)
 
 
 _loaded: dict[str, ctypes.CDLL] = {}

@@ -1,12 +1,15 @@
 """What can go wrong because of what the user gave; every message names what to do."""
 
+LONGEST_LINE = 300
+"""Characters of a foreign error's text that a message repeats."""
+
 
 class MlxDdtreeError(Exception):
     """Base of all errors that this package raises on purpose."""
 
 
 class ConfigError(MlxDdtreeError):
-    """A drafter's config.json holds a key or value that is missing or not understood."""
+    """A model's folder, its config.json or another file of settings is missing or not understood."""
 
 
 class WeightsError(MlxDdtreeError):
@@ -31,3 +34,16 @@ class OptionError(MlxDdtreeError, ValueError):
 
 class RankError(MlxDdtreeError):
     """The ranks of a model on several machines do not find each other, or one of them cannot do its part."""
+
+
+def one_line(error: BaseException) -> str:
+    """The text of another library's error, as a part of a message: one line, not too long, never empty.
+
+    Errors that say nothing without their type (KeyError: 'factor') keep its name.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, ValueError | RuntimeError | OSError) or not text:
+        text = f"{type(error).__name__}: {text}"
+    if len(text) > LONGEST_LINE:
+        text = f"{text[:LONGEST_LINE]}..."
+    return text

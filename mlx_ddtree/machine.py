@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
         "gpu": info.get("architecture") if mx.metal.is_available() else None,
         "memory": memory(),
         "wired_limit": wired_limit(),
-        "system": f"macOS {platform.mac_ver()[0]}" if platform.mac_ver()[0] else platform.platform(),
+        "system": _system(),
         "python": platform.python_version(),
         "mlx_ddtree": __version__,
         **{name: _version(name) for name in PACKAGES},
@@ -38,15 +38,20 @@ def machine() -> dict[str, Any]:
 
 
 def cache_folder() -> Path:
-    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder."""
+    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder.
+
+    For a user without a home folder `mlx_ddtree._home` has found another one.
+    """
     given = os.environ.get("MLX_DDTREE_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(given or Path(base) / "mlx_ddtree").expanduser()
+    if not given:
+        given = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mlx_ddtree")
+    return Path(os.path.expanduser(given))  # pathlib's raises where there is no such home folder
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """A line of `machine()` for reports."""
-    packages = ", ".join(f"{name} {facts[name]}" for name in ("mlx_ddtree", "mlx", "mlx-lm") if facts.get(name))
+    """One line about a machine for reports; facts: what `machine` returned."""
+    known = [name for name in ("mlx_ddtree", "mlx", "mlx-lm") if facts.get(name)]
+    packages = ", ".join(f"{name} {facts[name]}" for name in known)
     gpu = f" ({facts['gpu']})" if facts.get("gpu") else ""
     return (
         f"{facts['chip']}{gpu}, {facts['cores']} cores, {facts['memory'] / 2**30:.0f} GiB, {facts['system']}; "
@@ -68,12 +73,19 @@ def wired_limit() -> int | None:
 
 
 def _processor() -> str | None:
-    """The name that Linux gives it."""
+    """The processor's name as Linux gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _system() -> str:
+    mac = platform.mac_ver()[0]
+    if mac:
+        return f"macOS {mac}"
+    return platform.platform()
 
 
 def _sysctl(name: str) -> str | None:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from threading import RLock
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
+from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
-from mlx_ddtree.target import PlainTarget, Target
+from mlx_ddtree.target import PlainTarget, Target, family_of
 
 
-@dataclass
+@dataclass(repr=False)
 class Pair:
     """What `load` returns and every decoding function takes.
 
     drafter: None decodes plainly (method 'ar').
-    notes: how the pair was loaded (names, revisions, dtypes), for --verbose.
+    notes: how the pair was loaded (names, folders, revisions, 'adapter_folder' where there is an adapter), for
+        --verbose and for the profile's key.
     kernels: 'auto' uses Metal kernels where they agree with MLX's operations and are faster here, 'on' wherever they
         agree, 'off' never.
-    profile: what was measured of it on this machine, once a round needed it.
-    scorers: what has scored its prompts, by name (pflash/scorers.py).
+    profile: what was measured of this pair on this machine, once a round needed it.
+    scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
     """
 
     target: Target
@@ -31,17 +34,36 @@ class Pair:
     tokenizer: TokenizerWrapper
     notes: dict[str, Any] = field(default_factory=dict)
     kernels: str = "auto"
-    profile: Profile | None = field(default=None, repr=False)
-    scorers: dict[str, Any] = field(default_factory=dict, repr=False)
+    profile: Profile | None = None
+    scorers: dict[str, Any] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.drafter is not None:
             self.target.taps = check_pair(self.target, self.drafter)
             inherit_scales(self.target, self.drafter)
 
+    def __repr__(self) -> str:
+        """One line: what was loaded, without a word of the networks."""
+        target = self.notes.get("target", family_of(self.target.model))
+        parts = [f"target={target!r}"]
+        if self.drafter is None:
+            parts.append("drafter=None")
+        else:
+            parts.append(f"drafter={self.notes.get('drafter', type(self.drafter).__name__)!r}")
+            parts.append(f"block_size={self.drafter.config.block_size}")
+        if "adapter_folder" in self.notes:
+            parts.append(f"adapter={self.notes['adapter_folder']!r}")
+        return f"Pair({', '.join(parts)})"
+
 
 def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
-    """The target layers that the drafter taps.  Raises PairError with the reason if they do not fit."""
+    """The target layers that the drafter taps.  Raises PairError with the reason if they do not fit.
+
+    The sizes of the two vocabularies may differ, as they do where a fine-tune has cut or added rows of its embedding: a
+    drafter speaks through the target's embedding and head.  Only what is indexed by token has to reach as far: the
+    mask token, and the selector's tables of DFlash 2.
+    """
     if isinstance(target, PlainTarget):
         raise UnsupportedModelError(
             f"model type {target.model_type!r} has no adapter here, so no drafter can be used with it; "
@@ -52,8 +74,10 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     problems = []
     if config.hidden_size != target.hidden_size:
         problems.append(f"hidden size {config.hidden_size}, but the target's is {target.hidden_size}")
-    if config.vocab_size not in (None, target.vocab_size):
-        problems.append(f"vocabulary of {config.vocab_size} tokens, but the target's has {target.vocab_size}")
+    if selector_of(drafter) is not None and config.vocab_size is not None and config.vocab_size < target.vocab_size:
+        problems.append(
+            f"selector tables for {config.vocab_size} tokens, but the target's vocabulary has {target.vocab_size}"
+        )
     if min(taps) < 0 or max(taps) >= target.num_layers:
         problems.append(f"taps layers {taps}, but the target has layers 0..{target.num_layers - 1}")
     if config.mask_token_id >= target.vocab_size:
@@ -64,11 +88,13 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
 
 
 def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
-    """A drafter speaks through the target's embedding and head: their scale and soft cap are the target's too
-    where its config has none of its own."""
-    config = drafter.config
+    """Give the drafter the target's embedding scale and logit soft cap where its config has none of its own.
+
+    A drafter speaks through the target's embedding and head, so what scales them holds for drafts too.
+    """
     if isinstance(target, PlainTarget):
         return
-    scale = target.embed_scale if config.embed_scale == 1.0 else config.embed_scale
-    cap = target.logit_softcap if config.logit_softcap is None else config.logit_softcap
-    drafter.config = replace(config, embed_scale=scale, logit_softcap=cap)
+    if drafter.config.embed_scale == 1.0:
+        drafter.config = replace(drafter.config, embed_scale=target.embed_scale)
+    if drafter.config.logit_softcap is None:
+        drafter.config = replace(drafter.config, logit_softcap=target.logit_softcap)

@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; BLAS threads wo
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 
 import mlx_ddtree  # noqa: E402, F401  (before anything imports mlx.core)
-from mlx_ddtree.tuning import measure  # noqa: E402
+from mlx_ddtree.tuning import measure, stopwatch  # noqa: E402
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -22,8 +22,10 @@ settings.load_profile("steady")
 def cache_of_profiles(tmp_path_factory):
     """What tests measure stays with them (programs that they start inherit it), and is measured in a hurry."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "REPEATS", 1)
-        patch.setattr(measure, "PATIENCE", 0.0)
+        patch.setattr(stopwatch, "WARM_UPS", 1)
+        patch.setattr(stopwatch, "LEAST", 1)
+        patch.setattr(stopwatch, "MOST", 1)
+        patch.setattr(measure, "SECOND_LOOKS", 1)
         patch.setattr(measure, "ROWS", (1, 2, 4, 8, 16, 32))
         patch.setenv("MLX_DDTREE_CACHE", str(tmp_path_factory.mktemp("profiles")))
         yield

@@ -8,6 +8,7 @@ from mlx_ddtree.errors import PairError, UnsupportedModelError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget, make_target
 
+from .drafter.test_dflash2 import small_drafter2
 from .helpers import small_drafter, small_pair, small_target
 from .training.tiny import make_tokenizer
 
@@ -16,7 +17,7 @@ from .training.tiny import make_tokenizer
     ("drafter", "reason"),
     [
         (lambda t: small_drafter(small_target(hidden=64)), "hidden size 64, but the target's is 32"),
-        (lambda t: small_drafter(small_target(vocab=70)), "vocabulary of 70 tokens"),
+        (lambda t: small_drafter2(small_target(vocab=60)), "selector tables for 60 tokens.* vocabulary has 64"),
         (lambda t: small_drafter(t, taps=(0, 5)), r"taps layers \(0, 5\), but the target has layers 0..2"),
         (lambda t: small_drafter(t, taps=(0, 3)), "taps layers"),
         (lambda t: small_drafter(t, taps=(0, -1)), "taps layers"),
@@ -30,6 +31,16 @@ def test_mismatches(drafter, reason):
     target = small_target()
     with pytest.raises(PairError, match=reason):
         Pair(target, drafter(target), make_tokenizer())
+
+
+@pytest.mark.parametrize(("make", "vocab"), [(small_drafter, 48), (small_drafter, 96), (small_drafter2, 48)])
+def test_a_target_with_a_resized_vocabulary(make, vocab):
+    """Rows of the embedding that a fine-tune has cut or added: only tables by token have to reach as far."""
+    from .decoding.test_lossless import PROMPT, our_tokens, stock_tokens, without_end
+
+    pair = without_end(Pair(small_target(vocab=vocab), make(small_target(vocab=64)), make_tokenizer()))
+    prompt = [token % vocab for token in PROMPT]
+    assert our_tokens(pair, prompt, 24) == stock_tokens(pair, prompt, 24)
 
 
 def test_layer_ids_that_the_drafter_leaves_out_are_derived():
@@ -64,6 +75,15 @@ def test_unknown_architectures_decode_plainly_and_say_so():
     assert our_tokens(pair, PROMPT, 24, method="ar") == stock_tokens(pair, PROMPT, 24)
     with pytest.raises(PairError, match="needs a drafter"):
         our_tokens(pair, PROMPT, 24)
+
+
+def test_a_pair_is_one_line():
+    """At a prompt or in a log, networks of hundreds of lines are of no use."""
+    assert repr(small_pair()) == "Pair(target='qwen3', drafter='DFlashDrafter', block_size=8)"
+    assert repr(small_pair(drafter=False)) == "Pair(target='qwen3', drafter=None)"
+    pair = small_pair()
+    pair.notes |= {"target": "me/my-model", "drafter": "me/drafter", "adapter_folder": "/a"}
+    assert repr(pair) == "Pair(target='me/my-model', drafter='me/drafter', block_size=8, adapter='/a')"
 
 
 def test_prompt_cache_holds_target_then_drafter_layers():

@@ -32,7 +32,7 @@ SOURCES = ("argparse", "ast", "calendar", "configparser", "csv", "difflib", "fra
 
 @dataclass(frozen=True)
 class Fact:
-    """What is to be found, in a text of that kind: `thing` of `name` is `value`."""
+    """What is to be found in a text of a kind: `thing` of `name` is `value`."""
 
     kind: str
     thing: str
@@ -41,20 +41,20 @@ class Fact:
 
     @property
     def statement(self) -> str:
-        """As it stands in the text."""
+        """The line that says the fact in the text."""
         return self.answer + (" " if self.kind == "repeated" else "\n")
 
     @property
     def question(self) -> str:
-        return f"What is {self._constant}?" if self.kind == "code" else f"What is the {self.thing} of {self.name}?"
+        if self.kind == "code":
+            return f"What is {self._constant}?"
+        return f"What is the {self.thing} of {self.name}?"
 
     @property
     def answer(self) -> str:
-        return (
-            f"{self._constant} = {self.value}"
-            if self.kind == "code"
-            else f"The {self.thing} of {self.name} is {self.value}."
-        )
+        if self.kind == "code":
+            return f"{self._constant} = {self.value}"
+        return f"The {self.thing} of {self.name} is {self.value}."
 
     @property
     def _constant(self) -> str:
@@ -63,7 +63,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class NeedleCase:
-    """text with the fact's statement in the characters `needle`; a question about it comes after."""
+    """A text with the fact's statement in the characters `needle` (first, end); the question comes after the text."""
 
     text: str
     needle: tuple[int, int]
@@ -82,7 +82,8 @@ def make_fact(kind: str, rng: random.Random) -> Fact:
 def needle_case(kind: str, characters: int, depth: float, seed: int) -> NeedleCase:
     """`depth` 0 puts the fact at the beginning, 1 at the end of about `characters` characters."""
     rng = random.Random(f"{kind} {characters} {depth} {seed}")
-    fact, pieces = make_fact(kind, rng), haystack(kind, characters, rng)
+    fact = make_fact(kind, rng)
+    pieces = haystack(kind, characters, rng)
     starts = [0, *accumulate(map(len, pieces))]
     place = min(range(len(starts)), key=lambda i: abs(starts[i] - depth * starts[-1]))
     before = "".join(pieces[:place])
@@ -111,7 +112,8 @@ def _pieces(kind: str, rng: random.Random) -> Iterator[str]:
     skip = rng.randrange(len(texts[first]))
     while True:
         yield from texts[first][skip:]
-        first, skip = (first + 1) % len(texts), 0
+        first = (first + 1) % len(texts)
+        skip = 0
 
 
 @cache

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_ddtree.benchmarking.report import place, trained_block
+from mlx_ddtree.benchmarking.report import place_title, trained_block
 from mlx_ddtree.benchmarking.settings import method_of, size_of
-from mlx_ddtree.benchmarking.summary import STAGES, Cell, Summary, best, is_sized
+from mlx_ddtree.benchmarking.summary import STAGES, Cell, Summary, fastest, is_sized
 from mlx_ddtree.errors import OptionError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def panels(summary: Summary, draw: Callable[[Axes, list[Cell]], None]) -> Figure
     figure = Figure(figsize=(wide, 3.4 * rows), layout="constrained")
     for i, (data, temp) in enumerate(places):
         axes = figure.add_subplot(rows, columns, i + 1)
-        axes.set_title(place(data, temp))
+        axes.set_title(place_title(data, temp))
         axes.grid(True, color="#dddddd", linewidth=0.6)
         draw(axes, summary.at(data, temp))
     return figure
@@ -73,15 +73,19 @@ def panels(summary: Summary, draw: Callable[[Axes, list[Cell]], None]) -> Figure
 def speedup_by_budget(axes: Axes, cells: list[Cell]) -> None:
     """Lines over the sizes that were fixed, with their 95 % intervals; level lines for those that choose themselves."""
     for i, (method, name) in enumerate((("ddtree", "ddtree, nodes"), ("dflash", "dflash, drafted tokens"))):
-        sized = sorted((c for c in cells if is_sized(method)(c)), key=lambda c: size_of(c.setting) or 0)
+        sized = [cell for cell in cells if is_sized(method)(cell)]
+        sized.sort(key=lambda cell: size_of(cell.setting) or 0)
         if sized:
-            sizes = [(size_of(c.setting) or 0) - (method == "dflash") for c in sized]
-            axes.plot(sizes, [c.speedup for c in sized], color=COLORS[i], marker=MARKERS[i], label=name)
-            if all(c.low is not None for c in sized):
-                lows, highs = [c.low or 0.0 for c in sized], [c.high or 0.0 for c in sized]
+            root = 1 if method == "dflash" else 0  # a block's first token is the root, which is not drafted
+            sizes = [(size_of(cell.setting) or 0) - root for cell in sized]
+            axes.plot(sizes, [cell.speedup for cell in sized], color=COLORS[i], marker=MARKERS[i], label=name)
+            if all(cell.low is not None for cell in sized):
+                lows = [cell.low or 0.0 for cell in sized]
+                highs = [cell.high or 0.0 for cell in sized]
                 axes.fill_between(sizes, lows, highs, color=COLORS[i], alpha=0.15, linewidth=0)
     for i, name in enumerate(("ddtree auto", "dflash auto")):
-        if auto := next((c for c in cells if c.setting == name), None):
+        auto = next((cell for cell in cells if cell.setting == name), None)
+        if auto is not None:
             axes.axhline(auto.speedup, color=COLORS[i], linestyle="--", linewidth=1.2, label=name)
     axes.axhline(1.0, color="#555555", linewidth=0.8)
     axes.set_xscale("log", base=2)
@@ -94,8 +98,9 @@ def speedup_by_budget(axes: Axes, cells: list[Cell]) -> None:
 
 def acceptance_lengths(axes: Axes, cells: list[Cell]) -> None:
     """How many tokens rounds bring: the longest block, the best tree, auto."""
-    auto = next((c for c in cells if c.setting == "ddtree auto"), None)
-    shown = [c for c in (trained_block(cells), best(cells, is_sized("ddtree")), auto) if c and c.accepted]
+    auto = next((cell for cell in cells if cell.setting == "ddtree auto"), None)
+    candidates = (trained_block(cells), fastest(cells, is_sized("ddtree")), auto)
+    shown = [cell for cell in candidates if cell and cell.accepted]
     width = 0.8 / max(len(shown), 1)
     for i, cell in enumerate(shown):
         total = sum(cell.accepted.values())

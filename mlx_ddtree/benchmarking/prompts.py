@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ddtree.errors import OptionError, PromptError
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.files.replace import replacing
+from mlx_ddtree.files.rows import parse_row, read_bytes
+from mlx_ddtree.hub.fetch import DEMO
 
 Row = Mapping[str, Any]
 HELD_OUT = "heldout"
@@ -34,7 +37,17 @@ class DataSet:
 
 
 def _hub(path: str, split: str = "test", name: str | None = None) -> dict[str, Any]:
-    return {"path": path, "split": split} | ({"name": name} if name else {})
+    """Where a data set lies on the Hub.  name: of one of its configurations."""
+    source = {"path": path, "split": split}
+    if name is not None:
+        source["name"] = name
+    return source
+
+
+def _list_of_turns(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise TypeError(f"turns are a list of texts, not {value!r:.40}")
+    return value
 
 
 def _math(row: Row) -> list[str]:
@@ -48,16 +61,16 @@ def _humaneval(row: Row) -> list[str]:
 
 def _livecodebench(row: Row) -> list[str]:
     starter = row.get("starter_code")
-    rest = (
-        f"Use the following starter code:\n```python\n{starter}\n```"
-        if starter
-        else "Read the input from stdin and write the answer to stdout."
-    )
+    rest = "Read the input from stdin and write the answer to stdout."
+    if starter:
+        rest = f"Use the following starter code:\n```python\n{starter}\n```"
     return [f"Write a Python program that solves this problem.\n\n{row['question_content']}\n\n{rest}"]
 
 
 def _alpaca(row: Row) -> list[str]:
-    return [f"{row['instruction']}\n\n{row['input']}" if row.get("input") else row["instruction"]]
+    if row.get("input"):
+        return [f"{row['instruction']}\n\n{row['input']}"]
+    return [row["instruction"]]
 
 
 PUBLISHED: dict[str, DataSet] = {
@@ -84,7 +97,9 @@ PUBLISHED: dict[str, DataSet] = {
         lambda row: [f"Problem statement:\n{row['problem_statement']}\n\nPlease fix the issue described above."],
     ),
     "mt-bench": DataSet(
-        _hub("HuggingFaceH4/mt_bench_prompts", "train"), ("prompt", "category"), lambda row: list(row["prompt"])
+        _hub("HuggingFaceH4/mt_bench_prompts", "train"),
+        ("prompt", "category"),
+        lambda row: _list_of_turns(row["prompt"]),
     ),
     "alpaca": DataSet(_hub("tatsu-lab/alpaca", "train"), ("instruction",), _alpaca),
 }
@@ -119,16 +134,19 @@ def load_questions(name: str, folder: Path, count: int | None) -> list[Question]
 
     The rows are the first of an order drawn once, so a larger count adds rows and changes none.
     """
-    path = _path(name, folder)
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines())
-    questions = [_question(path, i, line) for i, line in lines if line.strip()]
+    path = _find_file(name, folder)
+    questions = []
+    for index, line in enumerate(read_bytes(path, PromptError).split(b"\n")):
+        if line.strip():
+            place = f"{path}:{index + 1}"
+            questions.append(_question(path, index, parse_row(line, place, PromptError), place))
     if not questions:
         raise PromptError(f"{path} has no prompts")
     random.Random(0).shuffle(questions)
     return sorted(questions[:count], key=lambda question: question.index)
 
 
-def _path(name: str, folder: Path) -> Path:
+def _find_file(name: str, folder: Path) -> Path:
     if name == HELD_OUT:
         return Path(str(DEMO / "heldout_prompts.jsonl"))
     if name.endswith((".jsonl", ".json")) or "/" in name:
@@ -140,11 +158,11 @@ def _path(name: str, folder: Path) -> Path:
         raise OptionError(f"unknown data set {name!r}: give a JSONL file or one of {known}")
     path = folder / f"{name}.jsonl"
     if not path.is_file():
-        fetch(name, path)
+        fetch_data_set(name, path)
     return path
 
 
-def fetch(name: str, path: Path) -> None:
+def fetch_data_set(name: str, path: Path) -> None:
     """Write the public data set's prompts to `path`, a line {"turns": [...]} a row, by the `datasets` package."""
     try:
         from datasets import load_dataset  # noqa: PLC0415 (optional, heavy)
@@ -159,32 +177,46 @@ def fetch(name: str, path: Path) -> None:
     except Exception as error:  # whatever the network, the Hub or the data set's layout brings
         raise OptionError(f"could not fetch {name}: {error}; put it into {path} by hand") from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(("\n".join(lines) + "\n").encode("utf-8"))
 
 
-def _question(path: Path, index: int, line: str) -> Question:
+def _question(path: Path, index: int, row: Row, place: str) -> Question:
+    """index: of the row's line, from 0.  place: what a message about the row begins with.  Raises PromptError."""
     name = HELD_OUT if path.stem == "heldout_prompts" else path.stem
     try:
-        row = json.loads(line)
         turns = user_turns(name, row)
-        raw = isinstance(row.get("text"), str)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise PromptError(f"{path}, line {index + 1}: no prompt ({error})") from None
+    except KeyError as error:
+        raise PromptError(f"{place}: no prompt: {error.args[0]}") from None
+    except TypeError as error:
+        raise PromptError(f"{place}: no prompt: {error}") from None
     if not turns or not all(isinstance(turn, str) and turn.strip() for turn in turns):
-        raise PromptError(f"{path}, line {index + 1}: a turn is empty or no text")
-    temp = float(row["temp"]) if row.get("temp") is not None else None
-    return Question(f"{name}/{row['kind']}" if row.get("kind") else name, index, tuple(turns), raw, temp)
+        raise PromptError(f"{place}: a turn is empty or no text")
+    kind = row.get("kind") or None
+    if kind is not None and not isinstance(kind, str):
+        raise PromptError(f'{place}: "kind" must be a string, it is {kind!r}')
+    data = name if kind is None else f"{name}/{kind}"
+    is_raw = isinstance(row.get("text"), str)
+    return Question(data, index, tuple(turns), is_raw, _temperature(row, place))
+
+
+def _temperature(row: Row, place: str) -> float | None:
+    """The row's own temperature, or None."""
+    temp = row.get("temp")
+    if temp is None:
+        return None
+    if isinstance(temp, bool) or not isinstance(temp, int | float) or not 0 <= temp < math.inf:
+        raise PromptError(f'{place}: "temp" must be a number, 0 or larger; it is {temp!r}')
+    return float(temp)
 
 
 def user_turns(name: str, row: Row) -> Sequence[str]:
     """What the user says: {"turns": [...]}, {"text": ...} (raw), the public fields of `name`, or {"prompt": ...}.
 
-    Raises KeyError for rows without any of them.
+    Raises KeyError for rows without any of them, TypeError for one that is no text.
     """
     if "turns" in row:
-        return list(row["turns"])
+        return _list_of_turns(row["turns"])
     known = PUBLISHED.get(name)
     if known is not None and all(field in row for field in known.fields):
         return known.turns(row)

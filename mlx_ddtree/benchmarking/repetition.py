@@ -10,24 +10,38 @@ from mlx_ddtree.budget.lookup import LookupIndex
 
 def lookup_acceptance(prompt: Sequence[int], answer: Sequence[int], length: int = 15) -> float:
     """tau of a model-free n-gram lookup that drafts `length` tokens a round."""
-    full, index, place, rounds = [*prompt, *answer], LookupIndex([*prompt, answer[0]]), len(prompt) + 1, 0
-    while place < len(full):
+    text = [*prompt, *answer]
+    index = LookupIndex([*prompt, answer[0]])
+    place = len(prompt) + 1
+    rounds = 0
+    while place < len(text):
         copy = index.continuation(length)
         drafted = list(copy.token_ids[:length]) if copy else []
-        pairs = zip(drafted, full[place:], strict=False)
-        accepted = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(drafted), len(full) - place))
-        index.extend(full[place : place + accepted + 1])
+        accepted = _common_prefix(drafted, text[place:])
+        index.extend(text[place : place + accepted + 1])
         place += accepted + 1
         rounds += 1
     return (len(answer) - 1) / max(rounds, 1)
 
 
+def _common_prefix(drafted: Sequence[int], following: Sequence[int]) -> int:
+    """How many tokens agree before the first that does not."""
+    count = 0
+    for drafted_token, token in zip(drafted, following, strict=False):
+        if drafted_token != token:
+            break
+        count += 1
+    return count
+
+
 def repeated_share(prompt: Sequence[int], answer: Sequence[int], n: int = 4) -> float:
     """Share of the answer's n-grams that stand earlier in prompt and answer."""
-    full, seen, hits = [*prompt, *answer], set[tuple[int, ...]](), []
-    for i in range(len(full) - n + 1):
-        gram = tuple(full[i : i + n])
-        if i >= len(prompt):
-            hits.append(gram in seen)
+    text = [*prompt, *answer]
+    seen: set[tuple[int, ...]] = set()
+    repeats = []
+    for start in range(len(text) - n + 1):
+        gram = tuple(text[start : start + n])
+        if start >= len(prompt):
+            repeats.append(gram in seen)
         seen.add(gram)
-    return mean(hits) if hits else 0.0
+    return mean(repeats) if repeats else 0.0

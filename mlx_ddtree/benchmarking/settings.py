@@ -21,7 +21,7 @@ PUBLISHED_BUDGETS: tuple[Size, ...] = (16, 32, 64, 128, 256, 512, 1024, "auto")
 def make_settings(
     pair: Pair, methods: Sequence[str], blocks: Sequence[Size] | None, budgets: Sequence[Size]
 ) -> dict[str, dict[str, Any]]:
-    """{name: options of stream_generate}, the baseline first.
+    """{name: options of stream_generate}, the baseline first.  Raises OptionError and, without a drafter, PairError.
 
     blocks: of 'dflash'; None is the size that the drafter was trained with, and auto.
     budgets: of 'ddtree'.
@@ -29,19 +29,30 @@ def make_settings(
     if pair.drafter is None:
         raise PairError("this pair has no drafter, so there is nothing to compare: give --draft-model")
     trained = pair.drafter.config.block_size
-    sizes = (trained, "auto") if blocks is None else [b for b in blocks if b == "auto" or 2 <= b <= trained]
-    if wrong := [n for n in budgets if n != "auto" and not 1 <= n <= MAX_BUDGET]:
-        raise OptionError(f"tree budget {wrong[0]} is out of range: 1 to {MAX_BUDGET} nodes, or auto")
-    if unknown := set(methods) - set(METHODS):
-        raise OptionError(f"unknown method {min(unknown)!r}; choose from {', '.join(METHODS)}")
+    _check_names(methods, budgets)
     settings: dict[str, dict[str, Any]] = {STOCK: {}}
     if "ar" in methods:
         settings["ar"] = {"method": "ar"}
     if "dflash" in methods:
-        settings |= {f"dflash {b}": {"method": "dflash", "block_size": None if b == "auto" else b} for b in sizes}
+        for size in (trained, "auto") if blocks is None else blocks:
+            if size == "auto":
+                settings["dflash auto"] = {"method": "dflash", "block_size": None}
+            elif 2 <= size <= trained:
+                settings[f"dflash {size}"] = {"method": "dflash", "block_size": size}
     if "ddtree" in methods:
-        settings |= {f"ddtree {n}": {"method": "ddtree", "tree_budget": n} for n in budgets}
+        for budget in budgets:
+            settings[f"ddtree {budget}"] = {"method": "ddtree", "tree_budget": budget}
     return settings
+
+
+def _check_names(methods: Sequence[str], budgets: Sequence[Size]) -> None:
+    """Raises OptionError for a method that is not known and a tree that is too large."""
+    for budget in budgets:
+        if budget != "auto" and not 1 <= budget <= MAX_BUDGET:
+            raise OptionError(f"tree budget {budget} is out of range: 1 to {MAX_BUDGET} nodes, or auto")
+    unknown = set(methods) - set(METHODS)
+    if unknown:
+        raise OptionError(f"unknown method {min(unknown)!r}; choose from {', '.join(METHODS)}")
 
 
 def method_of(name: str) -> str:
@@ -49,6 +60,6 @@ def method_of(name: str) -> str:
 
 
 def size_of(name: str) -> int | None:
-    """Of a setting with a fixed size; None for the others."""
+    """The size in a setting's name; None for settings without a fixed one."""
     size = name.partition(" ")[2]
     return int(size) if size.isdigit() else None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.benchmarking.record import Line, read_run
+from mlx_ddtree.benchmarking.record import RunLine, read_run
 from mlx_ddtree.benchmarking.settings import STOCK, method_of, size_of
 
 RESAMPLES = 2000
@@ -73,43 +73,41 @@ class Summary:
 
 
 def summarise(path: Path) -> Summary:
+    """The figures of a run's file, finished or not.  Raises OptionError for what is no run."""
     header, lines = read_run(path)
-    places: dict[tuple[str, float], list[Line]] = defaultdict(list)
+    names = list(header["settings"])
+    places: dict[tuple[str, float], list[RunLine]] = defaultdict(list)
     for line in lines:
         places[line["data"], line["temp"]].append(line)
-    cells = [
-        cell for (data, temp), part in places.items() for cell in _cells(data, temp, part, list(header["settings"]))
-    ]
-    return Summary(header, cells, _halves(lines, list(header["settings"])))
+    cells = []
+    for (data, temp), part in places.items():
+        cells += _cells(data, temp, part, names)
+    return Summary(header, cells, _repetition_halves(lines, names))
 
 
-def best(cells: Iterable[Cell], keep: Callable[[Cell], bool]) -> Cell | None:
-    """The fastest of those that `keep` keeps."""
+def fastest(cells: Iterable[Cell], keep: Callable[[Cell], bool]) -> Cell | None:
+    """The cell with the largest speedup among those that `keep` keeps."""
     return max((cell for cell in cells if keep(cell)), key=lambda cell: cell.speedup, default=None)
 
 
 def is_sized(method: str) -> Callable[[Cell], bool]:
-    """Settings of a method with a fixed size."""
+    """Whether a cell's setting is `method` with a fixed size."""
     return lambda cell: method_of(cell.setting) == method and size_of(cell.setting) is not None
 
 
-def _cells(data: str, temp: float, lines: list[Line], names: list[str]) -> list[Cell]:
-    stock = _by_prompt([line for line in lines if line["setting"] == STOCK])
-    return [
-        _cell(data, temp, name, [line for line in lines if line["setting"] == name], stock)
-        for name in names
-        if any(line["setting"] == name for line in lines)
-    ]
-
-
-def _cell(data: str, temp: float, name: str, lines: list[Line], stock: NDArray[np.float64]) -> Cell:
-    totals = _by_prompt(lines)
-    low, high = interval(stock, totals)
-    tokens, seconds, rounds, turns = totals.sum(axis=0)
-    answers = [line["identical"] for line in lines if line["identical"] is not None]
-    accepted: Counter[int] = Counter()
+def _cells(data: str, temp: float, lines: list[RunLine], names: list[str]) -> list[Cell]:
+    by_setting: dict[str, list[RunLine]] = defaultdict(list)
     for line in lines:
-        accepted.update({int(nodes): count for nodes, count in line.get("accepted", {}).items()})
+        by_setting[line["setting"]].append(line)
+    stock = _totals_by_prompt(by_setting[STOCK])
+    return [_cell(data, temp, name, by_setting[name], stock) for name in names if by_setting[name]]
+
+
+def _cell(data: str, temp: float, name: str, lines: list[RunLine], stock: NDArray[np.float64]) -> Cell:
+    totals = _totals_by_prompt(lines)
+    low, high = bootstrap_interval(stock, totals)
+    tokens, seconds, rounds, turns = totals.sum(axis=0)
+    verdicts = [line["identical"] for line in lines if line["identical"] is not None]
     return Cell(
         data=data,
         temp=temp,
@@ -121,43 +119,58 @@ def _cell(data: str, temp: float, name: str, lines: list[Line], stock: NDArray[n
         speedup=float(speedups(stock[None], totals[None])[0]),
         low=low,
         high=high,
-        identical=sum(answers) if answers and name != STOCK else None,
-        compared=len(answers),
-        stages={
-            stage: 1000 * sum(line["stages"][stage] for line in lines) / sum(line["tokens"] for line in lines)
-            for stage in STAGES
-            if "stages" in lines[0]
-        },
-        accepted=dict(sorted(accepted.items())),
+        identical=sum(verdicts) if verdicts and name != STOCK else None,
+        compared=len(verdicts),
+        stages=_milliseconds_a_token(lines),
+        accepted=_rounds_by_accepted(lines),
     )
 
 
-def _by_prompt(lines: Sequence[Line]) -> NDArray[np.float64]:
+def _milliseconds_a_token(lines: Sequence[RunLine]) -> dict[str, float]:
+    """By stage; empty for settings that have no stages."""
+    if not all("stages" in line for line in lines):
+        return {}
+    tokens = sum(line["tokens"] for line in lines)
+    return {stage: 1000 * sum(line["stages"].get(stage, 0.0) for line in lines) / tokens for stage in STAGES}
+
+
+def _rounds_by_accepted(lines: Sequence[RunLine]) -> dict[int, int]:
+    counts: Counter[int] = Counter()
+    for line in lines:
+        for nodes, rounds in line.get("accepted", {}).items():
+            counts[int(nodes)] += rounds
+    return dict(sorted(counts.items()))
+
+
+def _totals_by_prompt(lines: Sequence[RunLine]) -> NDArray[np.float64]:
     """(prompts, 4) tokens, seconds, rounds and turns of every prompt, in the order of its rows; repeats are one
     prompt and count with their median seconds."""
-    repeats: dict[tuple[int, str], dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
+    prompts: dict[tuple[int, str], dict[int, list[RunLine]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
-        repeats[line["index"], line["digest"]][line["turn"]].append(line)
-    rows = [
-        [
-            sum(turn[0]["tokens"] for turn in turns.values()),
-            sum(median(line["seconds"] for line in turn) for turn in turns.values()),
-            sum(median(line["rounds"] for line in turn) for turn in turns.values()),
-            len(turns),
-        ]
-        for _, turns in sorted(repeats.items())
-    ]
-    return np.array(rows, np.float64).reshape(-1, 4)
+        prompts[line["index"], line["digest"]][line["turn"]].append(line)
+    totals = []
+    for _, turns in sorted(prompts.items()):
+        tokens = sum(repeats[0]["tokens"] for repeats in turns.values())
+        seconds = sum(median(line["seconds"] for line in repeats) for repeats in turns.values())
+        rounds = sum(median(line["rounds"] for line in repeats) for repeats in turns.values())
+        totals.append([tokens, seconds, rounds, len(turns)])
+    return np.array(totals, np.float64).reshape(-1, 4)
 
 
 def speedups(stock: NDArray[np.float64], ours: NDArray[np.float64]) -> NDArray[np.float64]:
     """(S,) ratios of totals from (S, prompts, 4): seconds a token of the baseline over ours."""
-    a, b = stock.sum(axis=1), ours.sum(axis=1)
-    return np.asarray((a[:, 1] / a[:, 0]) / (b[:, 1] / b[:, 0]), np.float64)
+    stock_sums = stock.sum(axis=1)
+    our_sums = ours.sum(axis=1)
+    stock_seconds_a_token = stock_sums[:, 1] / stock_sums[:, 0]
+    our_seconds_a_token = our_sums[:, 1] / our_sums[:, 0]
+    return np.asarray(stock_seconds_a_token / our_seconds_a_token, np.float64)
 
 
-def interval(stock: NDArray[np.float64], ours: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    """The bootstrap's 95 % interval of the speedup: prompts are drawn with replacement, both sides alike."""
+def bootstrap_interval(stock: NDArray[np.float64], ours: NDArray[np.float64]) -> tuple[float | None, float | None]:
+    """The bootstrap's 95 % interval of the speedup: prompts are drawn with replacement, both sides alike.
+
+    stock, ours: (prompts, 4) totals.  (None, None) for fewer than two prompts.
+    """
     count = len(ours)
     if count < 2:
         return None, None
@@ -166,25 +179,41 @@ def interval(stock: NDArray[np.float64], ours: NDArray[np.float64]) -> tuple[flo
     return float(low), float(high)
 
 
-def _halves(lines: list[Line], names: list[str]) -> list[dict[str, Any]]:
+def _repetition_halves(lines: list[RunLine], names: list[str]) -> list[dict[str, Any]]:
     """tau at temperature 0 of a model-free lookup, of the longest block and of the largest tree, on the prompts whose
     answers repeat less and more than the median."""
-    sized = {method: [n for n in names if method_of(n) == method and size_of(n)] for method in ("dflash", "ddtree")}
-    shown = [max(found, key=lambda name: size_of(name) or 0) for found in sized.values() if found]
-    answers: dict[tuple[Any, ...], dict[str, Line]] = defaultdict(dict)
+    shown = [name for name in (_largest("dflash", names), _largest("ddtree", names)) if name is not None]
+    answers: dict[tuple[Any, ...], dict[str, RunLine]] = defaultdict(dict)
     for line in lines:
         if not line["temp"] and line["tokens"] > 1:
             answers[line["data"], line["index"], line["turn"]][line["setting"]] = line
-    ordered = sorted(answers.values(), key=lambda answer: answer[STOCK]["repeated"])
-    if len(ordered) < 4 or not shown:
+    compared = [answer for answer in answers.values() if all(name in answer for name in (STOCK, *shown))]
+    compared.sort(key=lambda answer: answer[STOCK]["repeated"])
+    if len(compared) < 4 or not shown:
         return []
-    half = len(ordered) // 2
-    return [_half(name, part, shown) for name, part in (("fewer", ordered[:half]), ("more", ordered[half:]))]
+    half = len(compared) // 2
+    return [_repetition_half("fewer", compared[:half], shown), _repetition_half("more", compared[half:], shown)]
 
 
-def _half(name: str, answers: list[dict[str, Line]], shown: list[str]) -> dict[str, Any]:
-    tokens = sum(answer[STOCK]["tokens"] - 1 for answer in answers)
-    lookup = sum((answer[STOCK]["tokens"] - 1) / max(answer[STOCK]["lookup_tau"], 1.0) for answer in answers)
-    repeated = mean(answer[STOCK]["repeated"] for answer in answers)
-    taus = {s: tokens / max(sum(answer[s]["rounds"] for answer in answers), 1) for s in shown}
-    return {"repeats": name, "repeated": repeated, "lookup": tokens / max(lookup, 1)} | taus
+def _largest(method: str, names: list[str]) -> str | None:
+    """The setting of `method` with the largest fixed size."""
+    sized = [name for name in names if method_of(name) == method and size_of(name)]
+    return max(sized, key=lambda name: size_of(name) or 0, default=None)
+
+
+def _repetition_half(name: str, answers: list[dict[str, RunLine]], shown: list[str]) -> dict[str, Any]:
+    tokens = 0
+    lookup_rounds = 0.0
+    for answer in answers:
+        drafted = answer[STOCK]["tokens"] - 1
+        tokens += drafted
+        lookup_rounds += drafted / max(answer[STOCK]["lookup_tau"], 1.0)
+    half = {
+        "repeats": name,
+        "repeated": mean(answer[STOCK]["repeated"] for answer in answers),
+        "lookup": tokens / max(lookup_rounds, 1),
+    }
+    for setting in shown:
+        rounds = sum(answer[setting]["rounds"] for answer in answers)
+        half[setting] = tokens / max(rounds, 1)
+    return half

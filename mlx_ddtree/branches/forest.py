@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_ddtree.branches.draft import BranchCache, draft_branches, extend_branches
-from mlx_ddtree.branches.rows import ForestRows, Tails
+from mlx_ddtree.branches.rows import BranchSlots, ForestRows
 from mlx_ddtree.budget.forest import ForestBudget
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import finish_draft, start_candidates
@@ -82,7 +82,7 @@ class Forest:
         if plan.method != "ar" and plan.adaptive:
             assert self.pair.profile is not None
             self.budget = ForestBudget(self.pair.profile)
-        self.tails = Tails(state.length + 1, len(branches))
+        self.branch_slots = BranchSlots(state.length + 1, len(branches))
         self.waiting: list[tuple[mx.array, np.ndarray]] = []  # features that the drafter has not seen, and positions
         self.rounds = self.nodes = self.accepted = self.tokens = self.kv_rows = self.kv_rows_alone = 0
         self._begin(state)
@@ -104,9 +104,9 @@ class Forest:
         started, before = perf_counter(), self.clock.seconds["verify"]
         trees = self._trees()
         with self.clock("verify"):
-            rows = ForestRows(self.tails, list(self.live), trees, self.target.kernels.of(sum(map(len, trees))))
+            rows = ForestRows(self.branch_slots, list(self.live), trees)
             token_ids = mx.array(np.concatenate([tree.token_ids for tree in trees]))[None]
-            hidden, features, pending = self.target.forward_forest(token_ids, rows, self.cache)
+            hidden, features, pending = self.target.forward_rows(token_ids, rows, self.cache)
             chosen = self._answers(self.target.unembed_tree(hidden[0]), rows)
         paths = [accept(tree, said) for tree, said in zip(trees, chosen, strict=True)]
         self._count(rows, paths)
@@ -119,13 +119,13 @@ class Forest:
                 self._compact()
         if self.budget is not None:
             verify = self.clock.seconds["verify"] - before
-            self.budget.saw(rows.rows, rows.start, self.accepted, verify, perf_counter() - started - verify)
+            self.budget.saw(rows.count, rows.start, self.accepted, verify, perf_counter() - started - verify)
 
     def _answers(self, logits: mx.array, rows: ForestRows) -> list[list[int]]:
         """(N, V) -> what the target says after every node, by branch."""
         chosen = []
         for i, tree, first in zip(rows.branches, rows.trees, rows.firsts, strict=False):
-            branch, start = self.branches[i], self.tails.prefix + len(self.tails.slots[i])
+            branch, start = self.branches[i], self.branch_slots.prefix + len(self.branch_slots.slots[i])
             chosen.append(self._choose(logits[first : first + len(tree)], tree, branch, start, branch.token_ids))
         mx.eval(chosen)
         return [answers.tolist() for answers in chosen]  # type: ignore[misc]
@@ -141,14 +141,14 @@ class Forest:
                 counts[i] = len(path)
                 kept += [int(first) + node for node in path]
             else:
-                self.tails.drop(i)
+                self.branch_slots.drop(i)
                 self.live.remove(i)
-        self.tails.append(counts)
+        self.branch_slots.append(counts)
         return kept
 
     def _count(self, rows: ForestRows, paths: Sequence[list[int]]) -> None:
         lengths = rows.prefixes.lengths
-        self.rounds, self.nodes = self.rounds + 1, rows.rows - len(paths)
+        self.rounds, self.nodes = self.rounds + 1, rows.count - len(paths)
         self.accepted = sum(map(len, paths)) - len(paths)
         self.kv_rows += rows.plan.plan.kv_rows
         self.kv_rows_alone += len(paths) * int(lengths[0]) + int(lengths[1:].sum())
@@ -162,7 +162,7 @@ class Forest:
             candidates = self._draft(roots)
         with self.clock("tree"):
             if self.budget is not None:
-                return self.budget.trees(roots, candidates, self.tails.used)
+                return self.budget.trees(roots, candidates, self.branch_slots.used)
             assert budget != "auto"
             return [build_tree(root, *found, budget) for root, found in zip(roots, candidates, strict=True)]
 
@@ -175,19 +175,19 @@ class Forest:
         blocks = mx.array([[root] + [drafter.config.mask_token_id] * (size - 1) for root in roots])
         features, positions = self._take_features()
         hidden = draft_branches(
-            drafter, self.target.embed(blocks), features, positions, self.drafter_cache, self.tails, self.live
+            drafter, self.target.embed(blocks), features, positions, self.drafter_cache, self.branch_slots, self.live
         )
         started = [
             start_candidates(self.pair, block[0], rows[1:], top_k) for block, rows in zip(blocks, hidden, strict=True)
         ]
         mx.eval([draft.result for draft in started])
-        return [finish_draft(draft, self.branches[i].sampler) for draft, i in zip(started, self.live, strict=True)]
+        return [finish_draft(draft) for draft in started]
 
     def _choose(
         self, logits: mx.array, tree: DraftTree, branch: Branch, position: int, token_ids: Sequence[int]
     ) -> mx.array:
         """What the target says after each node for this branch's seed; the root stands at `position`."""
-        return choose_tokens(logits, tree, position + 1, token_ids, branch.sampler, self.plan.processors)[0]
+        return choose_tokens(logits, tree, position + 1, token_ids, branch.sampler, self.plan.processors).token_ids
 
     def _keep_features(self, features: mx.array | None, positions: np.ndarray) -> None:
         if self.drafter_cache and features is not None:
@@ -203,12 +203,12 @@ class Forest:
 
     def _compact(self) -> None:
         """Give the room of branches that have ended to the others, once it is most of it."""
-        living = sum(map(len, self.tails.slots))
-        if 2 * living > self.tails.used - self.tails.prefix:
+        living = sum(map(len, self.branch_slots.slots))
+        if 2 * living > self.branch_slots.used - self.branch_slots.prefix:
             return
         if self.waiting and self.pair.drafter is not None:
             extend_branches(self.pair.drafter, *self._take_features(), self.drafter_cache)
-        self.tails.compact([*((layer, 0) for layer in self.cache), *self.drafter_cache])
+        self.branch_slots.compact([*((layer, 0) for layer in self.cache), *self.drafter_cache])
 
     def response(self, prompt_tokens: int) -> BranchesResponse:
         self.tokens += sum(len(branch.new) for branch in self.branches)

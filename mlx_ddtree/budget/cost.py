@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.budget import saved as saved_numbers
+
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 """Rows of a verification (nodes and root) that are measured and used; the curve jumps between
 4 and 16 on Apple GPUs, and again behind 32 and 64."""
-RATE = 0.05
-"""Weight of one new timing of a size against what was known of it."""
+RATE = 0.1
+"""Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
+within tens of visits."""
 
 
 @dataclass
@@ -83,18 +86,24 @@ class CostTable:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:
         """Raises KeyError, TypeError or ValueError if `saved` is not what `as_dict` gives."""
-        try:
-            draft, scale = ({int(k): float(v) for k, v in saved[name].items()} for name in ("draft", "scale"))
-            rows, contexts = ([int(n) for n in saved[name]] for name in ("rows", "contexts"))
-        except AttributeError as error:
-            raise TypeError("a cost table with a list in place of a table") from error
-        verify, chain, plain = (np.array(saved[name], float) for name in ("verify", "chain", "plain"))
-        shapes = [(len(contexts), len(rows))] * 2 + [(len(contexts),)]
-        if [a.shape for a in (verify, chain, plain)] != shapes or not draft:
+        rows = saved_numbers.ascending(saved["rows"])
+        contexts = saved_numbers.ascending(saved["contexts"])
+        if rows[0] != 1 or not set(rows) <= set(ROWS):
+            raise ValueError("a cost table of sizes that are not measured")
+        draft = {int(block): saved_numbers.positive(t) for block, t in saved_numbers.table(saved["draft"]).items()}
+        scale = {int(n): saved_numbers.positive(factor) for n, factor in saved_numbers.table(saved["scale"]).items()}
+        if not draft or min(draft) < 1 or not set(scale) <= {0, *rows}:
+            raise ValueError("a cost table with missing or unknown entries")
+        verify = saved_numbers.counts(saved["verify"])
+        chain = saved_numbers.counts(saved["chain"])
+        plain = saved_numbers.counts(saved["plain"])
+        of_rows = (len(contexts), len(rows))
+        if verify.shape != of_rows or chain.shape != of_rows or plain.shape != (len(contexts),):
             raise ValueError("a cost table with missing entries")
-        if not all(np.isfinite(a).all() for a in (verify, chain, plain)):
-            raise ValueError("a cost table with entries that are no numbers")
-        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, float(saved["round"]), scale)
+        if min(verify.min(), chain.min(), plain.min()) <= 0:
+            raise ValueError("a cost table in which something takes no time")
+        rest = saved_numbers.number(saved["round"])
+        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale)
 
 
 def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,7 +117,7 @@ def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> ND
     return values[right - 1] + (values[right] - values[right - 1]) * share
 
 
-def worthwhile(seconds: Sequence[float], longest: int) -> int:
-    """How many of the sizes, whose seconds ascend from one row's, can win at all: a round emits at most
-    `longest` tokens, so one that takes longer than plain decoding of as many cannot."""
-    return next((i for i, s in enumerate(seconds) if i and s > longest * seconds[0]), len(seconds))
+def never_falling(seconds: Sequence[float]) -> list[float]:
+    """Seconds by ascending sizes, none above a larger size's: more rows cost no less, so what says so was disturbed."""
+    least = np.minimum.accumulate(np.array(seconds)[::-1])[::-1]
+    return [float(taken) for taken in least]

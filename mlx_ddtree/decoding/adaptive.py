@@ -15,47 +15,39 @@ from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Round, decode_round
+from mlx_ddtree.decoding.round import Keep, Round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree
-
-
-def adaptive_rounds(
-    state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock
-) -> Iterator[Round]:
-    """Rounds without end; the caller stops when the text does."""
-    drafting = _Drafting(state, plan, clock)
-    done: Round | None = None
-    while True:
-        pause, prepared = drafting.prepare()  # the device drafts while the caller handles the last round
-        if done is not None:
-            yield done
-        if pause:
-            yield from drafting.timed(plain_rounds(state, plan, keep, clock, drafting.until_a_copy(pause)))
-            done = None
-        else:
-            done = drafting.round(prepared, keep)
 
 
 @dataclass
 class _Prepared:
     """The next round as far as it can be known before its draft is there.
 
-    proposal: complete where the round only copies.  seconds: that preparing took.
+    context: tokens in the cache before the round.
+    copy: a continuation that stands earlier in the text.
+    proposal: complete where the round only copies.
+    draft: on its way where the round drafts.
+    seconds: that preparing took.
+    spent: the clock's seconds by stage when the round was prepared.
     """
 
+    context: int = 0
     copy: Copy | None = None
     proposal: Proposal | None = None
     draft: StartedDraft | None = None
     seconds: float = 0.0
+    spent: dict[str, float] | None = None
 
 
-class _Drafting:
+class AdaptiveProposer:
     """Connects a planner to one sequence."""
 
     def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
-        self.state, self.plan, self.clock = state, plan, clock
+        self.state = state
+        self.plan = plan
+        self.clock = clock
         assert state.pair.profile is not None
         self.planner = Planner(
             state.pair.profile,
@@ -63,49 +55,63 @@ class _Drafting:
             linear=plan.method == "dflash",
             block_size=plan.block_size,
         )
+        self.prepared = _Prepared()
 
-    def prepare(self) -> tuple[int, _Prepared]:
-        """(tokens to decode plainly, or 0; the next round, its draft sent off)."""
-        state, planner, prepared = self.state, self.planner, _Prepared()
+    def prepare(self) -> int:
+        """Send the next draft off; or the tokens to decode plainly before the next one, 0 for none."""
+        state = self.state
+        planner = self.planner
+        prepared = _Prepared(state.context)
+        self.prepared = prepared
         if state.root is None or state.near_tie:  # the text has ended; or the next token is decided alone
-            return 0, prepared
+            return 0
         started = perf_counter()
         prepared.copy = planner.copy_after(state.token_ids)
         prepared.proposal = planner.without_draft(state.root, prepared.copy, state.context)
         if prepared.proposal is None:
-            if pause := planner.pause(state.context):
-                return pause, prepared
+            pause = planner.pause(state.context)
+            if pause:
+                return pause
             with state.all_or_nothing(), self.clock("draft"):
                 prepared.draft = start_draft(state, planner.next_block_size(state.context), planner.top_k)
         prepared.seconds = perf_counter() - started
-        return 0, prepared
+        prepared.spent = dict(self.clock.seconds)
+        return 0
 
-    def round(self, prepared: _Prepared, keep: Callable[[list[int]], int]) -> Round:
-        """The round that was prepared, and what there is to learn from it."""
-        context, before, started = self.state.context, dict(self.clock.seconds), perf_counter()
-        done = decode_round(self.state, self.plan, lambda root: self.propose(root, prepared), keep, self.clock)
-        proposal = prepared.proposal
-        if proposal is None or done.alone:  # a near tie: nothing was proposed, or nothing of it was used
-            return done
-        seconds = perf_counter() - started + prepared.seconds
-        verify, waited = (self.clock.seconds[stage] - before[stage] for stage in ("verify", "draft"))
-        drafted = waited + prepared.seconds if prepared.draft is not None else 0.0
-        self.planner.learn(proposal, Outcome(done.chosen, context, seconds, verify, drafted))
-        return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
-
-    def propose(self, root: int, prepared: _Prepared) -> DraftTree:
-        """The tree, once the draft is there."""
+    def propose(self, root: int) -> DraftTree:
+        """The tree to verify behind this root, once the draft is there."""
+        prepared = self.prepared
         if prepared.proposal is None:
             assert prepared.draft is not None
             with self.clock("draft"):
-                candidates = finish_draft(prepared.draft, self.plan.sampler)
+                candidates = finish_draft(prepared.draft)
             with self.clock("tree"):
-                prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, self.state.context)
+                prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, prepared.context)
         return prepared.proposal.tree
 
-    def until_a_copy(self, pause: int) -> Callable[[int], bool]:
+    def learn(self, done: Round, seconds: float) -> Round:
+        """Take note of how the proposed round went; the round with what was expected of it."""
+        prepared = self.prepared
+        proposal = prepared.proposal
+        if proposal is None or done.alone:  # a near tie: nothing was proposed, or nothing of it was used
+            return done
+        assert prepared.spent is not None
+        verified = self.clock.seconds["verify"] - prepared.spent["verify"]
+        drafted = 0.0
+        if prepared.draft is not None:
+            drafted = self.clock.seconds["draft"] - prepared.spent["draft"] + prepared.seconds
+        outcome = Outcome(done.chosen, prepared.context, seconds + prepared.seconds, verified, drafted)
+        self.planner.learn(proposal, outcome)
+        return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
+
+    def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
+        """Decode so many tokens plainly, fewer if the text begins to repeat itself, and take their time."""
+        return self._timed(plain_rounds(self.state, self.plan, keep, self.clock, self._until_a_copy(count)))
+
+    def _until_a_copy(self, pause: int) -> Callable[[int], bool]:
         """For plain_rounds: `pause` tokens, fewer if the text begins to repeat itself."""
-        state, planner = self.state, self.planner
+        state = self.state
+        planner = self.planner
 
         def more(done: int) -> bool:
             if done >= pause:
@@ -118,7 +124,7 @@ class _Drafting:
 
         return more
 
-    def timed(self, steps: Iterator[Round]) -> Iterator[Round]:
+    def _timed(self, steps: Iterator[Round]) -> Iterator[Round]:
         """Pass steps of plain decoding on, and take their time.
 
         A step runs while the caller handles the one before, so its time is that between two steps; unless
@@ -133,4 +139,5 @@ class _Drafting:
             overlapped = i > 1 and resumed - last_ready < (ready - last_ready) / 2
             seconds = ready - last_ready if overlapped else None
             yield done
-            last_ready, resumed = ready, perf_counter()
+            last_ready = ready
+            resumed = perf_counter()

@@ -18,14 +18,16 @@ def commit(state: DecodeState, path: Sequence[int], verification: Verification, 
         Fewer when the text ends inside the path: then the path is cut after the last emitted
         token, which is in the cache, and no root is left.
     """
+    # 1. The rows of the path stay in the target's caches.
     kept = path[: len(token_ids) + 1]
-    whole = len(token_ids) == len(path)
+    as_plainly = len(verification.chosen) == 1 and state.exact == state.length
     verification.pending.commit(kept)
-    alone = len(verification.chosen) == 1 and state.exact == state.length
     state.length += len(kept)
-    if alone:
+    if as_plainly:
         state.mark_exact()
+    # 2. Their features wait for the drafter.
     if state.drafter_cache and verification.features is not None:
         state.append_features(mx.take(verification.features, mx.array(list(kept)), axis=1))
-    state.root = token_ids[-1] if whole else None
+    # 3. The last choice is the new root.
+    state.root = token_ids[-1] if len(token_ids) == len(path) else None
     state.token_ids.extend(token_ids)

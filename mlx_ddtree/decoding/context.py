@@ -1,13 +1,19 @@
-"""A text's caches between calls: the target's and the drafter's layers, and what they hold of the text."""
+"""A text's caches, with one owner: the layers of target and drafter, the tokens they stand for, what was left out.
+
+A `PromptCache` is a list as mlx-lm has it, the target's layers before the drafter's, and lives from call to call.
+While a stream decodes, its `DecodeState` works on this very object, so nothing has to be copied back afterwards.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
-from mlx_ddtree.errors import OptionError, UnsupportedModelError
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pair import Pair
 
 
@@ -34,59 +40,122 @@ class Held:
 
 
 WHOLE = Held()
+"""Every token has its row."""
 
 
 class PromptCache(list[Any]):
-    """The target's layers, then the drafter's, in one list as mlx-lm has it.
+    """The caches of one text: the target's layers, then the drafter's, in one list as mlx-lm has it.
 
-    token_ids: what they stand for; held: what of it they hold.
+    target_layers: how many of them are the target's.
+    token_ids: the text that they stand for.  While a stream goes on its last token, the root, is not in them yet.
+    held: what they hold of that text.
     """
 
-    def __init__(self, layers: Iterable[Any]) -> None:
+    def __init__(self, layers: Iterable[Any], target_layers: int) -> None:
         super().__init__(layers)
+        self.target_layers = target_layers
         self.token_ids: list[int] = []
         self.held = WHOLE
+        self._lender: list[Any] | None = None
 
-    def took(self, token_ids: Iterable[int], held: Held) -> None:
-        """They hold more now."""
-        self.token_ids += token_ids
-        self.held = held
+    @classmethod
+    def around(cls, layers: list[Any], drafter_layers: Iterable[Any]) -> PromptCache:
+        """The caches of a plain list, mlx-lm's own for example, whose earlier tokens nobody knows."""
+        cache = cls([*layers, *drafter_layers], len(layers))
+        cache._lender = layers
+        return cache
+
+    @property
+    def target(self) -> list[Any]:
+        """The target's layers."""
+        return self[: self.target_layers]
+
+    @property
+    def drafter(self) -> list[Any]:
+        """The drafter's layers; none where nothing drafts."""
+        return self[self.target_layers :]
+
+    @property
+    def length(self) -> int:
+        """Tokens in the target's caches: 0 for models that are recurrent in every layer."""
+        return next((int(layer.offset) for layer in self.target if hasattr(layer, "offset")), 0)
+
+    def replace(self, place: int, layer: Any) -> None:
+        """Put another cache in a layer's place, also in the list that was given."""
+        self[place] = layer
+        if self._lender is not None:
+            self._lender[place] = layer
+
+    def copy_for(self, pair: Pair) -> PromptCache:
+        """A prompt cache that holds the same and goes its own way."""
+        copied = PromptCache([*pair.target.copy_cache(self.target), *deepcopy(self.drafter)], self.target_layers)
+        copied.token_ids = list(self.token_ids)
+        copied.held = self.held
+        return copied
 
 
-def make_prompt_cache(pair: Pair) -> PromptCache:
-    """An empty prompt cache."""
-    drafter_cache = [] if pair.drafter is None else pair.drafter.make_cache()
-    return PromptCache([*pair.target.make_cache(), *drafter_cache])
+def make_prompt_cache(pair: Pair, *, drafts: bool = True) -> PromptCache:
+    """An empty prompt cache for a pair; without the drafter's layers where nothing is to be drafted."""
+    target_layers = pair.target.make_cache()
+    drafter_layers = pair.drafter.make_cache() if drafts and pair.drafter is not None else []
+    return PromptCache([*target_layers, *drafter_layers], len(target_layers))
 
 
-def copy_prompt_cache(pair: Pair, cache: PromptCache) -> PromptCache:
-    """A prompt cache that holds the same and goes its own way."""
-    layers = pair.target.num_caches
-    copied = PromptCache([*pair.target.copy_cache(cache[:layers]), *deepcopy(cache[layers:])])
-    copied.took(cache.token_ids, cache.held)
-    return copied
+def open_prompt_cache(pair: Pair, given: list[Any] | None, *, drafts: bool) -> PromptCache:
+    """The prompt cache that a call decodes on: what was given, or an empty one.
 
+    given: a PromptCache, or a plain list of the target's layers, with or without the drafter's.
 
-def split_cache(pair: Pair, cache: list[Any] | None, method: str) -> tuple[list[Any], list[Any], int]:
-    """(target's layers, drafter's layers, tokens in the target's cache) of a prompt cache."""
-    drafter_layers = 0 if pair.drafter is None else len(pair.drafter.layers)
-    drafts = method != "ar" and pair.drafter is not None
-    if cache is None:
-        target_cache = pair.target.make_cache()
-        drafter_cache = pair.drafter.make_cache() if drafts and pair.drafter else []
+    Raises OptionError if the layers are not this pair's, UnsupportedModelError if they cannot hold a draft tree.
+    """
+    if given is None:
+        cache = make_prompt_cache(pair, drafts=drafts)
     else:
-        layers = pair.target.num_caches
-        if len(cache) not in (layers, layers + drafter_layers):
-            raise OptionError(
-                f"the prompt cache has {len(cache)} layers; this pair's has {layers + drafter_layers} "
-                f"(make_prompt_cache(pair)) or, target only, {layers}"
-            )
-        target_cache, drafter_cache = cache[:layers], cache[layers:]
-        if drafts and not drafter_cache and pair.drafter:
-            drafter_cache = pair.drafter.make_cache()
+        cache = _checked(pair, given, drafts)
     if drafts:
-        pair.target.check_cache(target_cache)
-    if drafts and not pair.target.supports_trees:
-        raise UnsupportedModelError(f"this target cannot verify drafts; use method='ar' instead of {method!r}")
-    length = next((c.offset for c in target_cache if hasattr(c, "offset")), 0)
-    return target_cache, drafter_cache, int(length)
+        pair.target.check_cache(cache.target)
+    return cache
+
+
+def _checked(pair: Pair, given: list[Any], drafts: bool) -> PromptCache:
+    target_layers = pair.target.num_caches
+    drafter_layers = 0 if pair.drafter is None else len(pair.drafter.layers)
+    if len(given) not in (target_layers, target_layers + drafter_layers):
+        raise OptionError(
+            f"the prompt cache has {len(given)} layers; this pair's has {target_layers + drafter_layers} "
+            f"(make_prompt_cache(pair)) or, target only, {target_layers}"
+        )
+    alone = len(given) == target_layers
+    if isinstance(given, PromptCache) and not (alone and drafts):
+        return given
+    fresh = pair.drafter.make_cache() if alone and drafts and pair.drafter is not None else []
+    cache = PromptCache.around(given, fresh)
+    cache.target_layers = target_layers
+    return cache
+
+
+_in_use: dict[int, list[Any]] = {}
+_in_use_lock = Lock()
+
+
+@contextmanager
+def sole_use(given: list[Any] | None) -> Iterator[None]:
+    """Keep every other stream away from these caches.  Raises OptionError where one that is open has them.
+
+    Caches run ahead of the tokens they are known by until a stream ends, so a second one would read half a round.
+    """
+    if given is None:
+        yield
+        return
+    with _in_use_lock:
+        if id(given) in _in_use:
+            raise OptionError(
+                "this prompt cache belongs to a stream that is still open: read that one to its end or close() it, "
+                "or give this call a cache of its own"
+            )
+        _in_use[id(given)] = given
+    try:
+        yield
+    finally:
+        with _in_use_lock:
+            del _in_use[id(given)]

@@ -6,10 +6,7 @@ from functools import partial
 from typing import NamedTuple
 
 import mlx.core as mx
-import numpy as np
-from numpy.typing import NDArray
 
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
@@ -51,43 +48,19 @@ def start_candidates(pair: Pair, root: mx.array, hidden: mx.array, top_k: int) -
     return StartedDraft(start_pairwise(logits, selector.top_k, edges), top_k, selector.top_k)
 
 
-def finish_draft(started: StartedDraft, sampler: Sampler | MlxLmSampler | None = None) -> Candidates:
-    """The `top_k` best tokens of each of the L = block_size - 1 positions after the root.
+def finish_draft(started: StartedDraft) -> Candidates:
+    """The `top_k` best tokens of each of the L = block_size - 1 positions after the root; waits for the device.
 
     A drafter that scores pairs gives all its candidates for any top_k but 1, which is its greedy path.
-    Drafting is greedy at every temperature: the candidates are a fixed function of the context.  With a
-    `sampler`, those that its filters drop have probability 0.
+    Drafting is greedy at every temperature and under every filter: trees from the drafter's own marginals accept
+    more than from tempered or filtered ones (docs/auto_budget.md).
     """
-    result, top_k, pairs = started
-    token_ids, log_probs = finish_pairwise(result, pairs) if pairs else finish_top_k(result, top_k)
-    if isinstance(sampler, Sampler) and not is_greedy(sampler):
-        log_probs = filtered(log_probs, sampler)
-    candidates = Candidates(token_ids, log_probs)
-    return candidates.greedy() if pairs and top_k == 1 else candidates
+    if started.pairs == 0:
+        return Candidates(*finish_top_k(started.result, started.top_k))
+    candidates = Candidates(*finish_pairwise(started.result, started.pairs))
+    return candidates.greedy() if started.top_k == 1 else candidates
 
 
 def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
     """Start a draft and wait for it."""
     return finish_draft(start_draft(state, block_size, top_k))
-
-
-def filtered(log_probs: NDArray[np.float32], sampler: Sampler) -> NDArray[np.float32]:
-    """Log-probabilities (L, K) or (L, K, K) without what the sampler's filters will never let through.
-
-    The temperature is left out: drafters are over-confident, and trees from their own marginals accept more
-    than from tempered ones (studies/budget/random_leaf_gain.py measured both; 1 % at temperature 0.5, none at 1).
-    """
-    order = np.argsort(-log_probs, axis=-1, kind="stable")
-    kept = np.exp(np.take_along_axis(log_probs, order, axis=-1))
-    before = np.cumsum(kept, axis=-1) - kept
-    drop = np.zeros(kept.shape, np.bool_)
-    if 0 < sampler.top_p < 1:
-        drop |= before >= sampler.top_p
-    if sampler.min_p > 0:
-        drop |= kept < sampler.min_p * kept[..., :1]
-    if sampler.top_k > 0:
-        drop[..., sampler.top_k :] = True
-    drop[..., : sampler.min_tokens_to_keep] = False
-    dropped = np.empty_like(drop)
-    np.put_along_axis(dropped, order, drop, axis=-1)
-    return np.where(dropped, np.float32(-np.inf), log_probs)

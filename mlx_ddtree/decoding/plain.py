@@ -1,4 +1,4 @@
-"""Plain decoding (method 'ar'), one step ahead of the host as mlx-lm does it.
+"""Plain decoding, one step ahead of the host as mlx-lm does it.
 
 A tree of the root alone would give the same tokens; this loop only hides the host's work behind
 the device's, because the next step needs the last token on the device and not its value.
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import NamedTuple
 
 import mlx.core as mx
 
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Round, decode_round
-from mlx_ddtree.decoding.sampling import choose_tokens
+from mlx_ddtree.decoding.round import Keep, Round, decode_round
+from mlx_ddtree.decoding.sampling import Choices, choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.kernels.topk import top_margins
 from mlx_ddtree.tree import DraftTree
 
 _ONE_ROW = DraftTree.root(0)
@@ -25,20 +23,8 @@ FEATURES_HELD = 256
 """Tokens whose features may wait for the drafter's cache."""
 
 
-class Step(NamedTuple):
-    """What the target says: (1,) ids, (1, V) logits, (1,) margin between the two best if asked for."""
-
-    chosen: mx.array
-    logits: mx.array
-    margin: mx.array | None
-
-
 def plain_rounds(
-    state: DecodeState,
-    plan: RoundPlan,
-    keep: Callable[[list[int]], int],
-    clock: Clock,
-    more: Callable[[int], bool] = lambda done: True,
+    state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock, more: Callable[[int], bool]
 ) -> Iterator[Round]:
     """Rounds of one token each, at least one.
 
@@ -49,24 +35,26 @@ def plain_rounds(
     at a time the run ends early at a near tie, which is left to decode_round (RoundPlan.parity).
     """
     if plan.processors:  # they read the tokens' values, so nothing can run ahead
-        for done in count(1):
-            yield decode_round(state, plan, DraftTree.root, keep, clock)
-            if not more(done):
-                return
+        yield from _one_at_a_time(state, plan, keep, clock, more)
+        return
     bound = 0.0 if state.exact == state.length else plan.parity.cache
     with state.all_or_nothing() as before:
-        ahead: Step | None = _step(state, plan, mx.array([state.root]), bound)
-        state.length, state.root = state.length + 1, None
+        ahead: Choices | None = _step(state, plan, mx.array([state.root]), bound)
+        state.length += 1
+        state.root = None
     for done in count(1):
         assert ahead is not None
-        chosen, logits, margin = ahead
+        step = ahead
         with clock("verify"), state.all_or_nothing() as after:
+            # 1. Send the next step off before this one's token is known.
             goes_on = more(done)
-            ahead = _step(state, plan, chosen, bound) if goes_on else None
-            token = int(chosen.tolist()[0])  # type: ignore[index,arg-type]
-            if margin is not None and float(margin.item()) < bound:  # type: ignore[arg-type]
+            ahead = _step(state, plan, step.token_ids, bound) if goes_on else None
+            # 2. Wait for this one's token; a near tie takes both steps back.
+            token = int(step.token_ids.tolist()[0])  # type: ignore[index,arg-type]
+            if step.close is not None and bool(step.close.item()):
                 state.back_to_root(before, steps=2 if goes_on else 1)
                 return
+            # 3. The token is part of the text.
             state.token_ids.append(token)
             if not bound:
                 state.mark_exact(after)
@@ -76,19 +64,29 @@ def plain_rounds(
             else:
                 state.root = token
         keep([token])
-        yield Round.of_one_token(token, logits)
+        yield Round.of_one_token(token, step.logits)
         if not goes_on:
             return
 
 
-def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> Step:
-    """Put `token` (1,) into the caches; what the target says after it."""
+def _one_at_a_time(
+    state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock, more: Callable[[int], bool]
+) -> Iterator[Round]:
+    """Rounds of the root alone."""
+    for done in count(1):
+        yield decode_round(state, plan, DraftTree.root, keep, clock)
+        if not more(done):
+            return
+
+
+def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> Choices:
+    """Put `token` (1,) into the caches; what the target says after it, sent off and not awaited."""
     target = state.pair.target
     hidden, features = target.forward(token[None], state.target_cache, state.held.gap)
-    chosen, logits = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.position + 1, [], plan.sampler)
-    margin = top_margins(logits, chosen) if bound else None
+    choices = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.position + 1, [], plan.sampler, bound=bound)
     state.append_features(features)
     if len(state.features) >= FEATURES_HELD:
         state.extend_drafter()
-    mx.async_eval(chosen, logits, margin, [c.state for c in state.drafter_cache if len(state.features) == 0])
-    return Step(chosen, logits, margin)
+    drafter_state = [] if state.features else [cache.state for cache in state.drafter_cache]
+    mx.async_eval(choices, drafter_state)
+    return choices

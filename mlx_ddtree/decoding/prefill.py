@@ -58,8 +58,8 @@ def prefill(
         report(done, len(prompt))
         mx.clear_cache()
     state.root = prompt[-1]
+    state.token_ids.append(prompt[-1])
     state.mark_exact()
-    state.token_ids = list(prompt)
 
 
 def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, caches: Sequence[Any]) -> Iterator[int]:
@@ -69,7 +69,7 @@ def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, caches: Se
         stop = min(start + step_size, last)
         with state.all_or_nothing():
             _process(state, prompt[start:stop], caches)
-            state.token_ids = list(prompt[:stop])
+            state.token_ids.extend(prompt[start:stop])
         yield stop
 
 
@@ -81,6 +81,7 @@ def _sparse(
     before, length, source = state.held, state.length, state.source
     first, drafted_first = state.position, state.drafted_length + before.drafter_gap
     head = before.head if before.source else length + int((kept.places == np.arange(rows + 1)).sum())
+    dealt_with = 0
     for start in range(0, max(rows, 1) if last else 0, step_size):
         stop = min(start + step_size, rows)
         places = kept.places[start:stop]
@@ -98,7 +99,8 @@ def _sparse(
                 drafter_rows=drafted,
                 head=min(head, state.length),
             )
-            state.token_ids = list(prompt[:done])
+            state.token_ids.extend(prompt[dealt_with:done])
+        dealt_with = done
         yield done
 
 

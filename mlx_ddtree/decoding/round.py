@@ -1,21 +1,25 @@
-"""One round: draft, tree, verify, accept, commit."""
+"""One round: draft, verify, accept, commit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.commit import commit
-from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import Verification, verify
 from mlx_ddtree.target.views import Mark
-from mlx_ddtree.tree import DraftTree, accept, build_tree
+from mlx_ddtree.tree import DraftTree, accept
+
+Propose = Callable[[int], DraftTree]
+"""From the root's token to the draft tree."""
+Keep = Callable[[list[int]], int]
+"""From the tokens that a round would emit to how many of them belong to the text."""
 
 
 @dataclass(frozen=True)
@@ -56,61 +60,58 @@ class Round:
         return len(self.tree) - 1
 
 
-Propose = Callable[[int], DraftTree]
-"""From the root's token to the draft tree."""
-
-
-def decode_round(
-    state: DecodeState, plan: RoundPlan, propose: Propose, keep: Callable[[list[int]], int], clock: Clock
-) -> Round:
+def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Keep, clock: Clock) -> Round:
     """Emit the next tokens of the sequence: one, or as many as the target agrees with.
 
-    keep: told the tokens the round would emit, says how many of them belong to the text (an end
-        token, a stop string or the length limit may stand inside an accepted path).
+    keep: an end token, a stop string or the length limit may stand inside an accepted path.
     """
     assert state.root is not None
     with state.all_or_nothing() as before:
+        # 1. Draft.  A near tie is decided by a row of its own: the root alone.
         alone = state.near_tie
         tree = DraftTree.root(state.root) if alone else propose(state.root)
         with clock("verify"):
+            # 2. Verify: the target chooses a token after every node.
             verification = verify(state, tree, plan)
-            path = accept(tree, verification.chosen)[: verification.pending.room]
-            sure = verification.sure(path, plan.parity.rows)
-            if not sure:  # a near tie right after the root
-                alone, tree, path, sure = True, DraftTree.root(state.root), [0], [0]
-                verification = verify_again(state, before, tree, plan)
-            if plan.parity.cache and len(tree) == 1 and verification.closer(plan.parity.cache):
-                remake_cache(state)
-                verification = verify(state, tree, plan)
+            # 3. Accept: follow the target's choices from the root, as far as rounding cannot have made them.
+            agreed = accept(tree, verification.chosen)[: verification.pending.room]
+            path = verification.before_near_tie(agreed)
+            if len(tree) > 1 and not path:
+                alone = True
+                tree, verification = _verify_root(state, plan, before)
+            if len(tree) == 1:
+                verification = _decided_as_plainly(state, tree, plan, verification)
+                agreed = [0]
+                path = agreed
         with clock("commit"):
-            state.near_tie = len(sure) < len(path)
-            chosen = [verification.chosen[node] for node in sure]
-            tokens = chosen[: keep(chosen)]
-            commit(state, sure, verification, tokens)
-    logits = verification.logits[mx.array(sure[: len(tokens)])]
-    kind = "tie" if alone else "draft" if len(tree) > 1 else "plain"
-    return Round(tokens, logits, tree, sure, chosen, alone, kind)
+            # 4. Commit: the path's rows stay in the caches, and its last choice is the new root.
+            state.near_tie = len(path) < len(agreed)
+            chosen = [verification.chosen[node] for node in path]
+            token_ids = chosen[: keep(chosen)]
+            commit(state, path, verification, token_ids)
+    logits = verification.logits[mx.array(path[: len(token_ids)])]
+    return Round(token_ids, logits, tree, path, chosen, alone, _kind(tree, alone))
 
 
-def verify_again(state: DecodeState, before: Mark, tree: DraftTree, plan: RoundPlan) -> Verification:
-    """Another tree in place of the one whose rows await the commit."""
+def _verify_root(state: DecodeState, plan: RoundPlan, before: Mark) -> tuple[DraftTree, Verification]:
+    """The root alone in place of a tree whose rows await the commit: the near tie stands right behind it."""
+    assert state.root is not None
     state.pair.target.rewind(state.target_cache, before)
+    tree = DraftTree.root(state.root)
+    return tree, verify(state, tree, plan)
+
+
+def _decided_as_plainly(
+    state: DecodeState, tree: DraftTree, plan: RoundPlan, verification: Verification
+) -> Verification:
+    """A lone row's choice; where the cache's own rounding could change it, over a cache made as plain decoding does."""
+    if verification.close is None or not verification.close[0]:
+        return verification
+    remake_cache(state)
     return verify(state, tree, plan)
 
 
-def rounds(state: DecodeState, plan: RoundPlan, keep: Callable[[list[int]], int], clock: Clock) -> Iterator[Round]:
-    """Rounds with trees of one size, without end; the caller stops when the text does."""
-    while True:
-        yield decode_round(state, plan, lambda root: fixed_tree(state, plan, root, clock), keep, clock)
-
-
-def fixed_tree(state: DecodeState, plan: RoundPlan, root: int, clock: Clock) -> DraftTree:
-    """Draft as the method says; plain decoding is a tree of the root alone."""
-    assert plan.tree_budget != "auto"
-    if plan.method == "ar" or plan.tree_budget == 0:
-        return DraftTree.root(root)
-    assert plan.block_size is not None
-    with clock("draft"):
-        token_ids, log_probs = draft(state, plan.block_size, 1 if plan.method == "dflash" else plan.tree_budget)
-    with clock("tree"):
-        return build_tree(root, token_ids, log_probs, plan.tree_budget)
+def _kind(tree: DraftTree, alone: bool) -> str:
+    if alone:
+        return "tie"
+    return "draft" if len(tree) > 1 else "plain"

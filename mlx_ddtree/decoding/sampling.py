@@ -3,28 +3,41 @@
 A seeded draw at absolute position p uses Gumbel noise made from the pair (seed, p).  So the token
 chosen after a prefix is the same function of that prefix, whatever tree, block or method led
 there: a seed reproduces a run under every budget, and plain decoding gives the same tokens.
+
+A choice is `close` where a rounding of the logits by no more than a bound could have made it another one
+(decoding/parity.py says what happens then).
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import mlx.core as mx
-from mlx_lm.sample_utils import LogitsProcessor, apply_min_p, apply_top_k, apply_top_p, greedy_sampler
+from mlx_lm.sample_utils import LogitsProcessor, apply_min_p, apply_top_k, apply_top_p, apply_xtc, greedy_sampler
 
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.kernels.topk import top_margins
 from mlx_ddtree.tree import DraftTree
 
 MlxLmSampler = Callable[[mx.array], mx.array]
+GREEDY_BELOW = 1e-6
+"""Temperatures below it are temperature 0: fp32 could not hold the logits that they divide."""
+_XTC_STREAM = 0x9E3779B9
+"""Keeps the coins of XTC apart from the noise of the draw at the same position."""
 
 
 @dataclass(frozen=True)
 class Sampler:
     """mlx-lm's filters in mlx-lm's order, then a draw from counter-based noise.
 
-    seed: None draws a fresh one, kept in the instance.
+    temp, top_p, min_p, min_tokens_to_keep, top_k, xtc_*: as in mlx_lm.sample_utils.make_sampler.
+    seed: of the noise; a fresh one is drawn where none is given, and kept in the instance.
+    repeatable: whether the seed was asked for, so that its text is to be the same by every method and budget even
+        where rounding could decide (decoding/parity.py).
     """
 
     temp: float = 0.0
@@ -33,36 +46,70 @@ class Sampler:
     top_k: int = 0
     min_tokens_to_keep: int = 1
     seed: int = field(default_factory=lambda: secrets.randbits(32))
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    xtc_special_tokens: tuple[int, ...] = ()
+    repeatable: bool = False
 
     def __post_init__(self) -> None:
+        if not math.isfinite(self.temp):
+            raise OptionError(f"temperature {self.temp} is no number; use 0 for greedy decoding, or a positive one")
         if self.temp < 0:
             raise OptionError(f"temperature {self.temp} is negative; use 0 for greedy decoding")
+        if self.temp < GREEDY_BELOW:
+            object.__setattr__(self, "temp", 0.0)
         if not 0 <= self.top_p <= 1 or not 0 <= self.min_p <= 1:
             raise OptionError(f"top_p {self.top_p} and min_p {self.min_p} must lie between 0 and 1")
         if self.top_k < 0 or self.min_tokens_to_keep < 1:
             raise OptionError("top_k must be at least 0 and min_tokens_to_keep at least 1")
+        if not 0 <= self.xtc_probability <= 1 or not 0 <= self.xtc_threshold <= 0.5:
+            raise OptionError(
+                f"xtc_probability {self.xtc_probability} must lie between 0 and 1, "
+                f"and xtc_threshold {self.xtc_threshold} between 0 and 0.5"
+            )
 
-    def filtered(self, log_probs: mx.array) -> mx.array:
-        """(N, V) log-probabilities with the tokens that top-p, min-p and top-k drop at -inf."""
-        if 0 < self.top_p < 1:
-            log_probs = apply_top_p(log_probs, self.top_p)
-        if self.min_p > 0:
-            log_probs = apply_min_p(log_probs, self.min_p, self.min_tokens_to_keep)
-        if 0 < self.top_k < log_probs.shape[-1]:
-            log_probs = apply_top_k(log_probs, self.top_k)
-        return log_probs
+    @property
+    def filters(self) -> bool:
+        """Whether some tokens can never be drawn."""
+        return 0 < self.top_p < 1 or self.min_p > 0 or self.top_k > 0 or self.xtc_probability > 0
 
-    def choose(self, log_probs: mx.array, depths: Sequence[int], start: int) -> mx.array:
-        """One token per row (Gumbel-max).  log_probs (N, V); row i decides position start + depths[i]."""
+    def choose(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float = 0.0) -> mx.array:
+        """One token per row (N,), by Gumbel-max.  log_probs (N, V); row i decides position start + depths[i].
+
+        slack: lets through what the filters drop by no more than so much of a logit; negative: drops more.
+        """
         if self.temp == 0:
             return mx.argmax(log_probs, axis=-1)
-        noise = mx.stack([self._noise(start + d, log_probs.shape[-1]) for d in range(max(depths) + 1)])
-        scaled = self.filtered(log_probs).astype(mx.float32) * (1 / self.temp)
-        return mx.argmax(scaled + noise[mx.array(list(depths))], axis=-1)
+        allowed = self._filtered(log_probs, depths, start, slack).astype(mx.float32)
+        noise = mx.stack([self._noise(start + depth, log_probs.shape[-1]) for depth in range(max(depths) + 1)])
+        return mx.argmax(allowed * (1 / self.temp) + noise[mx.array(list(depths))], axis=-1)
+
+    def _filtered(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
+        """(N, V) log-probabilities with what top-p, min-p, XTC and top-k drop at -inf."""
+        keep = min(self.min_tokens_to_keep, log_probs.shape[-1])
+        if 0 < self.top_p < 1:
+            log_probs = apply_top_p(log_probs, min(self.top_p * (1 + slack), 1.0))
+        if self.min_p > 0:
+            log_probs = apply_min_p(log_probs, min(self.min_p * math.exp(-slack), 1.0), keep)
+        if self.xtc_probability > 0:
+            log_probs = self._without_top_choices(log_probs, depths, start, slack)
+        if 0 < self.top_k < log_probs.shape[-1]:
+            log_probs = _top_k(log_probs, self.top_k, slack)
+        return log_probs
+
+    def _without_top_choices(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
+        """XTC with a coin of its own for every position, where mlx-lm's has one for a whole call."""
+        threshold = min(self.xtc_threshold * math.exp(slack), 0.5)
+        cut = apply_xtc(log_probs, 1.0, threshold, list(self.xtc_special_tokens))
+        coins = mx.stack([mx.random.uniform(key=self._key(start + d, _XTC_STREAM)) for d in range(max(depths) + 1)])
+        heads = coins[mx.array(list(depths))] <= self.xtc_probability
+        return mx.where(heads[:, None], cut, log_probs)
 
     def _noise(self, position: int, vocab_size: int) -> mx.array:
-        key = mx.array([self.seed & 0xFFFFFFFF, position], mx.uint32)
-        return mx.random.gumbel((vocab_size,), key=key)
+        return mx.random.gumbel((vocab_size,), key=self._key(position))
+
+    def _key(self, position: int, stream: int = 0) -> mx.array:
+        return mx.array([(self.seed ^ stream) & 0xFFFFFFFF, position], mx.uint32)
 
 
 def make_sampler(
@@ -71,16 +118,52 @@ def make_sampler(
     min_p: float = 0.0,
     min_tokens_to_keep: int = 1,
     top_k: int = 0,
+    xtc_probability: float = 0.0,
+    xtc_threshold: float = 0.1,
+    xtc_special_tokens: Sequence[int] | None = None,
     seed: int | None = None,
 ) -> Sampler:
-    """Like mlx_lm.sample_utils.make_sampler, with a seed of its own."""
-    options = {} if seed is None else {"seed": seed}
-    return Sampler(temp, top_p, min_p, top_k, min_tokens_to_keep, **options)
+    """A sampler as mlx_lm.sample_utils.make_sampler makes one, with a seed of its own.
+
+    seed: makes the text repeatable, whatever the method and the budget; None draws another text every time.
+
+    Raises OptionError for values out of range.
+    """
+    repeatable = {} if seed is None else {"seed": seed, "repeatable": True}
+    return Sampler(
+        temp=temp,
+        top_p=top_p,
+        min_p=min_p,
+        top_k=top_k,
+        min_tokens_to_keep=min_tokens_to_keep,
+        xtc_probability=xtc_probability,
+        xtc_threshold=xtc_threshold,
+        xtc_special_tokens=tuple(xtc_special_tokens or ()),
+        **repeatable,  # type: ignore[arg-type]
+    )
 
 
 def is_greedy(sampler: Sampler | MlxLmSampler) -> bool:
-    """Whether it takes the argmax; not known of other functions than mlx-lm's greedy_sampler."""
+    """Whether a sampler takes the argmax; not known of other functions than mlx-lm's greedy_sampler."""
     return sampler is greedy_sampler or (isinstance(sampler, Sampler) and sampler.temp == 0)
+
+
+def is_repeatable(sampler: Sampler | MlxLmSampler) -> bool:
+    """Whether a text is to be the same by every method: an argmax, or draws from a seed that was asked for."""
+    return is_greedy(sampler) or (isinstance(sampler, Sampler) and sampler.repeatable)
+
+
+class Choices(NamedTuple):
+    """What the target says after every node of a tree; lazy.
+
+    token_ids: (N,).
+    logits: (N, V), processed.
+    close: (N,) bool, where rounding could have made it another token; None where nobody asked.
+    """
+
+    token_ids: mx.array
+    logits: mx.array
+    close: mx.array | None
 
 
 def choose_tokens(
@@ -90,34 +173,78 @@ def choose_tokens(
     context: Sequence[int],
     sampler: Sampler | MlxLmSampler,
     processors: Sequence[LogitsProcessor] = (),
-) -> tuple[mx.array, mx.array]:
-    """What the target says after every node of the tree.
+    bound: float = 0.0,
+) -> Choices:
+    """The target's choice after every node of the tree.
 
     logits: (N, V).  start: absolute position of the token that follows the root.
     context: the token ids up to the root, root included; processors see each node's own path.
-    Returns chosen token ids (N,) and the processed logits (N, V).
+    bound: how far rounding can move two logits of a row against each other (ParityBounds); 0 does not ask.
     """
-    for processor in processors:
-        logits = _process(logits, tree, context, processor)
+    processed = _processed(logits, tree, context, processors)
+    chosen = _draw(processed, tree, start, sampler)
+    if bound == 0 or not is_repeatable(sampler):
+        return Choices(chosen, processed, None)
+    if is_greedy(sampler) and not processors:
+        return Choices(chosen, processed, top_margins(logits, chosen) < bound)
+    # The choice against itself at the worst rounding: its own logit lower, all others higher.  What processors make
+    # of a logit may depend on its sign, so there both sides move by the whole bound.
+    lowered = mx.put_along_axis(mx.zeros_like(logits), chosen[:, None], mx.array(-bound, logits.dtype), axis=-1)
+    moved = logits + lowered if not processors else logits + bound + 2 * lowered
+    moved = _processed(moved, tree, context, processors)
+    close = _draw(moved, tree, start, sampler, bound) != chosen
+    if isinstance(sampler, Sampler) and sampler.filters and sampler.temp > 0:
+        close |= _draw(moved, tree, start, sampler, -bound) != chosen
+    return Choices(chosen, processed, close)
+
+
+def _draw(
+    logits: mx.array, tree: DraftTree, start: int, sampler: Sampler | MlxLmSampler, slack: float = 0.0
+) -> mx.array:
+    """(N,) token ids of processed logits (N, V)."""
     if is_greedy(sampler):
-        return mx.argmax(_comparable(logits), axis=-1), logits
+        return mx.argmax(_comparable(logits), axis=-1)
     log_probs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     if isinstance(sampler, Sampler):
-        return sampler.choose(log_probs, tree.depths.tolist(), start), logits
-    return sampler(log_probs), logits
+        return sampler.choose(log_probs, tree.depths.tolist(), start, slack)
+    # A foreign sampler may draw once for a whole call: every node gets a call of its own.
+    return mx.concatenate([sampler(log_probs[node : node + 1]) for node in range(len(tree))])
 
 
 def _comparable(logits: mx.array) -> mx.array:
-    """mlx-lm takes the argmax of 16-bit log-probabilities, whose rounding makes ties of its own; in
-    fp32 the subtraction cannot reorder logits that differ by more than rounding."""
+    """What mlx-lm takes the argmax of: 16-bit log-probabilities, whose rounding makes ties of its own.
+
+    In fp32 the subtraction cannot reorder logits that differ by more than rounding, and is left out.
+    """
     if logits.dtype == mx.float32:
         return logits
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 
-def _process(logits: mx.array, tree: DraftTree, context: Sequence[int], processor: LogitsProcessor) -> mx.array:
+def _processed(
+    logits: mx.array, tree: DraftTree, context: Sequence[int], processors: Sequence[LogitsProcessor]
+) -> mx.array:
+    """(N, V) logits after the processors, each of which sees the context and the node's own path."""
+    if not processors:
+        return logits
     rows = []
     for node in range(len(tree)):
-        path = [*context, *tree.token_ids[tree.path_to(node)[1:]].tolist()]
-        rows.append(processor(mx.array(path), logits[node : node + 1]))
+        path = tree.token_ids[tree.path_to(node)[1:]].tolist()
+        token_ids = mx.array([*context, *path])
+        row = logits[node : node + 1]
+        for processor in processors:
+            row = processor(token_ids, row)
+        rows.append(row)
     return mx.concatenate(rows)
+
+
+def _top_k(log_probs: mx.array, k: int, slack: float) -> mx.array:
+    """mlx-lm's top-k, whose edge may lie `slack` lower (or, negative, higher) than the k-th best token."""
+    if slack == 0:
+        return apply_top_k(log_probs, k)
+    best = mx.sort(log_probs, axis=-1)[:, ::-1]
+    if slack > 0:
+        kept = log_probs >= best[:, k - 1 : k] - slack
+    else:
+        kept = log_probs > best[:, k : k + 1] - slack
+    return mx.where(kept, log_probs, mx.array(-mx.inf, log_probs.dtype))

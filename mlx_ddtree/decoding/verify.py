@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import mlx.core as mx
 import numpy as np
-from numpy.typing import NDArray
 
 from mlx_ddtree.budget.cost import ROWS
-from mlx_ddtree.decoding.sampling import choose_tokens, is_greedy
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.kernels.topk import top_margins
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import Pending
 from mlx_ddtree.tree import DraftTree
-
-if TYPE_CHECKING:
-    from mlx_ddtree.decoding.plan import RoundPlan
 
 ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
 
@@ -30,61 +27,71 @@ class Verification:
     logits: (N, V).
     features: (1, rows, taps * D), or None without taps.
     pending: the rows in the target's caches.
-    margins: (N,) between the two best logits of each node; None where nobody asked.
+    close: N flags, whether rounding could have made the choice another one; None where nobody asked.
     """
 
     chosen: list[int]
     logits: mx.array
     features: mx.array | None
     pending: Pending
-    margins: NDArray[np.float32] | None = None
+    close: list[bool] | None = None
 
-    def sure(self, path: list[int], bound: float) -> list[int]:
-        """The nodes of `path` before the first whose two best logits are closer than `bound`.
-
-        There a row of its own might choose the other one: forwards of several rows round differently.
-        """
-        if self.margins is None or len(self.margins) == 1:
+    def before_near_tie(self, path: list[int]) -> list[int]:
+        """The nodes of `path` before the first whose choice rounding could change: there a row alone must decide."""
+        if self.close is None:
             return path
-        close = self.margins[path] < bound
-        return path[: int(close.argmax())] if close.any() else path
-
-    def closer(self, bound: float) -> bool:
-        """Whether a single row's two best logits are closer than `bound`."""
-        return self.margins is not None and bool(self.margins[0] < bound)
-
-
-def padded_rows(rows: int, budget: int | Literal["auto"]) -> int:
-    """How many rows to verify a tree of `rows` with, root included, so that shapes recur.
-
-    A full tree has `budget` nodes and is never padded; smaller ones go up to the next bucket.
-    """
-    padded = next(b for b in ROW_BUCKETS if b >= rows)
-    return padded if budget == "auto" else min(padded, max(budget + 1, rows))
+        for i, node in enumerate(path):
+            if self.close[node]:
+                return path[:i]
+        return path
 
 
 def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification:
-    """Run the target over the tree and let it choose a token after every node.
-
-    Only the tree's own rows go through the LM head, padding does not.  Chains need no padding: their
-    attention takes the plain causal path.
-    """
-    target, nodes = state.pair.target, len(tree)
-    token_ids = np.full(nodes if tree.is_chain else padded_rows(nodes, plan.tree_budget), tree.token_ids[0])
+    """Run the target over the tree and let it choose a token after every node."""
+    target = state.pair.target
+    nodes = len(tree)
+    # 1. The tree's tokens are the rows of the forward; padding makes shapes recur.
+    token_ids = np.full(row_count(tree, plan.tree_budget), tree.token_ids[0])
     token_ids[:nodes] = tree.token_ids
-    place = (state.length, state.target_cache, state.held.gap)
-    hidden, features, pending = target.forward_tree(mx.array(token_ids)[None], tree, *place)
-    logits = target.unembed_tree(hidden[0, :nodes])
-    greedy = is_greedy(plan.sampler)
-    guarded = (plan.parity.rows if nodes > 1 else plan.parity.cache) > 0 and greedy
-    best = target.best_of_tree(hidden[0, :nodes], 2) if greedy and not plan.processors else None
-    if best is not None:
-        chosen = best.token_ids[:, 0]
-        margins = best.logits[:, 0] - best.logits[:, 1] if guarded else None
-        mx.eval(chosen, margins)  # and no logits, until somebody looks at them
-    else:
-        chosen, logits = choose_tokens(logits, tree, state.position + 1, state.token_ids, plan.sampler, plan.processors)
-        margins = top_margins(logits, chosen) if guarded else None
-        mx.eval(chosen, logits, margins)  # the round's second and last wait: the walk needs the target's choices
-    answers: list[int] = chosen.tolist()  # type: ignore[assignment]
-    return Verification(answers, logits, features, pending, np.asarray(margins) if guarded else None)
+    # 2. One forward over context and tree.  Only the tree's own rows go through the LM head.
+    rows = TreeRows(tree, state.length, len(token_ids), state.held.gap)
+    hidden, features, pending = target.forward_rows(mx.array(token_ids)[None], rows, state.target_cache)
+    hidden = hidden[0, :nodes]
+    # 3. The target's choice after every node: the round's second and last wait, because the walk needs it.
+    bound = plan.parity.cache if nodes == 1 else plan.parity.rows
+    choices = _best_without_logits(state, hidden, plan, bound)
+    if choices is None:
+        logits = target.unembed_tree(hidden)
+        start = state.position + 1
+        choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound)
+        mx.eval(choices)
+    chosen: list[int] = choices.token_ids.tolist()  # type: ignore[assignment]
+    close: list[bool] | None = None if choices.close is None else choices.close.tolist()  # type: ignore[assignment]
+    return Verification(chosen, choices.logits, features, pending, close)
+
+
+def row_count(tree: DraftTree, budget: int | Literal["auto"]) -> int:
+    """How many rows verify a tree, root included.
+
+    Chains need no padding: their attention takes the plain causal path.  A full tree has `budget` nodes and is never
+    padded; smaller ones go up to the next bucket.
+    """
+    nodes = len(tree)
+    if tree.is_chain:
+        return nodes
+    padded = next(bucket for bucket in ROW_BUCKETS if bucket >= nodes)
+    return padded if budget == "auto" else min(padded, max(budget + 1, nodes))
+
+
+def _best_without_logits(state: DecodeState, hidden: mx.array, plan: RoundPlan, bound: float) -> Choices | None:
+    """Greedy choices by the kernel that writes no logits, where there is one; logits wait until somebody looks."""
+    target = state.pair.target
+    if plan.processors or not is_greedy(plan.sampler):
+        return None
+    best = target.best_of_tree(hidden, 2)
+    if best is None:
+        return None
+    chosen = best.token_ids[:, 0]
+    close = None if bound == 0 else best.logits[:, 0] - best.logits[:, 1] < bound
+    mx.eval(chosen, close)
+    return Choices(chosen, target.unembed_tree(hidden), close)

@@ -19,6 +19,7 @@ from mlx_ddtree.distributed.shard import load_shard
 from mlx_ddtree.distributed.shard_target import ShardTarget, send_off
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.kernels.registry import kernel_choice
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import Mark, Pending
 from mlx_ddtree.tree import DraftTree
 
@@ -51,10 +52,11 @@ class _Cache:
 
 
 class _Shard:
-    """Its public methods are the orders (distributed/lead.py)."""
+    """This rank's part of rank 0's targets.  The public methods are the orders that distributed/lead.py gives."""
 
     def __init__(self, ranks: Follower, stack: ExitStack) -> None:
-        self._ranks, self._stack = ranks, stack
+        self._ranks = ranks
+        self._stack = stack
         self._rows = 0
         self._targets: dict[int, ShardTarget] = {}
         self._caches: dict[int, _Cache] = {}
@@ -92,12 +94,21 @@ class _Shard:
             mx.clear_cache()
 
     def tree(
-        self, number: int, ids: list[int], parents: list[int], depths: list[int], rows: list[int], start: int, gap: int
+        self,
+        number: int,
+        ids: list[int],
+        parents: list[int],
+        depths: list[int],
+        tokens: list[int],
+        start: int,
+        gap: int,
     ) -> None:
-        self._tidy(len(rows))
-        cache, (tokens, above, deep) = self._caches[number], (np.array(x, np.int32) for x in (ids, parents, depths))
-        tree = DraftTree(tokens, above, deep, np.zeros(len(ids), np.float32))
-        hidden, features, cache.pending = cache.target.forward_tree(mx.array([rows]), tree, start, cache.layers, gap)
+        self._tidy(len(tokens))
+        cache = self._caches[number]
+        weights = np.zeros(len(ids), np.float32)
+        tree = DraftTree(np.array(ids, np.int32), np.array(parents, np.int32), np.array(depths, np.int32), weights)
+        rows = TreeRows(tree, start, len(tokens), gap)
+        hidden, features, cache.pending = cache.target.forward_rows(mx.array([tokens]), rows, cache.layers)
         send_off(hidden, features)
 
     def commit(self, number: int, path: list[int]) -> None:

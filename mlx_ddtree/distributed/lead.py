@@ -22,16 +22,17 @@ from mlx_ddtree.distributed.traffic import Traffic
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.kernels.rope import Positions
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
+from mlx_ddtree.target.rows import Rows, TreeRows
 from mlx_ddtree.target.views import Mark, Pending
-from mlx_ddtree.tree import DraftTree
 
 
 class LeadTarget(ShardTarget):
     """Caches and marks have numbers by which the other ranks know theirs; who drops one here drops it there."""
 
     def __init__(self, model: nn.Module, leader: Leader, pipeline: bool = False) -> None:
-        self.leader, self._index = leader, leader.loaded
+        self.leader = leader
+        self._index = leader.loaded
         leader.loaded += 1
         finalize(self, leader.tell, "unload", self._index).atexit = False
         self._caches: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # by the first layer's cache
@@ -43,27 +44,30 @@ class LeadTarget(ShardTarget):
 
     @uninterrupted()
     def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
-        number, places = self._number(cache), at[0].tolist() if isinstance(at, mx.array) else at
+        number = self._number(cache)
+        positions = at[0].tolist() if isinstance(at, mx.array) else at
         shared = self.share(token_ids)
         hidden, features = self.run(shared, cache, at)
         self.traffic.count(hidden, tokens=4 * token_ids.size, features=self._exchanged(features))
         self._tell_kernels()
-        self.leader.send("forward", number, token_ids.shape[1], places)
+        self.leader.send("forward", number, token_ids.shape[1], positions)
         send_off(shared, hidden, features)
         return hidden, features
 
     @uninterrupted()
-    def forward_tree(
-        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
+    def forward_rows(
+        self, token_ids: mx.array, rows: Rows, cache: Sequence[Any]
     ) -> tuple[mx.array, mx.array | None, Pending]:
-        if token_ids.shape[1] == 1:
-            return *self.forward(token_ids, cache, gap), Pending()
+        if rows.alone:
+            return super().forward_rows(token_ids, rows, cache)
+        assert isinstance(rows, TreeRows)  # several continuations are refused before they begin
         number = self._number(cache)
-        hidden, features, pending = super().forward_tree(token_ids, tree, start, cache, gap)
+        hidden, features, pending = super().forward_rows(token_ids, rows, cache)
         self.traffic.count(hidden, features=self._exchanged(features))
         self._tell_kernels()
+        tree = rows.tree
         nodes = tree.token_ids.tolist(), tree.parents.tolist(), tree.depths.tolist()
-        self.leader.send("tree", number, *nodes, token_ids[0].tolist(), start, gap)
+        self.leader.send("tree", number, *nodes, token_ids[0].tolist(), rows.start, rows.gap)
         send_off(hidden, features)
         return hidden, features, _Told(pending, partial(self.leader.tell, "commit", number))
 
@@ -77,7 +81,7 @@ class LeadTarget(ShardTarget):
         return features.nbytes if self.pipeline and features is not None else 0
 
     @property
-    def exchange(self) -> Exchange:
+    def rank_traffic(self) -> RankTraffic:
         return self.traffic.counted
 
     def when_lost(self, tell: Callable[[str], None]) -> None:

@@ -52,36 +52,44 @@ def launched_group() -> mx.distributed.Group | None:
         group = mx.distributed.init()
     except RuntimeError as error:
         raise RankError(f"this rank does not reach the others: {error}") from error
-    return group if group.size() > 1 else None
+    if group.size() == 1:
+        return None
+    return group
 
 
 def meet(group: mx.distributed.Group, card: dict[str, Any]) -> list[Peer]:
-    """Every other rank, for rank 0; rank 0, for the others.  Raises RankError."""
+    """Connect the ranks of a group: rank 0 gets every other rank, the others get rank 0.  Raises RankError.
+
+    card: what this rank says of itself.
+    """
     if group.rank() > 0:
         place = json.loads(_tell_all(group, None))
         return [_join(place["host"], place["port"], bytes.fromhex(place["key"]), group.rank(), card)]
-    key, listener = secrets.token_bytes(16), None
-    host, problem = control_host(), ""
+    key = secrets.token_bytes(16)
+    host = control_host()
     try:
         listener = socket.create_server((host, 0), family=_family(host))
     except OSError as error:
-        problem = f"rank 0 cannot listen on {host}: {error.strerror}; name another of its addresses in $MLX_DDTREE_HOST"
-    place = {"host": host, "port": listener.getsockname()[1] if listener else 0, "key": key.hex()}
-    _tell_all(group, json.dumps(place))
-    if listener is None:
-        raise RankError(problem)
+        _tell_all(group, json.dumps({"host": host, "port": 0, "key": key.hex()}))  # the others wait for some word
+        raise RankError(
+            f"rank 0 cannot listen on {host}: {error.strerror}; name another of its addresses in $MLX_DDTREE_HOST"
+        ) from error
     with listener:
+        _tell_all(group, json.dumps({"host": host, "port": listener.getsockname()[1], "key": key.hex()}))
         return _wait_for(listener, key, group.size(), card)
 
 
 def control_host() -> str:
     """An address of rank 0 that the other ranks reach: the one that MLX's own connections use."""
-    if named := os.environ.get("MLX_DDTREE_HOST"):
+    named = os.environ.get("MLX_DDTREE_HOST")
+    if named:
         return named
-    if hostfile := os.environ.get("MLX_HOSTFILE"):
+    hostfile = os.environ.get("MLX_HOSTFILE")
+    if hostfile:
         with open(hostfile, encoding="utf-8") as file:
             return _without_port(json.load(file)[0][0])
-    if coordinator := os.environ.get("MLX_JACCL_COORDINATOR"):
+    coordinator = os.environ.get("MLX_JACCL_COORDINATOR")
+    if coordinator:
         return _without_port(coordinator)
     return os.environ.get("NCCL_HOST_IP") or socket.gethostname()
 
@@ -98,7 +106,7 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _tell_all(group: mx.distributed.Group, text: str | None) -> str:
-    """Rank 0's text, on every rank."""
+    """Bring rank 0's text to every rank by one collective; the other ranks give None."""
     card = np.zeros(CARD_BYTES, np.uint8)
     if text is not None:
         card[: len(text)] = np.frombuffer(text.encode(), np.uint8)
@@ -107,8 +115,9 @@ def _tell_all(group: mx.distributed.Group, text: str | None) -> str:
 
 
 def _wait_for(listener: socket.socket, key: bytes, size: int, card: dict[str, Any]) -> list[Peer]:
-    """Accept both connections of every other rank."""
-    deadline, known = monotonic() + MEETING_SECONDS, dict[tuple[int, str], tuple[dict[str, Any], Connection]]()
+    """Accept both connections of every other rank.  Raises RankError naming the ranks that do not come in time."""
+    deadline = monotonic() + MEETING_SECONDS
+    known: dict[tuple[int, str], tuple[dict[str, Any], Connection]] = {}  # (rank, use) -> (its card, the connection)
     while len(known) < 2 * (size - 1):
         listener.settimeout(max(deadline - monotonic(), 0.01))
         try:
@@ -127,13 +136,15 @@ def _wait_for(listener: socket.socket, key: bytes, size: int, card: dict[str, An
         known[hello["rank"], hello["use"]] = hello["card"], accepted
     for _, connection in known.values():
         _wait_at_most(connection.fileno(), 0)
-    return [
-        Peer(rank, known[rank, "work"][0], known[rank, "work"][1], known[rank, "pulse"][1]) for rank in range(1, size)
-    ]
+    peers = []
+    for rank in range(1, size):
+        their_card, work = known[rank, "work"]
+        peers.append(Peer(rank, their_card, work, known[rank, "pulse"][1]))
+    return peers
 
 
 def _join(host: str, port: int, key: bytes, rank: int, card: dict[str, Any]) -> Peer:
-    """Connect to rank 0, twice."""
+    """Connect to rank 0 twice, for work and for the pulse.  Raises RankError."""
     if port == 0:
         raise RankError("rank 0 found no address to listen on")
     made: dict[str, Connection] = {}

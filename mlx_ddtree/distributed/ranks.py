@@ -25,25 +25,30 @@ from mlx_ddtree.distributed.watch import Watch
 from mlx_ddtree.errors import RankError
 
 Order = list[Any]
-"""A name and its arguments, as JSON has them."""
+"""What rank 0 tells another rank to do: the name of a method and its arguments, as JSON has them."""
 
 
 class Leader:
     """Rank 0's side.
 
-    sent_bytes: of orders, to each of the others.
-    loaded: targets so far; numbers: for what has to be told apart.
+    sent_bytes: bytes of orders that each other rank was sent.
+    loaded: how many targets have been loaded so far.
+    numbers: a new number for each cache and each mark, by which all ranks know it.
     """
 
     def __init__(self, group: mx.distributed.Group) -> None:
-        self.group, self.size = group, group.size()
+        self.group = group
+        self.size = group.size()
         self.peers = meet(group, card())
         self.watch = Watch(self.peers)
-        self.sent_bytes, self.loaded, self.numbers = 0, 0, count()
+        self.sent_bytes = 0
+        self.loaded = 0
+        self.numbers = count()
         self._orders: deque[Order] = deque()
         self._stopped = False
         atexit.register(self.stop)
-        if strangers := [peer.name for peer in self.peers if peer.card["versions"] != versions()]:
+        strangers = [peer.name for peer in self.peers if peer.card["versions"] != versions()]
+        if strangers:
             raise RankError(f"{', '.join(strangers)} runs other versions than rank 0 ({versions()})")
 
     def tell(self, *order: Any) -> None:
@@ -51,7 +56,7 @@ class Leader:
         self._orders.append(list(order))
 
     def send(self, *order: Any) -> None:
-        """Send what is queued, then this."""
+        """Send the queued orders, then this one."""
         orders = [self._orders.popleft() for _ in range(len(self._orders))]
         message = json.dumps([*orders, order], separators=(",", ":")).encode()
         self.sent_bytes += len(message)
@@ -59,15 +64,21 @@ class Leader:
             peer.work.send_bytes(message)
 
     def answers(self) -> list[Any]:
-        """Of an order that was sent and that everybody answers, by rank.  Raises RankError where one could not obey."""
-        answers = [json.loads(peer.work.recv_bytes()) for peer in self.peers]
-        wrong = [f"{p.name}: {a['error']}" for p, a in zip(self.peers, answers, strict=True) if "error" in a]
+        """What the other ranks answer to the last order, by rank.  Raises RankError where one could not obey."""
+        values = []
+        wrong = []
+        for peer in self.peers:
+            answer = json.loads(peer.work.recv_bytes())
+            if "error" in answer:
+                wrong.append(f"{peer.name}: {answer['error']}")
+            else:
+                values.append(answer["value"])
         if wrong:
             raise RankError("; ".join(wrong))
-        return [answer["value"] for answer in answers]
+        return values
 
     def stop(self) -> None:
-        """The others may go."""
+        """Let the other ranks go: this one needs them no more."""
         if isinstance(getattr(sys, "last_value", None), RuntimeError):  # a program that ends by MLX's error
             self.watch.await_news()
         if not self._stopped:
@@ -81,12 +92,13 @@ class Follower:
     """Any other rank's side."""
 
     def __init__(self, group: mx.distributed.Group) -> None:
-        self.group, self.rank = group, group.rank()
+        self.group = group
+        self.rank = group.rank()
         (self.leader,) = meet(group, card())
         self.watch = Watch([self.leader])
 
     def orders(self) -> Iterator[Order]:
-        """Until rank 0 stops."""
+        """Yield what rank 0 tells, until rank 0 stops."""
         while True:
             for order in json.loads(self.leader.work.recv_bytes()):
                 if order[0] == "stop":
@@ -94,7 +106,10 @@ class Follower:
                 yield order
 
     def answer(self, value: Any = None, error: str | None = None) -> None:
-        answer = {"value": value} if error is None else {"error": error}
+        """Tell rank 0 how the last order went: a value, or the text of an error."""
+        answer = {"value": value}
+        if error is not None:
+            answer = {"error": error}
         self.leader.work.send_bytes(json.dumps(answer).encode())
 
 
@@ -103,14 +118,16 @@ Ranks = Leader | Follower
 
 @cache
 def join() -> Ranks | None:
-    """This process's side, if mlx.launch has started it as one of several; all of them must call it.
+    """This process's side, if mlx.launch has started it as one of several; all of those must call `join`.
 
     Raises RankError.
     """
     group = launched_group()
     if group is None:
         return None
-    return Leader(group) if group.rank() == 0 else Follower(group)
+    if group.rank() == 0:
+        return Leader(group)
+    return Follower(group)
 
 
 def card() -> dict[str, Any]:
@@ -119,7 +136,7 @@ def card() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Ranks with different ones might compute different things."""
+    """Versions of what computes: ranks that differ in them might compute different things."""
     return {name: version(name) for name in ("mlx", "mlx-lm", "mlx-ddtree")} | {"python": platform.python_version()[:4]}
 
 

@@ -7,7 +7,6 @@ needed, a layer at a time, and only the rank's part of a layer is kept.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -21,13 +20,12 @@ from mlx_lm.utils import load_model
 
 from mlx_ddtree.distributed.shard_target import ShardTarget
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.hub.fetch import TARGET_FILES, fetch, local_folder
-from mlx_ddtree.hub.load import LoadedTarget, fetch_target, load_target
+from mlx_ddtree.hub.fetch import SMALL_TARGET_FILES, fetch, local_folder, read_weight_map
+from mlx_ddtree.hub.load_target import LoadedTarget, fetch_target, load_target
 from mlx_ddtree.target import TREE_FAMILIES, family_of, text_of
 
 HEADS = ("n_kv_heads", "num_key_value_heads")
 """What mlx-lm's attention modules call their number of key-value heads."""
-SMALL_FILES = [pattern for pattern in TARGET_FILES if not pattern.endswith(".safetensors")]
 
 
 def load_shard(
@@ -83,14 +81,15 @@ def check_shardable(model: nn.Module, ranks: int, pipeline: bool) -> None:
     """Raise UnsupportedModelError, with what to do, where mlx-lm cannot split this model over so many ranks."""
     family = family_of(model)
     text = text_of(model)
-    can = hasattr(text.model, "pipeline"), hasattr(model, "shard")
+    has_pipeline = hasattr(text.model, "pipeline")
+    has_shard = hasattr(model, "shard")
     if family not in TREE_FAMILIES:
         raise UnsupportedModelError(f"model type {family!r} has no adapter here, so it runs on one machine only")
-    if not any(can):
+    if not has_pipeline and not has_shard:
         raise UnsupportedModelError(f"mlx-lm cannot split model type {family!r} over several machines")
-    if pipeline and not can[0]:
+    if pipeline and not has_pipeline:
         raise UnsupportedModelError(f"mlx-lm has no pipeline for model type {family!r}: leave out --pipeline")
-    if not pipeline and not can[1]:
+    if not pipeline and not has_shard:
         raise UnsupportedModelError(f"mlx-lm cannot split layers of model type {family!r}: use --pipeline")
     if pipeline:
         if ranks > len(text.model.layers):
@@ -104,47 +103,56 @@ def check_shardable(model: nn.Module, ranks: int, pipeline: bool) -> None:
 
 
 def _head_counts(args: Any) -> list[int]:
-    """Of queries, of keys, and of what gated delta layers have."""
+    """How many heads a model has: of queries, of keys, and those of gated delta layers."""
     names = ("num_attention_heads", "num_key_value_heads", "linear_num_key_heads", "linear_num_value_heads")
-    return [count for name in names if (count := getattr(args, name, None))]
+    counts = [getattr(args, name, None) for name in names]
+    return [count for count in counts if count]
 
 
 def repeat_kv_heads(layers: list[nn.Module], ranks: int) -> None:
     """Where ranks outnumber the key-value heads, several ranks get the same head.
 
-    Of mlx-lm's model types only qwen3_5 does so by itself; as it does, rows of the projections are repeated.
+    The outputs of the key and value projections are repeated, as mlx-lm does for qwen3_5 alone of its model types.
     """
     for layer in layers:
         for module in layer.modules():
             name = next((name for name in HEADS if "k_proj" in module and hasattr(module, name)), None)
-            if name is None or ranks <= (heads := getattr(module, name)):
+            if name is None:
+                continue
+            heads = getattr(module, name)
+            if ranks <= heads:
                 continue
             for projection in (module.k_proj, module.v_proj):
                 projection.update(tree_map(partial(_repeat_heads, heads, ranks // heads), projection.parameters()))
             setattr(module, name, ranks)
 
 
-def _repeat_heads(heads: int, times: int, rows: mx.array) -> mx.array:
-    """(heads * n, ...) -> (heads * times * n, ...)"""
-    return mx.repeat(rows.reshape(heads, -1, *rows.shape[1:]), times, axis=0).reshape(-1, *rows.shape[1:])
+def _repeat_heads(heads: int, times: int, outputs: mx.array) -> mx.array:
+    """Repeat the outputs of every head of a projection's weights: (heads * n, ...) -> (heads * times * n, ...)."""
+    by_head = outputs.reshape(heads, -1, *outputs.shape[1:])
+    return mx.repeat(by_head, times, axis=0).reshape(-1, *outputs.shape[1:])
 
 
 def fetch_stage(group: mx.distributed.Group, name: str, revision: str | None) -> Path:
     """A repository's snapshot with those files of weights that hold something of this rank's layers."""
-    folder = fetch(name, revision, SMALL_FILES)
-    index = folder / "model.safetensors.index.json"
-    if local_folder(name) is not None or not index.exists():
+    folder = fetch(name, revision, SMALL_TARGET_FILES)
+    weight_map = read_weight_map(folder)
+    if local_folder(name) is not None or not weight_map:
         return fetch_target(name, revision)
     model, _ = load_model(folder, lazy=True, strict=False)
     check_shardable(model, group.size(), pipeline=True)
     text = text_of(model)
     text.model.pipeline(group)
     mine = set(range(text.model.start_idx, text.model.end_idx))
-    files = stage_files(json.loads(index.read_text(encoding="utf-8"))["weight_map"], mine)
-    return fetch(name, revision, [*SMALL_FILES, *sorted(files)])
+    files = stage_files(weight_map, mine)
+    return fetch(name, revision, [*SMALL_TARGET_FILES, *sorted(files)])
 
 
 def stage_files(weight_map: dict[str, str], layers: set[int]) -> set[str]:
     """Files with weights of `layers`, or of no layer: every stage has the embeddings and the last norm."""
-    numbers = {key: re.search(r"(?:^|\.)layers\.(\d+)\.", key) for key in weight_map}
-    return {file for key, file in weight_map.items() if (number := numbers[key]) is None or int(number[1]) in layers}
+    files = set()
+    for name, file in weight_map.items():
+        number = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+        if number is None or int(number[1]) in layers:
+            files.add(file)
+    return files

@@ -16,7 +16,9 @@ class ShardTarget(TreeTarget):
     """
 
     def __init__(self, model: nn.Module, group: mx.distributed.Group, pipeline: bool) -> None:
-        self.group, self.pipeline, self.shards = group, pipeline, group.size()
+        self.group = group
+        self.pipeline = pipeline
+        self.shards = group.size()
         super().__init__(model)
 
     def share(self, token_ids: mx.array) -> mx.array:
@@ -27,7 +29,7 @@ class ShardTarget(TreeTarget):
         """In a pipeline the tapped outputs come together on all ranks, behind the forward's own exchanges."""
         if not self.pipeline or not self.taps:
             return super().features(hidden)
-        parts = [self._tapped.get(i, mx.zeros_like(hidden)) for i in self.taps]
+        parts = [self.current.outputs.get(i, mx.zeros_like(hidden)) for i in self.taps]
         mine = mx.depends(mx.concatenate(parts, axis=-1), hidden)
         return mx.distributed.all_sum(mine, group=self.group)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import mlx.core as mx
 
 from mlx_ddtree.distributed.ranks import Leader
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
 
 EXCHANGES = ("AllReduce", "AllGather", "Send", "Recv")
 """MLX's names for the operations of a graph that exchange something."""
@@ -18,11 +18,12 @@ class Traffic:
     """Counts the exchanges of a target's forwards."""
 
     def __init__(self, leader: Leader) -> None:
-        self._leader, self._per_forward = leader, 0
-        self._counted = Exchange(leader.size)
+        self._leader = leader
+        self._per_forward = 0
+        self._counted = RankTraffic(leader.size)
 
     @property
-    def counted(self) -> Exchange:
+    def counted(self) -> RankTraffic:
         return replace(self._counted, order_bytes=self._leader.sent_bytes)
 
     def count(self, hidden: mx.array, *, tokens: int = 0, features: int = 0) -> None:
@@ -46,4 +47,8 @@ def exchanges_of(array: mx.array) -> int:
     """Operations of a graph that exchange something with other ranks."""
     graph = io.StringIO()
     mx.export_to_dot(graph, array)
-    return sum(any(name in line for name in EXCHANGES) for line in graph.getvalue().splitlines() if "label" in line)
+    found = 0
+    for line in graph.getvalue().splitlines():
+        if "label" in line and any(name in line for name in EXCHANGES):
+            found += 1
+    return found

@@ -23,11 +23,14 @@ BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 30.0
 """A rank that says nothing for so long is lost; $MLX_DDTREE_RANK_TIMEOUT overrules it."""
 GRACE_SECONDS = 0.5
-BEAT, GOODBYE = b".", b"bye"
+BEAT = b"."
+GOODBYE = b"bye"
 
 
 class Watch:
-    """on_lost: called with the reason, a moment before the process ends."""
+    """The thread that watches the other ranks' pulses.
+
+    on_lost: called with the reason, a moment before the process ends."""
 
     def __init__(self, peers: Sequence[Peer]) -> None:
         self.peers = {peer.pulse: peer for peer in peers}
@@ -39,12 +42,12 @@ class Watch:
         self._thread.start()
 
     def end(self) -> None:
-        """All is well: the others may go."""
+        """Say goodbye: all is well, and the other ranks may go."""
         self._ended.set()
         self._tell(GOODBYE)
 
     def report(self, reason: str) -> None:
-        """Tell the others why this rank ends."""
+        """Tell the other ranks why this one ends."""
         self._ended.set()
         self._tell(reason.encode())
 
@@ -53,7 +56,8 @@ class Watch:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        heard, next_beat = dict.fromkeys(self.peers, monotonic()), 0.0
+        heard = dict.fromkeys(self.peers, monotonic())
+        next_beat = 0.0
         while not self._ended.is_set() and heard:
             if monotonic() >= next_beat:
                 self._tell(BEAT)
@@ -95,9 +99,9 @@ class Watch:
 
 
 def silence_seconds() -> float:
-    """Raises RankError."""
+    """Seconds of silence after which a rank is lost.  Raises RankError."""
     text = os.environ.get("MLX_DDTREE_RANK_TIMEOUT", "")
     try:
-        return float(text) if text else SILENCE_SECONDS
+        return float(text or SILENCE_SECONDS)
     except ValueError:
         raise RankError(f"$MLX_DDTREE_RANK_TIMEOUT is {text!r}, and not a number of seconds") from None

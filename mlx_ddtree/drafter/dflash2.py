@@ -22,7 +22,8 @@ class GroupedConv(nn.Module):
 
     def __init__(self, hidden_size: int, shape: DFlash2Config) -> None:
         super().__init__()
-        self.taps, self.groups = shape.conv_kernel_size, hidden_size // shape.conv_group_size
+        self.taps = shape.conv_kernel_size
+        self.groups = hidden_size // shape.conv_group_size
         identity = mx.zeros((2, self.taps, hidden_size))
         identity[:, 0] = 1.0
         self.base_kernel = identity
@@ -31,11 +32,15 @@ class GroupedConv(nn.Module):
     def __call__(self, block: mx.array, sublayer: Sublayer) -> mx.array:
         """(N, B, D), one block a row -> (N, B, D)."""
         corrections = self.kernel_projection(block).reshape(*block.shape[:2], 2, self.taps, self.groups, 1)
-        before, behind = corrections[:, :, 0], corrections[:, :, 1]
-        return self._convolve(sublayer(self._convolve(block, before, 0)), behind, 1)
+        block = self._convolve(block, corrections[:, :, 0], side=0)
+        block = sublayer(block)
+        return self._convolve(block, corrections[:, :, 1], side=1)
 
     def _convolve(self, rows: mx.array, corrections: mx.array, side: int) -> mx.array:
-        """rows (N, B, D), corrections (N, B, taps, groups, 1).  Nothing stands before a block's first row."""
+        """Rows (N, B, D) and corrections (N, B, taps, groups, 1) -> (N, B, D).
+
+        side: 0 before the sublayer, 1 behind it.  Nothing stands before a block's first row.
+        """
         grouped = rows.reshape(*rows.shape[:2], self.groups, -1)
         base = self.base_kernel[side].reshape(self.taps, self.groups, -1)
         total = (base[0] + corrections[:, :, 0]) * grouped
@@ -90,7 +95,7 @@ class DFlash2Layer(DFlashLayer):
 
 
 class DFlash2Drafter(DFlashDrafter):
-    """The same drafter of such layers, with a selector."""
+    """A drafter of DFlash2Layers, with a selector of candidates."""
 
     layer_type = DFlash2Layer
 
@@ -103,7 +108,9 @@ class DFlash2Drafter(DFlashDrafter):
 
 def make_drafter(config: DrafterConfig, taps: int) -> DFlashDrafter:
     """The network that a config describes, with weights of no use yet."""
-    return (DFlashDrafter if config.dflash2 is None else DFlash2Drafter)(config, taps)
+    if config.dflash2 is None:
+        return DFlashDrafter(config, taps)
+    return DFlash2Drafter(config, taps)
 
 
 def selector_of(drafter: DFlashDrafter) -> CandidateSelector | None:

@@ -19,6 +19,7 @@ from mlx_lm.models.rope_utils import initialize_rope
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.window import WindowCache
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
@@ -32,10 +33,14 @@ class DFlashAttention(nn.Module):
 
     def __init__(self, config: DrafterConfig, layer: int) -> None:
         super().__init__()
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.heads = config.num_attention_heads
+        self.kv_heads = config.num_key_value_heads
         self.scale = config.head_dim**-0.5
-        self.window, self.causal = config.windows[layer], config.causal[layer]
-        dim, head_dim, bias = config.hidden_size, config.head_dim, config.attention_bias
+        self.window = config.windows[layer]
+        self.causal = config.causal[layer]
+        dim = config.hidden_size
+        head_dim = config.head_dim
+        bias = config.attention_bias
         self.q_proj = nn.Linear(dim, self.heads * head_dim, bias=bias)
         self.k_proj = nn.Linear(dim, self.kv_heads * head_dim, bias=bias)
         self.v_proj = nn.Linear(dim, self.kv_heads * head_dim, bias=bias)
@@ -50,6 +55,7 @@ class DFlashAttention(nn.Module):
             config.max_position_embeddings,
         )
         self.rope = TreeRope(rope)
+        evaluate(self.rope)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(*x.shape[:2], heads, -1)
@@ -72,18 +78,22 @@ class DFlashAttention(nn.Module):
         belong to a draft, not to the text.
         """
         size = block.shape[1]
-        # Context rows and block rows stand at consecutive positions: one projection, one RoPE.
+        # 1. Context rows and block rows stand at consecutive positions: one projection, one RoPE.
         rows = mx.concatenate([context, block], axis=1)
         keys, values = cache.update_and_fetch(*self.keys_values(rows, cache.offset + gap))
         start = cache.offset - size
         queries = self.queries(block, start + gap)
         cache.trim(size)
-        held = start + size - keys.shape[2]  # position of the first row that the cache has
-        first = held if self.window is None else max(held, start - self.window + 1)
+        # 2. Of what the cache has stored, no query looks further back than the window.
+        stored_from = start + size - keys.shape[2]
+        first = stored_from
+        if self.window is not None:
+            first = max(stored_from, start - self.window + 1)
+        keys = keys[:, :, first - stored_from :]
+        values = values[:, :, first - stored_from :]
+        # 3. The block attends to that and to itself.
         mask = block_mask(start, size, first, self.window, self.causal)
-        out = mx.fast.scaled_dot_product_attention(
-            queries, keys[:, :, first - held :], values[:, :, first - held :], scale=self.scale, mask=mask
-        )
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(1, size, -1))
 
 
@@ -119,7 +129,7 @@ class DFlashLayer(nn.Module):
         return self.with_attention(block, lambda rows: self.self_attn(rows, context, cache, gap))
 
     def with_attention(self, block: mx.array, attend: Sublayer) -> mx.array:
-        """The layer around `attend`: drafting and training reach the same attention in different ways."""
+        """The layer around `attend`, a sublayer: drafting and training reach the same attention in different ways."""
         block = block + attend(self.input_layernorm(block))
         return block + self.mlp(self.post_attention_layernorm(block))
 
@@ -131,7 +141,8 @@ class DFlashDrafter(nn.Module):
 
     def __init__(self, config: DrafterConfig, taps: int) -> None:
         super().__init__()
-        self.config, self.num_taps = config, taps
+        self.config = config
+        self.num_taps = taps
         self.fc = nn.Linear(taps * config.hidden_size, config.hidden_size, bias=False)
         self.hidden_norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.layers = [self.layer_type(config, i) for i in range(config.num_hidden_layers)]
@@ -189,7 +200,9 @@ class DFlashDrafter(nn.Module):
 
     def scale_embeddings(self, block: mx.array) -> mx.array:
         """The target's multiplier on embeddings, where it has one."""
-        return block * self.config.embed_scale if self.config.embed_scale != 1.0 else block
+        if self.config.embed_scale == 1.0:
+            return block
+        return block * self.config.embed_scale
 
     def scale_logits(self, logits: mx.array) -> mx.array:
         """The checkpoint's own multiplier and soft cap on logits, where it has them."""

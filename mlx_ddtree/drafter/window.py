@@ -14,9 +14,12 @@ BACK = 1024
 class WindowCache:
     """Keys and values (1, H, n, D) of the last tokens of a context of `offset` tokens.
 
-    Row i stands at position first + i.  What lies `keep` rows before an update is given up by the update, so that
-    setting `offset` back by that update and BACK tokens more leaves a whole window.  Set back further, the window has
-    fewer rows or none and fills up again: drafts get worse for a while, and nothing else depends on them.
+    first: the position of the first token that is stored.
+    keep: tokens before an update that the update leaves stored, so that setting `offset` back by that update and BACK
+        tokens more leaves a whole window.
+
+    Set back further, the window has fewer tokens or none and fills up again: drafts get worse for a while, and nothing
+    else depends on them.
     """
 
     step = KVCache.step
@@ -25,27 +28,33 @@ class WindowCache:
         self.keep = window - 1 + BACK
         self.keys: mx.array | None = None
         self.values: mx.array | None = None
-        self.offset = self.first = 0
+        self.offset = 0
+        self.first = 0
 
     @property
-    def held(self) -> int:
-        """Rows of the context that are there."""
+    def stored(self) -> int:
+        """Tokens of the context that are there."""
         return max(0, self.offset - self.first)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append m rows; all rows that are there, the first at position `first`."""
+        """Append m tokens' keys and values; those of all tokens that are there, the first at position `first`."""
         self.first = min(self.first, self.offset)  # after a rewind behind all that is kept
-        start, end = self.held, self.held + keys.shape[2]
+        start = self.stored
+        end = start + keys.shape[2]
+        # 1. Where the arrays are full, what lies more than `keep` tokens back goes, and room is made for more.
         if self.keys is None or end > self.keys.shape[2]:
-            drop = max(0, start - self.keep)
-            self.first, start, end = self.first + drop, start - drop, end - drop
+            dropped = max(0, start - self.keep)
+            self.first += dropped
+            start -= dropped
+            end -= dropped
             room = self.step * -(-end // self.step) + self.step
-            self.keys, self.values = (
-                _moved(old, new, drop, start, room) for old, new in ((self.keys, keys), (self.values, values))
-            )
+            self.keys = _moved(self.keys, keys, dropped, start, room)
+            self.values = _moved(self.values, values, dropped, start, room)
         assert self.keys is not None
         assert self.values is not None
-        self.keys[..., start:end, :], self.values[..., start:end, :] = keys, values
+        # 2. The new ones follow what is stored.
+        self.keys[..., start:end, :] = keys
+        self.values[..., start:end, :] = values
         self.offset = self.first + end
         return self.keys[..., :end, :], self.values[..., :end, :]
 
@@ -55,18 +64,19 @@ class WindowCache:
         return n
 
     def whole(self) -> tuple[KVCache, int]:
-        """The rows in a cache that keeps everything from now on, and the position of its first row."""
-        cache, self.first = KVCache(), min(self.first, self.offset)
-        if self.held:
+        """What is stored in a cache that keeps everything from now on, and the position of its first token."""
+        cache = KVCache()
+        self.first = min(self.first, self.offset)
+        if self.stored:
             cache.keys, cache.values = self.keys_and_values()
-            cache.offset = self.held
+            cache.offset = self.stored
         return cache, self.first
 
     def keys_and_values(self) -> tuple[mx.array | None, mx.array | None]:
-        """The context's rows that are there, the first at position `first`."""
+        """What is stored, the first token at position `first`."""
         if self.keys is None or self.values is None:
             return None, None
-        return self.keys[..., : self.held, :], self.values[..., : self.held, :]
+        return self.keys[..., : self.stored, :], self.values[..., : self.stored, :]
 
     @property
     def state(self) -> list[Any]:
@@ -75,10 +85,13 @@ class WindowCache:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory."""
         return sum(x.nbytes for x in self.state)
 
 
-def _moved(old: mx.array | None, new: mx.array, drop: int, held: int, room: int) -> mx.array:
-    """`room` rows, of which the first `held` are those of `old` behind the first `drop`."""
-    empty = mx.zeros((*new.shape[:2], room - held, new.shape[3]), new.dtype)
-    return empty if old is None or not held else mx.concatenate([old[..., drop : drop + held, :], empty], axis=2)
+def _moved(old: mx.array | None, new: mx.array, dropped: int, stored: int, room: int) -> mx.array:
+    """An array for `room` tokens, of which the first `stored` are those of `old` behind the first `dropped`."""
+    empty = mx.zeros((*new.shape[:2], room - stored, new.shape[3]), new.dtype)
+    if old is None or not stored:
+        return empty
+    return mx.concatenate([old[..., dropped : dropped + stored, :], empty], axis=2)

@@ -15,7 +15,7 @@ from mlx_lm.sample_utils import LogitsProcessor
 from mlx_ddtree.branches.forest import Branch, BranchesResponse, Forest
 from mlx_ddtree.branches.rows import check_full_attention
 from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.context import split_cache
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.plan import Auto
 from mlx_ddtree.decoding.prefill import Progress, prefill
 from mlx_ddtree.decoding.sampling import Sampler
@@ -54,10 +54,11 @@ def stream_branches(
     samplers = branch_samplers(sampler, n)
     plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, "off")
     ids = prompt_token_ids(pair, prompt)
-    target_cache, drafter_cache, _ = split_cache(pair, None, method)
-    check_full_attention(target_cache)
+    caches = make_prompt_cache(pair, drafts=method != "ar")
+    check_full_attention(caches.target)
     limit = max_new_tokens(pair, max_tokens, len(ids))
-    clock, state = Clock(), DecodeState(pair, target_cache, drafter_cache, 0, None)
+    clock = Clock()
+    state = DecodeState(pair, caches)
     with wired_limit(pair.target.model):
         with clock("prefill"):
             prefill(state, ids, prefill_step_size, prompt_progress_callback)

@@ -16,7 +16,7 @@ from unicodedata import east_asian_width
 import numpy as np
 
 from mlx_ddtree.decoding.round import Round
-from mlx_ddtree.generation.stream import GenerationResponse
+from mlx_ddtree.generation.response import GenerationResponse
 
 LONGEST_LABEL = 22
 GREEN, GREY, YELLOW = "\x1b[1;32m", "\x1b[2m", "\x1b[1;33m"

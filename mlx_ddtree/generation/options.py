@@ -11,7 +11,7 @@ from mlx_lm.sample_utils import LogitsProcessor
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
 from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
 from mlx_ddtree.decoding.plan import Auto, RoundPlan
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
 from mlx_ddtree.errors import OptionError, PairError, PromptError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree.build import MAX_BUDGET
@@ -57,10 +57,10 @@ def make_plan(
 
 
 def parity_bounds(pair: Pair, parity: ParityMode, sampler: Sampler | MlxLmSampler) -> ParityBounds:
-    """Above temperature 0 there is nothing to guard: the choice is a draw."""
+    """Without a seed that was asked for there is nothing to guard above temperature 0: the choice is a draw."""
     if parity not in PARITY_MODES:
         raise OptionError(f"unknown parity mode {parity!r}; choose one of {', '.join(PARITY_MODES)}")
-    if parity == "off" or not is_greedy(sampler):
+    if parity == "off" or not is_repeatable(sampler):
         return TRUSTING
     bounds = profile_of(pair).parity
     return bounds if parity == "exact" else ParityBounds(bounds.rows)

@@ -13,7 +13,7 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pflash.compress import CompressionReport, PrefillCompression, compress
 from mlx_ddtree.pflash.kv_filter import check_filter, filter_cache
-from mlx_ddtree.target.tail import tail_views
+from mlx_ddtree.target.last_queries import last_queries_views
 
 
 @dataclass
@@ -25,7 +25,6 @@ class Shortening:
     """
 
     state: DecodeState
-    prompt_cache: PromptCache | None
     kept: Kept | None
     kv_keep_ratio: float | None
     report: CompressionReport
@@ -60,7 +59,7 @@ class Shortening:
         if compression is not None and concerned:
             ready = compression.protecting(state.pair, prompt, ids)
             kept, report = compress(state.pair, ids, ready, state.position, progress)
-        return cls(state, prompt_cache, kept, kv_keep_ratio, report, started)
+        return cls(state, kept, kv_keep_ratio, report, started)
 
     @property
     def positions(self) -> int:
@@ -72,7 +71,7 @@ class Shortening:
         """Keyword arguments of `prefill`."""
         if self.kv_keep_ratio is None:
             return {"kept": self.kept, "then": self._cached}
-        self.views = tail_views(self.state.target_cache)
+        self.views = last_queries_views(self.state.target_cache)
         return {"kept": self.kept, "then": self._cached, "through": self.views}
 
     def _cached(self) -> None:
@@ -84,8 +83,6 @@ class Shortening:
                 self.report.kv_refused = f"{self.report.kv_rows[0]} rows are too few to choose from at this ratio"
             self.report.seconds["filter"] = perf_counter() - started
             self.views = []
-        if self.prompt_cache is not None:
-            self.prompt_cache.held = self.state.held
 
     def first_token(self, seconds: dict[str, float]) -> None:
         """It is there; seconds: by stage, to which scoring and filtering are added."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_ddtree.decoding.round import Round
 from mlx_ddtree.icecache.cache import Reads
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
 
 
 @dataclass
@@ -29,7 +29,7 @@ class RoundStatistics:
     predicted: float = 0.0
     observed: int = 0
     reads: Reads | None = None
-    exchange: Exchange | None = None
+    exchange: RankTraffic | None = None
 
     def add(self, done: Round) -> None:
         self.nodes[done.nodes] += 1

@@ -1,87 +1,34 @@
-"""stream_generate and generate: the loop over rounds, and what callers see of it."""
+"""stream_generate and generate: one answer, round by round or whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any, overload
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, overload
 
-import mlx.core as mx
 from mlx_lm.generate import wired_limit
 from mlx_lm.sample_utils import LogitsProcessor
 
-from mlx_ddtree.decoding.adaptive import adaptive_rounds
 from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.context import WHOLE, PromptCache, split_cache
+from mlx_ddtree.decoding.context import open_prompt_cache, sole_use
+from mlx_ddtree.decoding.loop import decode_rounds
 from mlx_ddtree.decoding.parity import ParityMode
-from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import Auto, RoundPlan
 from mlx_ddtree.decoding.prefill import Progress, prefill
-from mlx_ddtree.decoding.round import Round, decode_round, rounds
+from mlx_ddtree.decoding.round import decode_round
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches
 from mlx_ddtree.generation.options import Prompt, make_plan, max_new_tokens, prompt_token_ids
+from mlx_ddtree.generation.response import GenerationResponse, Meter, summary
 from mlx_ddtree.generation.shorten import Shortening
-from mlx_ddtree.generation.statistics import RoundStatistics
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import make_paging
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import CompressionReport, PrefillCompression
-from mlx_ddtree.target import Target
+from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning.store import save_if_worth
-
-
-@dataclass
-class GenerationResponse:
-    """One round's output; mlx-lm's fields, and the round's statistics.
-
-    text: the next piece of text; may be empty.
-    tokens: ids committed in this round, an end token included.
-    token: the last of them.
-    logprobs: (len(tokens), V), what the tokens were chosen from; computed when first used.
-    from_draft: whether the drafter had proposed the first of them.
-    acceptance_length: tokens this round emits unless the text ends: accepted nodes + 1.
-    nodes, depth: size and depth of this round's draft tree, root excluded.
-    rounds: rounds so far; the first token comes from the prompt's own forward and counts as none.
-    kind: of this round: 'draft', 'lookup' (a copied continuation), 'plain', or 'tie' (a near tie that a
-        row of its own decided).
-    statistics: counts over the rounds so far.
-    seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
-    compression: what the prompt has lost, where it was to be compressed or filtered.
-    peak_memory: gigabytes.
-    finish_reason: 'length', 'stop' or None.
-    round: the round itself, with its tree and the accepted path (`mlx_ddtree.draw_tree`).
-    """
-
-    text: str
-    tokens: list[int]
-    token: int
-    logprobs: mx.array
-    from_draft: bool
-    prompt_tokens: int
-    prompt_tps: float
-    generation_tokens: int
-    generation_tps: float
-    peak_memory: float
-    acceptance_length: int
-    nodes: int
-    depth: int
-    rounds: int
-    kind: str
-    statistics: RoundStatistics
-    seconds: dict[str, float]
-    round: Round = field(repr=False)
-    finish_reason: str | None = None
-    compression: CompressionReport | None = None
-
-    @property
-    def mean_acceptance_length(self) -> float:
-        """tau: tokens per round so far."""
-        return (self.generation_tokens - 1) / self.rounds if self.rounds else 1.0
 
 
 def stream_generate(
@@ -117,55 +64,116 @@ def stream_generate(
     stop: strings that end the text and are not part of it.
     parity: at temperature 0, 'exact' decides near ties as plain decoding does; 'rows' saves making the
         cache anew where its rounding could decide; 'off' trusts every row.  See decoding/parity.py.
-    prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then
-        the drafter does not see what came before).  Afterwards it holds the prompt and all
-        tokens yielded, however the generator ends.
+    prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then neither the
+        drafter nor logits processors see what came before).  Afterwards it holds the prompt and all
+        tokens yielded, however the generator ends; until then no other stream can have it.
     compression: approximate: a long prompt keeps the tokens that matter for its end (pflash/compress.py).
     kv_keep_ratio: approximate: so many of the prompt's keys and values stay (pflash/kv_filter.py).
     kv_budget: approximate: context tokens that a layer reads in a round, or all of IceCacheOptions (docs/icecache.md).
 
-    Raises PromptError, OptionError, UnsupportedModelError.
+    Raises PromptError, OptionError, UnsupportedModelError: all but what depends on the cache's content at this call,
+    not when the first response is asked for.
     """
     plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, parity)
     ids = prompt_token_ids(pair, prompt)
-    target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
-    state = DecodeState(pair, target_cache, drafter_cache, length, None, held=getattr(prompt_cache, "held", WHOLE))
-    shortening = Shortening.of(state, prompt, ids, compression, kv_keep_ratio, prompt_cache, prompt_progress_callback)
-    limit = max_new_tokens(pair, max_tokens, state.position + (shortening.positions if shortening else len(ids)))
-    rows = None if limit < 0 else length + len(ids) + limit  # at most
-    paging = make_paging(pair.target, kv_budget, target_cache, rows)
-    text = TextStream(pair.tokenizer, limit, stop)
-    meter = _Meter(pair.target, len(ids), shortening)
-    with wired_limit(pair.target.model):
+    caches = open_prompt_cache(pair, prompt_cache, drafts=plan.method != "ar")
+    answer = _Answer(
+        DecodeState(pair, caches),
+        plan,
+        prompt,
+        ids,
+        max_tokens,
+        stop=stop,
+        prefill_step_size=prefill_step_size,
+        progress=prompt_progress_callback,
+        compression=compression,
+        kv_keep_ratio=kv_keep_ratio,
+        kv_budget=kv_budget,
+    )
+    return _in_turns(pair, answer.stream(prompt_cache))
+
+
+@dataclass
+class _Answer:
+    """One call's work: a state, a plan, and what is to be done to the prompt."""
+
+    state: DecodeState
+    plan: RoundPlan
+    prompt: Prompt
+    ids: list[int]
+    max_tokens: int
+    stop: Sequence[str]
+    prefill_step_size: int
+    progress: Progress | None
+    compression: PrefillCompression | None
+    kv_keep_ratio: float | None
+    kv_budget: int | IceCacheOptions | None
+
+    def stream(self, prompt_cache: list[Any] | None) -> Iterator[GenerationResponse]:
+        """Decode; prompt_cache: what the caller gave, and goes on using afterwards."""
+        pair = self.state.pair
+        with sole_use(prompt_cache), wired_limit(pair.target.model):
+            try:
+                yield from self._rounds(prompt_cache)
+            finally:
+                if prompt_cache is not None:
+                    self.state.settle()
+                if pair.profile is not None:
+                    save_if_worth(pair.profile)
+
+    def _rounds(self, prompt_cache: list[Any] | None) -> Iterator[GenerationResponse]:
+        state = self.state
+        target = state.pair.target
+        length = state.caches.length  # another call may have gone on with the caches since this one was made
+        state.length = length
+        # 1. What of the prompt is read, and how much may follow it.
+        shortening = Shortening.of(
+            state, self.prompt, self.ids, self.compression, self.kv_keep_ratio, prompt_cache, self.progress
+        )
+        positions = len(self.ids) if shortening is None else shortening.positions
+        limit = max_new_tokens(state.pair, self.max_tokens, state.position + positions)
+        most = None if limit < 0 else length + len(self.ids) + limit
+        paging = make_paging(target, self.kv_budget, state.target_cache, most)
+        text = TextStream(state.pair.tokenizer, limit, self.stop)
+        meter = Meter(target, len(self.ids), shortening)
+        plan = self.plan
         try:
             with meter.clock("prefill"):
-                kept = shortening.prefill_options() if shortening else {}
-                prefill(state, ids, prefill_step_size, prompt_progress_callback, **kept)
+                # 2. The prompt goes into the caches, all but its last token.
+                kept = {} if shortening is None else shortening.prefill_options()
+                prefill(state, self.ids, self.prefill_step_size, self.progress, **kept)
                 if paging is not None:
-                    plan = paging.begin(state, plan, prompt_cache, meter.statistics)
+                    plan, meter.statistics.reads = paging.begin(state, plan)
+                # 3. That token, alone as in mlx-lm, says the answer's first one.
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
-            if prompt_progress_callback:
-                prompt_progress_callback(len(ids), len(ids))
+            if self.progress:
+                self.progress(len(self.ids), len(self.ids))
             yield meter.response(first, text)
-            following = rounds_of(plan)(state, plan, text.keep, meter.clock)
+            # 4. Rounds until the text ends.
+            rounds = decode_rounds(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
-                yield meter.response(next(following), text)
+                yield meter.response(next(rounds), text)
         finally:
-            if prompt_cache is not None:
-                state.settle()
             if paging is not None:
                 paging.end()
-            if isinstance(prompt_cache, PromptCache):
-                prompt_cache.took(state.token_ids, state.held)
-            if pair.profile is not None:
-                save_if_worth(pair.profile)
 
 
-def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
-    """The loop that the plan asks for."""
-    if plan.method == "ar":
-        return plain_rounds
-    return adaptive_rounds if plan.adaptive else rounds
+def _in_turns(pair: Pair, responses: Iterator[GenerationResponse]) -> Iterator[GenerationResponse]:
+    """The responses; while one is made, the pair is this stream's alone.
+
+    A target keeps what a forward needs on itself, so streams of several threads take turns, round by round.
+    """
+    steps = cast("Generator[GenerationResponse, None, None]", responses)
+    try:
+        while True:
+            with pair.lock:
+                response = next(steps, None)
+            if response is None:
+                return
+            yield response
+    finally:
+        with pair.lock:
+            steps.close()
 
 
 @overload
@@ -198,67 +206,3 @@ def generate(
     if verbose and response is not None:
         print("\n" + summary(response))  # noqa: T201
     return text if n is None else [text]
-
-
-def summary(response: GenerationResponse) -> str:
-    """mlx-lm's closing lines, and the acceptance length."""
-    return (
-        f"{'=' * 10}\n"
-        f"Prompt: {response.prompt_tokens} tokens, {response.prompt_tps:.3f} tokens-per-sec\n"
-        f"Generation: {response.generation_tokens} tokens, {response.generation_tps:.3f} tokens-per-sec\n"
-        f"Rounds: {response.rounds}, acceptance length {response.mean_acceptance_length:.2f}\n"
-        f"{response.statistics.lines()}\n"
-        f"Peak memory: {response.peak_memory:.3f} GB"
-        + (f"\n{response.compression.lines()}" if response.compression else "")
-    )
-
-
-class _Meter:
-    """Counts and times rounds.  Generation time starts when the first token is there, as in mlx-lm."""
-
-    def __init__(self, target: Target, prompt_tokens: int, shortening: Shortening | None) -> None:
-        self.clock = Clock()
-        self._target, self._exchanged = target, target.exchange
-        self._shortening = shortening
-        self.rounds, self.tokens, self._tidied = -1, 0, 0
-        self.statistics = RoundStatistics()
-        self._prompt_tokens = prompt_tokens
-        self._start = 0.0
-
-    def response(self, done: Round, text: TextStream) -> GenerationResponse:
-        if self.tokens // 256 > self._tidied:  # gives unused memory back, as mlx-lm does
-            self._tidied = self.tokens // 256
-            mx.clear_cache()
-        self.rounds += 1
-        self.tokens += len(done.token_ids)
-        if self.rounds == 0:
-            self._start = perf_counter()
-            if self._shortening is not None:
-                self._shortening.first_token(self.clock.seconds)
-        else:
-            self.statistics.add(done)
-        if self._exchanged is not None and (exchange := self._target.exchange) is not None:
-            self.statistics.exchange = exchange.since(self._exchanged)
-        log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
-        return GenerationResponse(
-            text=text.take(),
-            tokens=done.token_ids,
-            token=done.token_ids[-1],
-            logprobs=log_probs,
-            from_draft=done.accepted > 0,
-            prompt_tokens=self._prompt_tokens,
-            prompt_tps=self._prompt_tokens / (self.clock.seconds["prefill"] + self.clock.seconds.get("score", 0.0)),
-            generation_tokens=self.tokens,
-            generation_tps=self.tokens / (perf_counter() - self._start),
-            peak_memory=mx.get_peak_memory() / 1e9,
-            acceptance_length=done.accepted + 1,
-            nodes=done.nodes,
-            depth=int(done.tree.depths.max()),
-            rounds=self.rounds,
-            kind=done.kind,
-            statistics=self.statistics,
-            seconds=dict(self.clock.seconds),
-            round=done,
-            finish_reason=text.finish_reason,
-            compression=self._shortening.report if self._shortening else None,
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +10,9 @@ from typing import Any
 
 from huggingface_hub import CacheNotFound, scan_cache_dir
 
-from mlx_ddtree.drafter.load import read_json
 from mlx_ddtree.errors import ConfigError
+from mlx_ddtree.hub.fetch import read_weight_map
+from mlx_ddtree.untrusted import read_json
 
 _SHARD = re.compile(r"-of-(\d+)\.safetensors$")
 
@@ -31,13 +31,14 @@ class Snapshot:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return read_json(self.folder / "config.json")
+        return read_json(self.folder / "config.json", finite=False)
 
     @property
     def bits(self) -> int:
-        """Of most weights: as its config says, else 16."""
-        settings = self.config.get("quantization") or self.config.get("quantization_config") or {}
-        return settings.get("bits", 16) if isinstance(settings.get("bits", 16), int) else 16
+        """Bits of most weights: as its config says, else 16."""
+        settings = self.config.get("quantization") or self.config.get("quantization_config")
+        bits = settings.get("bits") if isinstance(settings, dict) else None
+        return bits if isinstance(bits, int) else 16
 
 
 def cached_models() -> list[Snapshot]:
@@ -59,10 +60,9 @@ def is_complete(folder: Path) -> bool:
     """Whether config.json can be read and all weight files are here: the index's, or as many as their names say."""
     files = {file.name for file in folder.glob("*.safetensors")}
     try:
-        read_json(folder / "config.json")
-        index = folder / "model.safetensors.index.json"
-        named = set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
-    except (ConfigError, ValueError, KeyError, AttributeError):
+        read_json(folder / "config.json", finite=False)
+        named = set(read_weight_map(folder).values())
+    except ConfigError:
         return False
-    counts = {int(found[1]) for name in files if (found := _SHARD.search(name))}
+    counts = [int(found[1]) for found in map(_SHARD.search, files) if found]
     return bool(files) and named <= files and all(count <= len(files) for count in counts)

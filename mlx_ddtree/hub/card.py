@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.hub.fetch import local_folder
+from mlx_ddtree.hub.fetch import expand_user, local_folder
 from mlx_ddtree.hub.registry import find_target
 from mlx_ddtree.hub.size import drafter_parameters
 from mlx_ddtree.machine import __version__
@@ -44,18 +44,23 @@ def write_card(card: DrafterCard, papers: Path | None, folder: Path) -> str | No
     """
     theirs = source_card(papers)
     target = card.target or find_target(card.source) or target_of(theirs)
-    base = card.source if local_folder(card.source) is None else getattr(theirs, "base_model", None)
+    base = getattr(theirs, "base_model", None)
+    if local_folder(card.source) is None:
+        base = card.source
     more: dict[str, Any] = {key: getattr(theirs, key, None) for key in _LICENCE_KEYS}
     if base and card.config.get("quantization"):
         more["base_model_relation"] = "quantized"
+    their_tags = getattr(theirs, "tags", None) or []
     data = ModelCardData(
         library_name="mlx",
         pipeline_tag=getattr(theirs, "pipeline_tag", None) or "text-generation",
         base_model=base,
-        tags=[*TAGS, *(tag for tag in getattr(theirs, "tags", None) or [] if tag not in TAGS)],
+        tags=list(dict.fromkeys([*TAGS, *their_tags])),
         **{key: value for key, value in more.items() if value},
     )
-    files = [] if papers is None else [*papers.glob("LICENSE*"), *papers.glob("NOTICE*")]
+    files: list[Path] = []
+    if papers is not None:
+        files = [*papers.glob("LICENSE*"), *papers.glob("NOTICE*")]
     for file in files:
         shutil.copyfile(file, folder / file.name)
     licence = licence_line(theirs, [file.name for file in files])
@@ -78,24 +83,31 @@ def source_card(papers: Path | None) -> ModelCardData | None:
 def target_of(theirs: ModelCardData | None) -> str | None:
     """Published drafters name their target as base model."""
     base = getattr(theirs, "base_model", None)
-    return base[0] if isinstance(base, list) and base else base if isinstance(base, str) else None
+    if isinstance(base, list) and base:
+        base = base[0]
+    return base if isinstance(base, str) else None
 
 
 def reference(name: str) -> str:
     """A repository as a link, a folder by its name: paths of one machine say nothing elsewhere."""
-    folder = Path(name).expanduser()
+    folder = expand_user(name)
     is_folder = folder.is_dir() or folder.is_absolute() or name.startswith(".") or name.count("/") != 1
-    return f"`{folder.resolve().name}` (a folder)" if is_folder else f"[{name}](https://huggingface.co/{name})"
+    if is_folder:
+        return f"`{folder.resolve().name}` (a folder)"
+    return f"[{name}](https://huggingface.co/{name})"
 
 
 def licence_line(theirs: ModelCardData | None, files: list[str]) -> str:
+    """A sentence about the licence: the source's, by the name that its card gives and the files that state it."""
     name = getattr(theirs, "license_name", None) or getattr(theirs, "license", None)
+    if not name and not files:
+        return "The source states none; ask its authors."
     where = f" ({', '.join(files)})" if files else ""
-    return f"That of the source: {name}{where}." if name or files else "The source states none; ask its authors."
+    return f"That of the source: {name}{where}."
 
 
 def body(card: DrafterCard, target: str | None, licence: str) -> str:
-    """The card's text."""
+    """The card's text below its metadata."""
     config = card.drafter.config
     quantisation = card.config.get("quantization")
     weights = f"{card.config['dtype']}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,14 +15,14 @@ from mlx_ddtree.hub.fetch import explain
 from mlx_ddtree.hub.memory import Need
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.registry import find_drafter, find_pairs
-from mlx_ddtree.hub.size import drafter_cache_bytes, model_size
+from mlx_ddtree.hub.size import drafter_cache_bytes, model_size, usual_drafter, usual_drafter_bytes
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The target with weights of one size.
+    """A target with weights of one size.
 
-    repository: what is on this machine; None is computed from the config, for anybody's quantisation.
+    repository: where these weights are on this machine; None is computed from the config, for anybody's quantisation.
     """
 
     bits: int
@@ -52,8 +51,11 @@ class PublicPair:
         return [variant.repository for variant in self.variants if variant.repository]
 
     def as_json(self) -> dict[str, Any]:
-        variants = [asdict(v) | {"need": asdict(v.need) | {"total": v.need.total}} for v in self.variants]
-        return asdict(self) | {"variants": variants, "fits": self.fits}
+        """All facts, with every need's total."""
+        record = asdict(self) | {"fits": self.fits}
+        for written, variant in zip(record["variants"], self.variants, strict=True):
+            written["need"]["total"] = variant.need.total
+        return record
 
 
 def public_pairs(
@@ -75,34 +77,59 @@ def _pair(
     cached: Sequence[Snapshot],
     drafter_bytes: Mapping[str, int],
 ) -> PublicPair:
-    mine = next((s for s in cached if s.repository == drafter), None)
-    size = mine.weight_bytes if mine else drafter_bytes.get(drafter)
-    here = [s for s in cached if s.repository != drafter and find_drafter(s.repository) == drafter]
-    config = PUBLIC_CONFIGS.get(target) or next((s.config for s in here), {})
+    mine = None
+    here = []  # quantisations of the target
+    for snapshot in cached:
+        if snapshot.repository == drafter:
+            mine = snapshot
+        elif find_drafter(snapshot.repository) == drafter:
+            here.append(snapshot)
+    config = PUBLIC_CONFIGS.get(target, {})
+    if not config and here:
+        config = here[0].config
     try:
         sizes = model_size(config)
-    except UnsupportedModelError:  # not in this mlx-lm, or nothing is known of it
+        parts = _drafter_parts(config, mine, drafter_bytes.get(drafter), tokens)
+    except (ConfigError, UnsupportedModelError):  # not in this mlx-lm, or nothing is known of the target
         return PublicPair(target, drafter, None, mine is not None, [])
 
     def variant(bits: int, repository: str | None, weights: int) -> Variant:
-        need = Need(weights, sizes.cache.bytes(tokens), size, _drafter_cache(mine, tokens))
+        need = Need(weights, sizes.cache.bytes(tokens), *parts)
         return Variant(bits, repository, need, need.total <= usable)
 
     variants = [variant(bits, None, weights) for bits, weights in sorted(sizes.weights.items())]
-    variants += [variant(s.bits, s.repository, s.weight_bytes) for s in here]
+    for snapshot in here:
+        variants.append(variant(snapshot.bits, snapshot.repository, snapshot.weight_bytes))
     return PublicPair(target, drafter, sizes.parameters, mine is not None, variants)
 
 
-def _drafter_cache(drafter: Snapshot | None, tokens: int) -> int | None:
-    """None where the drafter is not here, or has a layout that is not understood."""
-    with suppress(ConfigError):
-        return drafter_cache_bytes(DrafterConfig.from_dict(drafter.config), tokens) if drafter else None
-    return None
+def _drafter_parts(
+    target_config: Mapping[str, Any], mine: Snapshot | None, told_bytes: int | None, tokens: int
+) -> tuple[int, int, bool]:
+    """Bytes of a drafter's weights and of its cache, and whether one of the two is an estimate.
+
+    mine: the drafter where it is on this machine.  told_bytes: of its weights, where the Hub has told them.
+    """
+    usual = usual_drafter(target_config)
+    weights = usual_drafter_bytes(usual)
+    cache = drafter_cache_bytes(usual, tokens)
+    estimated = mine is None
+    if mine is not None:
+        weights = mine.weight_bytes
+        try:
+            cache = drafter_cache_bytes(DrafterConfig.from_dict(mine.config), tokens)
+        except ConfigError:  # a layout that is not understood here
+            estimated = True
+    elif told_bytes is not None:
+        weights = told_bytes
+        estimated = False  # the cache's estimate is small beside the weights
+    return weights, cache, estimated
 
 
 def ask_for_sizes(drafters: Iterable[str]) -> dict[str, int]:
     """Bytes of the drafters' weights, as the Hub lists them now.  Raises MlxDdtreeError when it cannot be asked."""
-    api, sizes = HfApi(), {}
+    api = HfApi()
+    sizes = {}
     for drafter in drafters:
         try:
             files = api.model_info(drafter, files_metadata=True).siblings or []

@@ -16,11 +16,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import dequantize_model, make_shards, quantize_model, save_config
 
-from mlx_ddtree.drafter.load import load_drafter, public_name, read_json
+from mlx_ddtree.drafter.load_drafter import load_drafter, public_name, read_drafter_config
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
 from mlx_ddtree.hub.card import DrafterCard, write_card
-from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, fetch
+from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, expand_user, fetch
 from mlx_ddtree.hub.size import drafter_parameters, tensors, tree_bytes
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -32,7 +32,7 @@ PAPERS = ["config.json", "README.md", "LICENSE*", "NOTICE*"]
 
 @dataclass(frozen=True)
 class Quantisation:
-    """As in mlx_lm.convert; None is the mode's default."""
+    """How weights are quantised, in mlx_lm.convert's terms; None is the mode's default."""
 
     bits: int | None = None
     group_size: int | None = None
@@ -73,12 +73,12 @@ def convert(
 
     Raises OptionError, ConfigError or WeightsError; then `output` is as it was.
     """
-    output = Path(output).expanduser()
+    output = expand_user(output)
     check_output(output)
     folder = fetch(source, revision, DRAFTER_FILES)
-    refuse_target(source, read_json(folder / "config.json"))
+    refuse_target(source, read_drafter_config(folder))
     drafter = load_drafter(folder)
-    config = change_weights(drafter, read_json(folder / "config.json"), dtype, quantisation, dequantise)
+    config = change_weights(drafter, read_drafter_config(folder), dtype, quantisation, dequantise)
     with complete_or_not_at_all(output) as unfinished:
         save_weights(drafter, unfinished)
         save_config(config, unfinished / "config.json")

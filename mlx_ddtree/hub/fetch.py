@@ -21,22 +21,39 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import tqdm
 
-from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
+from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError, one_line
+from mlx_ddtree.untrusted import read_json
 
+DEMO = Path(__file__).parents[1] / "demo"
+"""The embedded pair: its folders target/ and drafter/."""
 TARGET_FILES = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
+SMALL_TARGET_FILES = [pattern for pattern in TARGET_FILES if not pattern.endswith(".safetensors")]
 DRAFTER_FILES = ["*.json", "*.safetensors"]
+WEIGHT_INDEX = "model.safetensors.index.json"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder of this name; None if it must be a repository's."""
-    folder = Path(name).expanduser()
+    """The folder of this name; None if it must be a repository's.  Raises ConfigError where it can be neither."""
+    if not name:
+        raise ConfigError("the name of a model is empty: give a folder or a Hugging Face repository (owner/name)")
+    folder = expand_user(name)
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise ConfigError(f"{name} is a file: give the folder that holds it")
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
         raise ConfigError(f"{name}: no such folder, and not a Hugging Face repository (owner/name)")
     return None
+
+
+def expand_user(path: str | Path) -> Path:
+    """The path with the home folder that ~ means.  Raises ConfigError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{path}: there is no such home folder; write the whole path") from None
 
 
 def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -92,6 +109,17 @@ def _stopping_at_ctrl_c() -> Iterator[type[tqdm]]:
         signal.signal(signal.SIGINT, previous)
 
 
+def read_weight_map(folder: Path) -> dict[str, str]:
+    """The file of every tensor, as a folder's index says; empty without an index.  Raises ConfigError."""
+    file = folder / WEIGHT_INDEX
+    if not file.exists():
+        return {}
+    weight_map = read_json(file).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ConfigError(f"{file} holds no 'weight_map' from tensors to files; download it again")
+    return weight_map
+
+
 def commit_of(folder: Path) -> str | None:
     """The commit that a snapshot in the Hub's cache was taken of; None for other folders."""
     return folder.name if folder.parent.name == "snapshots" else None
@@ -108,7 +136,7 @@ def explain(error: BaseException, name: str, revision: str | None = None) -> Mlx
     if any(isinstance(e, PermissionError) for e in causes):
         return MlxDdtreeError(f"{name}: the Hub's cache {constants.HF_HUB_CACHE} cannot be written; set HF_HOME")
     if isinstance(error, HFValidationError):
-        return ConfigError(f"{name} is not a valid repository name: {_line(error)}")
+        return ConfigError(f"{name} is not a valid repository name: {one_line(error)}")
     answer = next((e for e in causes if isinstance(e, HfHubHTTPError)), None)
     if answer is not None:
         return _refused(answer, name, revision)
@@ -118,9 +146,10 @@ def explain(error: BaseException, name: str, revision: str | None = None) -> Mlx
             f"{which} could not be downloaded: HF_HUB_OFFLINE is set, and {constants.HF_HUB_CACHE} does not hold "
             "all of it; unset HF_HUB_OFFLINE once, or give a local folder"
         )
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return MlxDdtreeError(
-        f"{name} could not be downloaded ({type(error).__name__}: {_line(error)}); check the connection and "
-        "HF_ENDPOINT, then start again: files that have arrived are kept"
+        f"{name} could not be downloaded ({reason}); check the connection and HF_ENDPOINT, then start again: files "
+        "that have arrived are kept"
     )
 
 
@@ -142,7 +171,7 @@ def _refused(error: HfHubHTTPError, name: str, revision: str | None) -> MlxDdtre
     if status == 429:
         return MlxDdtreeError(f"{name}: the Hub takes no more requests for now (429); wait, or {_LOG_IN}")
     return MlxDdtreeError(
-        f"{name} could not be downloaded: {constants.ENDPOINT} answers {status} ({_line(error)}); try again later"
+        f"{name} could not be downloaded: {constants.ENDPOINT} answers {status} ({one_line(error)}); try again later"
     )
 
 
@@ -150,7 +179,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Which public drafter belongs to which public target."""
+"""The public pairs: each target and the drafter that was trained for it."""
 
 import re
 from collections.abc import Sequence
@@ -25,6 +25,14 @@ PAIRS: dict[str, str] = {
 """Target repository -> drafter repository, as their authors list them.  A pair stands here as soon as
 its drafter is public; whether its architecture can verify trees yet, `target.TREE_FAMILIES` says."""
 
+OTHER_QUANTISATIONS = {
+    "meta-llama/Llama-3.1-8B-Instruct": "mlx-community/Meta-Llama-3.1-8B-Instruct-4bit",
+    "openai/gpt-oss-20b": "mlx-community/gpt-oss-20b-MXFP4-Q4",
+    "openai/gpt-oss-120b": "mlx-community/gpt-oss-120b-MXFP4-Q4",
+    "moonshotai/Kimi-K2.5": "mlx-community/Kimi-K2.5",
+}
+"""Public target -> its usual 4-bit repository, where the name is not the target's and -4bit."""
+
 _QUANTISATION = re.compile(r"-(mlx|dwq|awq|gptq|[0-9]+(\.[0-9]+)?bit|bf16|fp16|mxfp[48]|nvfp4|q[2-8]|gs[0-9]+)$")
 
 
@@ -34,7 +42,17 @@ def find_drafter(target: str) -> str | None:
     >>> find_drafter("mlx-community/Qwen3-8B-4bit")
     'z-lab/Qwen3-8B-DFlash-b16'
     """
-    return {_plain_name(known): drafter for known, drafter in PAIRS.items()}.get(_plain_name(target))
+    wanted = _plain_name(target)
+    return next((drafter for known, drafter in PAIRS.items() if _plain_name(known) == wanted), None)
+
+
+def usual_quantisation(target: str) -> str:
+    """The 4-bit repository to type for a public target, by the names that mlx-community gives.
+
+    >>> usual_quantisation("Qwen/Qwen3-8B")
+    'mlx-community/Qwen3-8B-4bit'
+    """
+    return OTHER_QUANTISATIONS.get(target, f"mlx-community/{target.rsplit('/', maxsplit=1)[-1]}-4bit")
 
 
 def find_target(drafter: str) -> str | None:
@@ -68,7 +86,7 @@ def resolve(name: str) -> str:
 
 def _plain_name(repository: str) -> str:
     """The model's name without organisation, case, 'Meta-' and quantisation suffixes."""
-    name = repository.rstrip("/").split("/")[-1].lower().removeprefix("meta-")
-    while (shorter := _QUANTISATION.sub("", name)) != name:
-        name = shorter
+    name = repository.rstrip("/").rsplit("/", maxsplit=1)[-1].lower().removeprefix("meta-")
+    while _QUANTISATION.search(name):
+        name = _QUANTISATION.sub("", name)
     return name

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -23,20 +24,27 @@ from mlx_lm.utils import _get_classes, get_total_parameters, quantize_model
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.errors import UnsupportedModelError, one_line
+from mlx_ddtree.hub.check_target import check_config
 
 BITS = (4, 8, 16)
 """Usual sizes of a weight: MLX's affine format in groups of 64, and bf16."""
+USUAL_TAPS = 5
+"""Target layers that a drafter taps."""
 
 
 @dataclass(frozen=True)
 class CacheSize:
-    """A target's caches: bytes they always have, and (bytes a token, tokens at most or None) of layers that grow."""
+    """A target's caches.
+
+    fixed: bytes that they always have.  growing: (bytes a token, tokens at most or None) of each layer that grows.
+    """
 
     fixed: int
     growing: tuple[tuple[int, int | None], ...]
 
     def bytes(self, tokens: int) -> int:
+        """Bytes of the caches of a text of so many tokens."""
         return self.fixed + sum(size * min(tokens, most or tokens) for size, most in self.growing)
 
 
@@ -50,7 +58,7 @@ class ModelSize:
 
 
 def model_size(config: Mapping[str, Any]) -> ModelSize:
-    """Of a target.  Raises UnsupportedModelError where mlx-lm cannot make the model."""
+    """The sizes of a target.  Raises ConfigError or UnsupportedModelError where mlx-lm cannot make the model."""
     return _model_size(json.dumps(config, sort_keys=True))
 
 
@@ -58,12 +66,15 @@ def model_size(config: Mapping[str, Any]) -> ModelSize:
 def _model_size(config_json: str) -> ModelSize:
     config = json.loads(config_json)
     model = build(config)
-    weights = {bits: weight_bytes(config, bits) for bits in BITS if bits < 16} | {16: tree_bytes(model)}
+    weights = {16: tree_bytes(model)}
+    for bits in BITS:
+        if bits < 16:
+            weights[bits] = weight_bytes(config, bits)
     return ModelSize(get_total_parameters(model), weights, cache_size(model))
 
 
 def weight_bytes(config: Mapping[str, Any], bits: int) -> int:
-    """Of a target that mlx_lm.convert -q wrote with `bits` bits."""
+    """Bytes of the weights of a target that mlx_lm.convert -q wrote with `bits` bits."""
     with redirect_stdout(io.StringIO()):  # its report is of no interest here
         model, _ = quantize_model(build(config), {}, 64, bits)
     return tree_bytes(model)
@@ -75,42 +86,78 @@ def tensors(model: nn.Module) -> dict[str, mx.array]:
 
 
 def tree_bytes(model: nn.Module) -> int:
-    """Of a module's parameters, evaluated or not."""
+    """Bytes of a module's parameters, evaluated or not."""
     return sum(value.nbytes for value in tensors(model).values())
 
 
 def cache_size(model: nn.Module) -> CacheSize:
-    """Of a target's caches in 16 bits: one token through the unevaluated bf16 model gives them their shapes."""
+    """Bytes of a target's caches in 16 bits: one token through the unevaluated bf16 model gives them their shapes."""
     caches = make_prompt_cache(model)
     model(mx.zeros((1, 1), mx.int32), cache=caches)
-    fixed, growing = 0, []
+    fixed = 0
+    growing = []
     for cache in _leaves(caches):
         if getattr(cache, "keys", None) is None:  # a recurrent layer's: as large for one token as for many
             fixed += sum(value.nbytes for value in tree_leaves(cache.state) if isinstance(value, mx.array))
             continue
-        rows = (cache.keys, cache.values)
-        size = sum(x.shape[1] * x.shape[3] * x.dtype.size for x in rows if x is not None)
-        growing.append((size, cache.max_size if isinstance(cache, RotatingKVCache) else None))
+        bytes_per_token = 0
+        for array in (cache.keys, cache.values):  # (1, heads, tokens, channels)
+            if array is not None:
+                bytes_per_token += array.shape[1] * array.shape[3] * array.dtype.size
+        most = cache.max_size if isinstance(cache, RotatingKVCache) else None
+        growing.append((bytes_per_token, most))
     return CacheSize(fixed, tuple(growing))
 
 
 def drafter_parameters(drafter: DFlashDrafter) -> int:
-    """Of a drafter, however few bits they are stored in."""
+    """Parameters of a drafter, however few bits they are stored in."""
     return sum(value.size for value in tensors(make_drafter(drafter.config, drafter.num_taps)).values())
 
 
 def drafter_cache_bytes(config: DrafterConfig, tokens: int) -> int:
-    """Of a drafter's context: keys and values of every layer in 16 bits."""
+    """Bytes of a drafter's context: keys and values of every layer in 16 bits."""
     return 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * tokens
 
 
+def usual_drafter(target_config: Mapping[str, Any]) -> DrafterConfig:
+    """The config of a drafter as authors publish them for a target: an estimate where the drafter's own is not known.
+
+    z-lab's have the target's hidden size and heads, five taps, and five layers, or eight where the target has experts.
+    """
+    nested = target_config.get("text_config")
+    text = nested if isinstance(nested, Mapping) else target_config
+    hidden = text["hidden_size"]
+    heads = text["num_attention_heads"]
+    experts = any(text.get(key) for key in ("num_experts", "num_local_experts", "n_routed_experts"))
+    return DrafterConfig.from_dict(
+        {
+            "hidden_size": hidden,
+            "num_hidden_layers": 8 if experts else 5,
+            "num_attention_heads": heads,
+            "num_key_value_heads": math.gcd(heads, text.get("num_key_value_heads") or heads, 8),
+            "head_dim": text.get("head_dim") or hidden // heads,
+            "intermediate_size": max(text.get("intermediate_size") or 0, 3 * hidden),
+            "vocab_size": text["vocab_size"],
+            "rope_theta": 1e6,
+            "mask_token_id": 0,
+            "target_layer_ids": list(range(USUAL_TAPS)),
+        }
+    )
+
+
+def usual_drafter_bytes(config: DrafterConfig) -> int:
+    """Bytes of a drafter's weights in 16 bits."""
+    return 2 * sum(value.size for value in tensors(make_drafter(config, USUAL_TAPS)).values())
+
+
 def build(config: Mapping[str, Any]) -> nn.Module:
-    """mlx-lm's model in bf16, unevaluated.  Raises UnsupportedModelError where mlx-lm cannot make one."""
+    """mlx-lm's model in bf16, not evaluated.  Raises ConfigError or UnsupportedModelError where mlx-lm makes none."""
+    check_config(config, "config.json")
     try:
         model_class, args_class = _get_classes(dict(config))
         model = model_class(args_class.from_dict(dict(config)))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsupportedModelError(f"mlx-lm makes no model of this config.json: {error}") from error
+    except Exception as error:  # theirs are of any type
+        raise UnsupportedModelError(f"mlx-lm makes no model of this config.json: {one_line(error)}") from error
     model.set_dtype(mx.bfloat16)
     return model
 
@@ -121,5 +168,11 @@ def tree_leaves(state: Any) -> list[Any]:
 
 
 def _leaves(caches: Any) -> list[Any]:
-    """Caches that hold several (CacheList) as their parts."""
-    return [leaf for c in caches for leaf in (_leaves(c.caches) if hasattr(c, "caches") else [c])]
+    """All caches, with those that hold several (CacheList) taken apart."""
+    leaves: list[Any] = []
+    for cache in caches:
+        if hasattr(cache, "caches"):
+            leaves.extend(_leaves(cache.caches))
+        else:
+            leaves.append(cache)
+    return leaves

@@ -16,9 +16,10 @@ from mlx_lm.models.cache import KVCache
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.icecache.store import ColdRows
-from mlx_ddtree.target.attention import scaled_dot_product_attention
+from mlx_ddtree.kernels.tree_attention import KeysOrValues
+from mlx_ddtree.target.attention import AttendingCache, scaled_dot_product_attention
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.target.views import AppendView, ReadsPart
+from mlx_ddtree.target.views import AppendView
 
 
 @dataclass
@@ -77,7 +78,7 @@ class Reader:
         return self.active and not self.options.reads_all(start)
 
 
-class IceLayer(ReadsPart, KVCache):
+class IceLayer(AttendingCache, KVCache):
     """The cache of one paged layer.  Prompts, and everything while the reader rests, are read in full.
 
     leads: whether this layer chooses pages; otherwise it reads the choice of a layer before it.
@@ -122,11 +123,18 @@ class IceLayer(ReadsPart, KVCache):
         finally:
             self.offset += self.gone
 
-    def reads_part(self, queries: mx.array) -> bool:
-        return queries.shape[2] == 1 and self.reader.reads_part(self.offset - 1)
-
-    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        return self.attend_rows(queries, scale, sinks, self.offset - 1)
+    def attend(
+        self,
+        queries: mx.array,
+        keys: KeysOrValues,
+        values: KeysOrValues,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        if queries.shape[2] == 1 and self.reader.reads_part(self.offset - 1):
+            return self.attend_rows(queries, scale, sinks, self.offset - 1)
+        return super().attend(queries, keys, values, scale, mask, sinks)
 
     def turn_pages(self, start: int) -> None:
         """Make pages hold what has left the window when a row at position `start` reads, and nothing else."""
@@ -160,14 +168,14 @@ class IceLayer(ReadsPart, KVCache):
         self.keys, self.values, self.gone, self.cold = keys, values, 0, None
 
     def attend_rows(
-        self, queries: mx.array, scale: float, sinks: mx.array | None, start: int, rows: TreeRows | None = None
+        self, queries: mx.array, scale: float, sinks: mx.array | None, start: int, view: IceView | None = None
     ) -> mx.array:
         """Attention of queries (1, Hq, N, D), which stand behind `start` tokens and whose own keys are in place.
 
-        rows: of a tree; None: one row.  sinks: learned attention sinks of some models, as in MLX's function.
+        view: of a tree's rows; None: one row.  sinks: learned attention sinks of some models, as in MLX's function.
         """
         # 1. Which tokens of the pages are read: one set for all rows, or with select='node' one for each.
-        nodes = 1 if rows is None else len(rows.tree)
+        nodes = 1 if view is None else len(view.rows.tree)
         if self.leads:
             self.pages.chosen = self._choose(queries, nodes, scale)
         chosen = self.pages.chosen
@@ -179,14 +187,15 @@ class IceLayer(ReadsPart, KVCache):
         other_sets = chosen.shape[1] - 1
         self._count(start, context + other_sets * chosen.shape[2])
         # 3. Attention over these.
-        if rows is None:
+        if view is None:
             return scaled_dot_product_attention(queries, keys, values, None, scale, None, sinks)
         if self.reader.options.select == "node":
-            mask = rows.mask(context)[:, None, None]
+            mask = view.rows.mask(context)[:, None, None]
             in_batch = queries.transpose(2, 1, 0, 3)  # every row has keys of its own
             attended = scaled_dot_product_attention(in_batch, keys, values, None, scale, mask, sinks)
             return attended.transpose(2, 1, 0, 3)
-        return scaled_dot_product_attention(queries, keys, values, None, scale, rows.attention_mask(context), sinks)
+        whole = view.rows.attention_mask(view.kernels.attention, context)
+        return scaled_dot_product_attention(queries, keys, values, None, scale, whole, sinks)
 
     def _choose(self, queries: mx.array, nodes: int, scale: float) -> mx.array:
         """(H, 1 or N, retrieved) positions, by the rule of the options.
@@ -286,10 +295,11 @@ def _between(first: mx.array, chosen: mx.array, recent: mx.array) -> mx.array:
     return mx.concatenate([first, chosen, recent], axis=2)
 
 
-class IceView(ReadsPart, AppendView):
+class IceView(AppendView):
     """A paged layer's cache under a draft tree."""
 
     base: IceLayer
+    rows: TreeRows
 
     @property
     def gone(self) -> int:
@@ -315,11 +325,18 @@ class IceView(ReadsPart, AppendView):
             self.base.restore()
         return self.base.append(keys, values)
 
-    def reads_part(self, queries: mx.array) -> bool:
-        return self.base.reader.reads_part(self.rows.start)
-
-    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        return self.base.attend_rows(queries, scale, sinks, self.rows.start, self.rows)
+    def attend(
+        self,
+        queries: mx.array,
+        keys: KeysOrValues,
+        values: KeysOrValues,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        if self.base.reader.reads_part(self.rows.start):
+            return self.base.attend_rows(queries, scale, sinks, self.rows.start, self)
+        return super().attend(queries, keys, values, scale, mask, sinks)
 
 
 IceLayer.tree_view = IceView

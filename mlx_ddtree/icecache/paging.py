@@ -12,12 +12,11 @@ from mlx_ddtree.budget.profile import ParityBounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
-from mlx_ddtree.generation.statistics import RoundStatistics
 from mlx_ddtree.icecache.cache import IceLayer, Reader, Reads
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.target import Target, family_of
-from mlx_ddtree.target.attention import takes_caches
+from mlx_ddtree.target.attention import asks_its_cache
 
 
 def make_paging(
@@ -42,29 +41,26 @@ class Paging:
         self.places = pageable(target, options, target_cache)
         self.reader: Reader | None = None
 
-    def begin(
-        self, state: DecodeState, plan: RoundPlan, prompt_cache: list[Any] | None, statistics: RoundStatistics
-    ) -> RoundPlan:
-        """From now on rows of decoding read in part; the plan that goes with that.
+    def begin(self, state: DecodeState, plan: RoundPlan) -> tuple[RoundPlan, Reads]:
+        """From now on rows of decoding read in part; the plan that goes with that, and the counts of what is read.
 
-        Layers are replaced in the state's list and in `prompt_cache`; pages of an earlier call with the same options
-        stay.  Near ties are decided by a row of their own, but the cache is not made anew for them
+        Layers are replaced in the state's caches; pages of an earlier call with the same options stay.
+
+        Near ties are decided by a row of their own, but the cache is not made anew for them
         (decoding/parity.py): rounding is the smaller error here."""
         target_cache = state.target_cache
         layers = [target_cache[i] for i in self.places]
         known = layers[0].reader if isinstance(layers[0], IceLayer) else None
         if known is None or known.options != self.options or any(type(layer) is KVCache for layer in layers):
             for place, layer in zip(self.places, self._paged(layers), strict=True):
-                target_cache[place] = layer
-                if prompt_cache is not None:
-                    prompt_cache[place] = layer
-            known = target_cache[self.places[0]].reader
+                state.caches.replace(place, layer)
+            known = state.caches[self.places[0]].reader
         self.reader = known
         attending = [i for i, layer in enumerate(self.target.layers) if "self_attn" in layer]  # type: ignore[union-attr]
         known.reads = Reads(layers=len(self.places), full=len(attending) - len(self.places))
-        known.active, statistics.reads = True, known.reads
+        known.active = True
         state.reads_at_most = self.options.budget
-        return replace(plan, parity=ParityBounds(plan.parity.rows))
+        return replace(plan, parity=ParityBounds(plan.parity.rows)), known.reads
 
     def end(self) -> None:
         """Everything is read in full again."""
@@ -113,7 +109,7 @@ def pageable(target: Target, options: IceCacheOptions, target_cache: Sequence[An
 
 def _takes(layer: Any) -> bool:
     """Whether a layer's attention asks its cache how to attend."""
-    return "self_attn" in layer and takes_caches(layer.self_attn)
+    return "self_attn" in layer and asks_its_cache(layer.self_attn)
 
 
 def _layers_read_by_others(target: Target) -> set[int]:

@@ -19,7 +19,7 @@ from mlx_lm.models.cache import ArraysCache, KVCache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.target import PlainTarget, Target
-from mlx_ddtree.target.tail import TailView
+from mlx_ddtree.target.last_queries import LastQueriesView
 
 SINKS, WINDOW = 4, 64
 """First and last rows that every head keeps."""
@@ -45,7 +45,7 @@ def check_filter(target: Target, cache: Sequence[Any], keep_ratio: float) -> Non
 def filter_cache(state: DecodeState, views: Sequence[Any], keep_ratio: float) -> tuple[int, int]:
     """Keep ceil(keep_ratio * n) of the n rows that came since the last filtering; all or nothing.
 
-    views: what the prompt went through (target/tail.py).
+    views: what the prompt went through (target/last_queries.py).
     Returns the rows of the target's caches before and after; the same number if the ends alone would take them all.
     """
     first, length = state.held.filtered, state.length
@@ -55,7 +55,7 @@ def filter_cache(state: DecodeState, views: Sequence[Any], keep_ratio: float) ->
         return length, length
     filtered = []
     for view in views:
-        if isinstance(view, TailView) and view.queries is not None:
+        if isinstance(view, LastQueriesView) and view.queries is not None:
             keys, values = view.base.keys[..., :length, :], view.base.values[..., :length, :]
             rows = chosen_rows(importance(view.queries, keys, view.scale)[:, first:], keep, sinks) + first
             if first:

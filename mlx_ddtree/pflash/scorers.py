@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
-from mlx_ddtree.hub.load import load_target
+from mlx_ddtree.hub.load_target import load_target
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.bridge import BridgedScorer
 from mlx_ddtree.pflash.lexical import LexicalScorer

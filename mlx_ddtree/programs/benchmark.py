@@ -12,15 +12,23 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mlx_ddtree.benchmarking.measure import SEED, Bench, Task
+from mlx_ddtree.benchmarking.bench import SEED, Bench, Task
 from mlx_ddtree.benchmarking.plots import draw_plots
 from mlx_ddtree.benchmarking.prompts import HELD_OUT, PUBLISHED, Question, load_questions
-from mlx_ddtree.benchmarking.record import RunFile, group_key
-from mlx_ddtree.benchmarking.report import detail, halves, latex, markdown, matrix, overview, place
+from mlx_ddtree.benchmarking.record import RunFile, group_of_question
+from mlx_ddtree.benchmarking.report import (
+    latex_report,
+    markdown_report,
+    overview_table,
+    place_title,
+    repetition_table,
+    settings_table,
+    speedup_table,
+)
 from mlx_ddtree.benchmarking.settings import BLOCKS, BUDGETS, METHODS, PUBLISHED_BUDGETS, make_settings
 from mlx_ddtree.benchmarking.summary import Summary, summarise
+from mlx_ddtree.distributed.load import load
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.hub.load import load
 from mlx_ddtree.machine import __version__, describe, machine
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import cli
@@ -110,14 +118,15 @@ def measure(args: argparse.Namespace) -> int:
     )
     settings = make_settings(pair, args.methods, args.blocks, args.budgets)
     bench = Bench(pair, settings, args.max_tokens, args.cool_down, args.chat_template_config)
-    run = RunFile(args.output, header(args, pair, list(settings)))
-    missing = [
-        task for task in tasks(questions, args) if group_key(task.question, task.temp, task.repeat) not in run.done
-    ]
-    if missing:
-        measure_all(bench, missing, run)
-    elif run.done:
-        print(f"{args.output} is complete; remove it to measure again", file=sys.stderr)
+    with RunFile(args.output, header(args, pair, list(settings))) as run:
+        missing = []
+        for task in tasks(questions, args):
+            if group_of_question(task.question, task.temp, task.repeat) not in run.done:
+                missing.append(task)
+        if missing:
+            measure_all(bench, missing, run)
+        elif run.done:
+            print(f"{args.output} is complete; remove it to measure again", file=sys.stderr)
     return show([summarise(args.output)], args)
 
 
@@ -198,15 +207,15 @@ def show(summaries: list[Summary], args: argparse.Namespace) -> int:
         print(f"{summary.model}; {describe(summary.header['machine'])}")
         for data, temp in summary.places:
             cells = summary.at(data, temp)
-            print(f"\n{place(data, temp)}: {cells[0].prompts} prompts, {cells[0].tokens} tokens")
-            print(cli.columns(detail(cells)))
+            print(f"\n{place_title(data, temp)}: {cells[0].prompts} prompts, {cells[0].tokens} tokens")
+            print(cli.columns(settings_table(cells)))
         if len(summary.places) > 1:
-            print(f"\n{cli.columns(matrix(summary))}")
+            print(f"\n{cli.columns(speedup_table(summary))}")
         if summary.halves:
-            print(f"\n{cli.columns(halves(summary))}")
+            print(f"\n{cli.columns(repetition_table(summary))}")
         print()
     if len(summaries) > 1 or len(summaries[0].places) > 1:
-        print(cli.columns(overview(summaries)))
+        print(cli.columns(overview_table(summaries)))
     return 0
 
 
@@ -217,8 +226,8 @@ def write_report(summaries: list[Summary], args: argparse.Namespace) -> None:
     for summary in summaries if args.plots != "none" else []:
         prefix = f"{summary.model.replace('/', '--')}-" if len(summaries) > 1 else ""
         plots += draw_plots(summary, folder, prefix, args.plots)
-    (folder / "report.md").write_text(markdown(summaries, plots, args.line, args.note), encoding="utf-8")
-    (folder / "report.tex").write_text(latex(summaries), encoding="utf-8")
+    (folder / "report.md").write_text(markdown_report(summaries, plots, args.line, args.note), encoding="utf-8")
+    (folder / "report.tex").write_text(latex_report(summaries), encoding="utf-8")
     summary_json = json.dumps([summary.as_dict() for summary in summaries], indent=1)
     (folder / "summary.json").write_text(summary_json + "\n", encoding="utf-8")
     print(f"report: {folder / 'report.md'}", file=sys.stderr)

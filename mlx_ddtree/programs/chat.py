@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.generation.stream import GenerationResponse
+from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.machine import __version__, cache_folder
 from mlx_ddtree.programs import cli
 from mlx_ddtree.programs.conversation import Conversation, Settings

@@ -12,7 +12,7 @@ from typing import Any, Literal, TextIO
 from tqdm import tqdm
 
 from mlx_ddtree.distributed.follow import follow
-from mlx_ddtree.distributed.load import sharded_load
+from mlx_ddtree.distributed.load import load
 from mlx_ddtree.distributed.ranks import Follower, join
 from mlx_ddtree.errors import MlxDdtreeError, OptionError
 from mlx_ddtree.icecache.options import IceCacheOptions
@@ -157,7 +157,7 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
     draft: str | bool | None = args.draft_model
     if args.method == "ar" and not need_drafter and draft is None:
         draft = False
-    return sharded_load(
+    return load(
         args.model,
         draft,
         pipeline=args.pipeline,

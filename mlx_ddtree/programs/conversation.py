@@ -13,8 +13,8 @@ from mlx_lm.sample_utils import make_logits_processors
 
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.errors import MlxDdtreeError, OptionError, PromptError
+from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.session import Session
-from mlx_ddtree.generation.stream import GenerationResponse
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.programs.cli import compression, kv_budget, tree_budget

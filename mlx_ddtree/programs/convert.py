@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mlx_ddtree.drafter.load import QUANTISATION_MODES
+from mlx_ddtree.drafter.load_drafter import QUANTISATION_MODES
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.convert import DTYPES, Converted, Quantisation, convert
 from mlx_ddtree.hub.publish import check_repository, upload

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
-from time import perf_counter
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -20,15 +20,17 @@ from mlx_ddtree.kernels.metal import launch_on_metal
 from mlx_ddtree.machine import __version__, machine
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import cli
+from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.measure import profile_of
+from mlx_ddtree.tuning.stopwatch import fastest
 
 EXAMPLES = """\
   mlx_ddtree.doctor                                        this machine and its kernels
   mlx_ddtree.doctor --pair --model mlx-community/Qwen3-8B-4bit   and what was measured of a pair
   mlx_ddtree.doctor --json > report.json                   for a bug report
 """
-SECONDS, MOST = 0.3, 100
-"""A timing takes so long, or so many repeats."""
+SECONDS = 0.3
+"""How long each side of a timing may take."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def make_arguments() -> argparse.ArgumentParser:
     parser = cli.make_parser("Examine this machine: its facts, and every Metal kernel against MLX.", EXAMPLES)
     cli.add_model_options(parser)
     parser.add_argument("--pair", action="store_true", help="also measure a pair: costs, rounding, kernels in use")
+    parser.add_argument("--forget", action="store_true", help="remove all that was measured and learned of pairs here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--version", action="version", version=__version__)
     return parser
@@ -61,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def examine(args: argparse.Namespace) -> int:
+    if args.forget:
+        print(f"{store.forget()} profiles removed; each pair is measured again when it is next used", file=sys.stderr)
+        return 0
     report: dict[str, Any] = {"machine": machine(), "setting": os.environ.get("MLX_DDTREE_KERNELS", "auto")}
     if mx.metal.is_available():
         report["kernels"] = [asdict(x) for x in examinations(typical_cases(launch_on_metal), timed=True)]
@@ -87,19 +93,19 @@ def examination(case: Case, timed: bool) -> Examination:
     except Exception as failed:  # whatever the compiler or the driver raises is the finding
         return Examination(case.name, case.size, f"does not run: {failed}")
     agrees = error <= TOLERANCE[case.dtype]
-    times = (milliseconds(case.reference), milliseconds(case.kernel)) if timed else (None, None)
+    times = milliseconds(case) if timed else (None, None)
     return Examination(case.name, case.size, "ok" if agrees else "DISAGREES", error, *times)
 
 
-def milliseconds(run: Callable[[], Any]) -> float:
-    """The median, after the first call, which may compile."""
+def milliseconds(case: Case) -> tuple[float, float]:
+    """Of the reference and of the kernel, the shortest of several calls of each."""
+    runs = {"reference": case.reference, "kernel": case.kernel}
+    seconds = fastest({name: partial(_evaluated, run) for name, run in runs.items()}, SECONDS)
+    return 1e3 * seconds["reference"], 1e3 * seconds["kernel"]
+
+
+def _evaluated(run: Callable[[], Any]) -> None:
     mx.eval(arrays(run()))
-    times: list[float] = []
-    while len(times) < 5 or (sum(times) < SECONDS and len(times) < MOST):
-        start = perf_counter()
-        mx.eval(arrays(run()))
-        times.append(perf_counter() - start)
-    return 1e3 * median(times)
 
 
 def measured(pair: Pair) -> dict[str, Any]:

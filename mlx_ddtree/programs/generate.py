@@ -15,7 +15,8 @@ from mlx_ddtree.decoding.sampling import Sampler, make_sampler
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.generation.branches import stream_branches
 from mlx_ddtree.generation.draw import draw_tree
-from mlx_ddtree.generation.stream import GenerationResponse, stream_generate, summary
+from mlx_ddtree.generation.response import GenerationResponse, summary
+from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.machine import __version__
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import cli

@@ -28,7 +28,7 @@ GB that a pair needs with weights of 4, 8 and 16 bits and {context} tokens of co
 mlx_lm.convert would write them), the drafter's, the KV caches in 16 bits and 1.1 GB to work in.  Brackets: more than
 the {usable:.1f} GB of {what}."""
 UNKNOWN = """
-?: the size of a drafter that is not on this machine counts nothing; --online asks the Hub for it."""
+~: as large as usual drafters for that target; --online asks the Hub for the size."""
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -79,7 +79,7 @@ def show(args: argparse.Namespace) -> int:
     else:
         rows = [row(pair) for pair in shown]
         print(cli.columns(rows))
-        unknown = UNKNOWN if any(r["drafter GB"] == "?" for r in rows) else ""
+        unknown = UNKNOWN if any(r["drafter GB"].startswith("~") for r in rows) else ""
         values = {"context": args.context, "usable": memory.usable / GB, "what": memory.what}
         print(EXPLANATION.format(**values) + unknown)
     return 0
@@ -88,10 +88,10 @@ def show(args: argparse.Namespace) -> int:
 def row(pair: PublicPair) -> Mapping[str, str]:
     """A line for people."""
     computed = {variant.bits: variant for variant in pair.variants if variant.repository is None}
-    size = pair.variants[0].need.drafter if pair.variants else None
+    need = pair.variants[0].need if pair.variants else None
     cells = {"target": pair.target, "drafter": pair.drafter}
     cells["parameters"] = "?" if pair.parameters is None else f"{pair.parameters / 1e9:.1f} B"
-    cells["drafter GB"] = "?" if size is None else f"{size / GB:.1f}"
+    cells["drafter GB"] = "?" if need is None else f"{'~' * need.drafter_is_estimate}{need.drafter / GB:.1f}"
     for bits in BITS:
         variant = computed.get(bits)
         text = "?" if variant is None else f"{variant.need.total / GB:.1f}"

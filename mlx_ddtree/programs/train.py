@@ -11,20 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_ddtree.hub.load import load_target
+from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.hub.load_target import load_target
 from mlx_ddtree.programs import cli
-from mlx_ddtree.training.data import Answering, read_examples, regenerate, usable
-from mlx_ddtree.training.loop import Settings, Trainer
+from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.training.answers import Answering, answer_prompts
+from mlx_ddtree.training.chat_format import ChatFormat
+from mlx_ddtree.training.examples import Example, usable_examples
+from mlx_ddtree.training.loop import Trainer
+from mlx_ddtree.training.mask_token import choose_mask_token
 from mlx_ddtree.training.optimizer import OPTIMIZERS
-from mlx_ddtree.training.setup import (
-    default_config,
-    dflash2_shape,
-    mask_token,
-    new_drafter,
-    require_dense,
-    start_from,
-)
+from mlx_ddtree.training.preflight import check_examples, check_resumable, only_run_in, rehearse
+from mlx_ddtree.training.reading import read_examples
+from mlx_ddtree.training.schedule import TrainingSettings
+from mlx_ddtree.training.setup import default_config, dflash2_shape, new_drafter, require_dense, start_from
 
 EXAMPLES = """\
   mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30
@@ -98,30 +100,57 @@ def _tune_cpu() -> None:
 
 def train(args: argparse.Namespace) -> int:
     settings = make_settings(args)
-    loaded = load_target(args.model)
-    target = require_dense(loaded.target)
-    examples = read_examples(args.data, loaded.tokenizer, args.max_tokens)
+    how = None
     if not args.no_regenerate:
         how = Answering(args.max_tokens, 32, args.sampled_share, args.temp, args.seed)
-        examples = regenerate(target.model, loaded.tokenizer, examples, args.output / "responses.jsonl", how)
+    with only_run_in(args.output):
+        # 1. The target and the data.
+        loaded = load_target(args.model)
+        target = require_dense(loaded.target)
+        examples = read_examples(args.data, ChatFormat(loaded.tokenizer), args.max_tokens)
+
+        # 2. Whatever can fail is tried before the target answers, which may take hours.
+        check_examples(examples, target, how)
+        drafter = make_drafter(args, target, loaded.tokenizer, examples)
+        rehearse(drafter, target, examples)
+        if args.resume:
+            check_resumable(args.output, drafter.config, settings)
+
+        # 3. The target's answers, and the run.
+        if how is not None:
+            answers = args.output / "responses.jsonl"
+            examples = answer_prompts(target.model, loaded.tokenizer, examples, answers, how)
+        trainer = Trainer(target, drafter, usable_examples(examples), args.output, settings)
+        if args.resume:
+            trainer.resume()
+        return report(args, trainer.train())
+
+
+def make_drafter(
+    args: argparse.Namespace, target: TreeTarget, tokenizer: TokenizerWrapper, examples: Sequence[Example]
+) -> DFlashDrafter:
+    """The drafter that --init names, or one of random weights."""
     dflash2 = dflash2_shape(target, args.selector_rank) if args.dflash2 else None
     if args.init is not None:
-        drafter = start_from(args.init, target, args.block_size, dflash2)
-    else:
-        token = mask_token(loaded.tokenizer, target.vocab_size, args.mask_token)
-        block_size = args.block_size or (8 if dflash2 else 16)
-        shape = {"layers": args.layers or 5, "taps": args.taps or 5, "block_size": block_size}
-        drafter = new_drafter(default_config(target, token, **shape, dflash2=dflash2), target, args.seed)
-    trainer = Trainer(target, drafter, usable(examples), args.output, settings)
-    if args.resume:
-        trainer.resume()
-    return report(args, trainer.train())
+        return start_from(args.init, target, args.block_size, dflash2)
+    token = choose_mask_token(tokenizer, target.vocab_size, examples, args.mask_token)
+    config = default_config(
+        target,
+        token,
+        layers=args.layers or 5,
+        taps=args.taps or 5,
+        block_size=args.block_size or (8 if dflash2 else 16),
+        dflash2=dflash2,
+    )
+    return new_drafter(config, target, args.seed)
 
 
-def make_settings(args: argparse.Namespace) -> Settings:
-    epochs = DEFAULT_EPOCHS if args.steps is None and args.minutes is None and args.epochs is None else args.epochs
+def make_settings(args: argparse.Namespace) -> TrainingSettings:
+    epochs = args.epochs
+    if args.steps is None and args.minutes is None and epochs is None:
+        epochs = DEFAULT_EPOCHS
     names = "steps minutes batch_size anchors gamma lr optimizer seed evaluate_every save_every".split()
-    return Settings(epochs=epochs, **{name: getattr(args, name) for name in names})
+    return TrainingSettings(epochs=epochs, **{name: getattr(args, name) for name in names})
 
 
 def report(args: argparse.Namespace, summary: dict[str, object]) -> int:

@@ -1,9 +1,13 @@
 """An OpenAI-compatible server: starlette and uvicorn in front of one thread that owns MLX.
 
-app.py        the routes                             access.py    who may ask
-requests.py   what a body may hold                   prompt.py    messages -> token ids
-calls.py      a request between loop and thread      engine.py    the thread, its queue
-sessions.py   prompt caches kept between requests    reading.py   text -> content, reasoning, tool calls
-replies.py    OpenAI's objects, with logprobs.py and json_response.py on the wire
-errors.py     refusals      metrics.py   Prometheus      run.py   options -> a running server
+run.py          options -> a running server           settings.py   how a server is set up
+connections.py  a client's connection, with deadlines app.py        the routes
+access.py       who may ask                           bodies.py     request bodies, and room for them
+parsing.py      bytes -> a request                    requests.py   what a request may hold
+fields.py       what is not offered                   service.py    the handlers
+prompt.py       a request -> token ids                history.py    messages that templates can take
+options.py      a request -> decoding's options       calls.py      a request between loop and thread
+engine.py       the thread, its queue                 events.py     what loop and thread tell each other
+sessions.py     prompt caches kept between requests   reading.py    text -> content, reasoning, tool calls
+replies.py      OpenAI's objects                      logprobs.py, json_response.py, errors.py, metrics.py
 """

@@ -19,6 +19,7 @@ EXAMPLES = """\
       -d '{"messages": [{"role": "user", "content": "Write a function that counts vowels."}]}'
 """
 KEY_VARIABLE = "MLX_DDTREE_API_KEY"
+HOSTS_HELP = "further host names that clients may use, such as host.docker.internal; * is any"
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -26,6 +27,7 @@ def make_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--api-key", help=f"clients must send it; better in ${KEY_VARIABLE}, where ps cannot see it")
+    parser.add_argument("--allowed-hosts", type=_names, default=[], metavar="LIST", help=HOSTS_HELP)
     parser.add_argument("--allowed-origins", type=_names, default=[], metavar="LIST", help="web pages' origins (CORS)")
     parser.add_argument("--served-model-name", metavar="NAME", help="the model's name to clients (default: --model)")
     parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="of an answer, unless a request says")
@@ -55,7 +57,8 @@ def serve(args: argparse.Namespace) -> int:
         from mlx_ddtree.server import run  # noqa: PLC0415  (an extra)
     except ModuleNotFoundError as error:
         raise OptionError(f"the server needs {error.name}: pip install 'mlx-ddtree[server]'") from None
-    settings, engine = run.make_settings(args, os.environ.get(KEY_VARIABLE)), run.make_engine(args)
+    settings = run.make_settings(args, os.environ.get(KEY_VARIABLE))
+    engine = run.make_engine(args)
     with run.listen(args.host, args.port) as listener:
         run.end_quietly_on_sigterm()
         print(f"loading {settings.model}", file=sys.stderr)

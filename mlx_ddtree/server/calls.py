@@ -8,8 +8,9 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from mlx_ddtree.server.engine import Engine, Event, Job, Piece, Progress
+from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.events import Event, Job, Piece, PromptProgress
 
 
 class HungUp(Exception):
@@ -24,7 +25,9 @@ class Call:
     """
 
     def __init__(self, engine: Engine, seconds: float | None, ended: Callable[[str], None]) -> None:
-        self._engine, self._ended, self.seconds = engine, ended, seconds
+        self._engine = engine
+        self._ended = ended
+        self.seconds = seconds
         self._start = monotonic()
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event | HungUp] = asyncio.Queue()
@@ -43,7 +46,7 @@ class Call:
         self._events.put_nowait(HungUp())
 
     def end(self, outcome: str) -> None:
-        """Whatever comes later is of no interest; the first outcome counts."""
+        """Give the job up and tell the outcome; only the first one counts."""
         if self._outcome is None:
             self._outcome = outcome
             if self._job is not None:
@@ -51,29 +54,28 @@ class Call:
             self._ended(outcome)
 
     async def peek(self, patience: float) -> None:
-        """Wait for the first event, but not for ever.  Raises it if it is an error."""
+        """Wait up to `patience` seconds for the first event.  Raises it if it is an error."""
         with suppress(TimeoutError):
             self._peeked = await self._next(patience)
 
-    async def events(self, patience: float | None = None) -> AsyncIterator[Progress | Piece | None]:
-        """All of them, up to the last piece; None after `patience` seconds without one.
-        Raises ApiError (a refusal, or 504 when its time is over) and HungUp."""
+    async def events(self, patience: float | None = None) -> AsyncIterator[PromptProgress | Piece | None]:
+        """All events up to the last piece, and None after every `patience` seconds without one.
+
+        Raises ApiError (a refusal, or 504 when the request's time is over) and HungUp.
+        """
         while True:
-            event: Event | None
-            if self._peeked is not None:
-                event, self._peeked = self._peeked, None
-            else:
-                try:
+            event = self._peeked
+            self._peeked = None
+            if event is None:
+                with suppress(TimeoutError):
                     event = await self._next(patience)
-                except TimeoutError:
-                    event = None
             assert not isinstance(event, ApiError)
             yield event
             if isinstance(event, Piece) and event.totals is not None:
                 return
 
     async def _next(self, patience: float | None) -> Event:
-        """Raises TimeoutError when patience ends, and the events that are errors."""
+        """The next event.  Raises TimeoutError when patience ends, and the events that are errors."""
         left = None if self.seconds is None else max(self._start + self.seconds - monotonic(), 0)
         bounds = [seconds for seconds in (patience, left) if seconds is not None]
         try:
@@ -88,6 +90,6 @@ class Call:
         return event
 
     def _send(self, event: Event) -> None:
-        """From the decoding thread."""
+        """Hand an event to the event loop; the decoding thread calls this."""
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)

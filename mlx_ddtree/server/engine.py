@@ -13,17 +13,18 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
+from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error
-from mlx_ddtree.server.logprobs import TokenLogprob, token_logprobs
+from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
+from mlx_ddtree.server.logprobs import token_logprobs
 from mlx_ddtree.server.metrics import Metrics
 from mlx_ddtree.server.sessions import Sessions
 
@@ -32,72 +33,20 @@ ROUNDS_BETWEEN_LOOKS = 32
 """Rounds after which the caches' memory is looked at while an answer grows."""
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Prompt tokens that are processed, of those that were not in a cache."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Of a finished answer.
-
-    compression: what its prompt has lost, if anything (pflash/compress.py).
-    kv_reads: what a KV budget let it read, where there is one.
-    """
-
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    rounds: int
-    acceptance_length: float
-    prompt_tps: float
-    generation_tps: float
-    kinds: dict[str, int]
-    compression: dict[str, Any] | None = None
-    kv_reads: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What a round said.  totals: of the whole answer, once it is complete."""
-
-    text: str
-    logprobs: list[TokenLogprob]
-    totals: Totals | None
-
-
-Event = Progress | Piece | ApiError
-
-
-@dataclass(eq=False)
-class Job:
-    """A request as the thread sees it.
-
-    options: makes the keyword arguments of `stream_generate`.
-    top: see `Sampling.top`.
-    send: hands an event to whoever asked; may be called from any thread.
-    """
-
-    ids: list[int]
-    options: Callable[[], dict[str, Any]]
-    top: int | None
-    send: Callable[[Event], None]
-    given_up: threading.Event = field(default_factory=threading.Event)
-
-
 class _GivenUp(Exception):
     """Nobody waits for this answer any more."""
 
 
 class Engine:
-    """Answers jobs.
+    """Answers jobs, one at a time.
 
-    load: makes the pair.  decoding: method, tree_budget, ... for `stream_generate`.
+    The engine's thread is the one owner of the models, of the sessions and of whatever else holds arrays; other threads
+    hand it jobs and get events back.
+
+    load: makes the pair.
+    decoding: method, tree_budget and other options of `stream_generate` that all requests share.
     queue_size: jobs that may wait.
+    cache_size, cache_bytes: sessions that are kept, and their memory in all.
     """
 
     def __init__(
@@ -109,8 +58,11 @@ class Engine:
         cache_size: int,
         cache_bytes: int,
     ) -> None:
-        self._load, self._decoding, self.queue_size = load, dict(decoding), queue_size
-        self._cache_bounds = cache_size, cache_bytes
+        self._load = load
+        self._decoding = dict(decoding)
+        self.queue_size = queue_size
+        self._cache_size = cache_size
+        self._cache_bytes = cache_bytes
         self.metrics = Metrics()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
@@ -154,7 +106,7 @@ class Engine:
             self._changed.notify()
 
     def give_up(self, job: Job) -> None:
-        """Nobody waits for it: it leaves the queue, or its decoding ends with the round."""
+        """Nobody waits for this job any more: it leaves the queue, or its decoding ends with the round."""
         job.given_up.set()
         with self._changed:
             if job in self._waiting:
@@ -164,14 +116,16 @@ class Engine:
         """From now on nothing is begun; what runs goes on."""
         with self._changed:
             self._stopping = True
-            jobs, self._waiting = list(self._waiting), deque()
+            refused = list(self._waiting)
+            self._waiting.clear()
             self._changed.notify()
-        for job in jobs:
+        for job in refused:
             job.send(stopping())
 
     def cut(self) -> None:
         """End what runs, with its round."""
-        if (job := self._running) is not None:
+        job = self._running
+        if job is not None:
             job.given_up.set()
             job.send(stopping())
 
@@ -185,23 +139,25 @@ class Engine:
     def _lost(self, reason: str) -> None:
         """A machine that the target stands on is gone, and the process is about to end (distributed/watch.py)."""
         self.drain()
-        if (job := self._running) is not None:
+        job = self._running
+        if job is not None:
             job.send(ApiError(503, reason, code="machine_lost"))
 
     def _work(self) -> None:
+        """The thread: load, answer until nothing comes any more, give up the models."""
         try:
             self._prepare()
         except Exception as error:
             self._load_error = error
         self._ready.set()
         try:
-            while self._load_error is None and (job := self._next()) is not None:
-                self._answer(job)
+            if self._load_error is None:
+                self._answer_all()
         except BaseException:
             LOG.exception("the decoding thread ended")
             self.drain()
-            if (running := self._running) is not None:
-                running.send(internal_error())
+            if self._running is not None:
+                self._running.send(internal_error())
         finally:
             self.pair = None
             if self._load_error is None:
@@ -211,14 +167,24 @@ class Engine:
             mx.clear_streams()  # else the process may abort when it ends
 
     def _prepare(self) -> None:
+        """Load, and do once whatever a first request would have to wait for."""
         pair = self._load()
         pair.target.when_lost(self._lost)
+        pair.tokenizer.encode("a")  # a tokenizer sets itself up at first use, which two threads must not do at once
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
-        self._sessions = Sessions(pair, *self._cache_bounds)
+        self._sessions = Sessions(pair, self._cache_size, self._cache_bytes)
         self.pair = pair
 
+    def _answer_all(self) -> None:
+        while True:
+            job = self._next()
+            if job is None:
+                return
+            self._answer(job)
+
     def _next(self) -> Job | None:
+        """The job that is to be answered now, once there is one; None when the engine stops."""
         with self._changed:
             self._running = None
             while not self._waiting:
@@ -245,6 +211,7 @@ class Engine:
         self._recent_seconds += 0.2 * (perf_counter() - started - self._recent_seconds)
 
     def _decode(self, job: Job) -> None:
+        """Send a job its answer, piece by piece.  Raises _GivenUp, and what decoding raises."""
         if job.given_up.is_set():
             return
         session = self._sessions.take(job.ids)
@@ -253,7 +220,7 @@ class Engine:
             if job.given_up.is_set():
                 raise _GivenUp
             self._sessions.make_room()
-            job.send(Progress(done, total))
+            job.send(PromptProgress(done, total))
 
         options = {**self._decoding, **job.options(), "prompt_progress_callback": progress}
         last: GenerationResponse | None = None
@@ -271,13 +238,16 @@ class Engine:
 
     def _piece(self, job: Job, cached: int, response: GenerationResponse) -> Piece:
         assert self.pair is not None
-        tokenizer, logprobs = self.pair.tokenizer, []
+        tokenizer = self.pair.tokenizer
+        logprobs = []
         if job.top is not None:
             tokens = [t for t in response.tokens if t not in tokenizer.eos_token_ids]
             logprobs = token_logprobs(tokenizer, tokens, response.logprobs, job.top)
         if response.finish_reason is None:
             return Piece(response.text, logprobs, None)
-        totals = Totals(
+        compression = response.compression
+        reads = response.statistics.reads
+        totals = AnswerTotals(
             finish_reason=response.finish_reason,
             prompt_tokens=len(job.ids),
             cached_tokens=cached,
@@ -287,8 +257,8 @@ class Engine:
             prompt_tps=round(response.prompt_tps, 1),
             generation_tps=round(response.generation_tps, 1),
             kinds=dict(response.statistics.kinds),
-            compression=None if response.compression is None else response.compression.as_dict(),
-            kv_reads=None if response.statistics.reads is None else response.statistics.reads.as_dict(),
+            compression=None if compression is None else compression.as_dict(),
+            kv_reads=None if reads is None else reads.as_dict(),
         )
         return Piece(response.text, logprobs, totals)
 

@@ -28,7 +28,10 @@ class ApiError(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code, self.headers = status, param, code, headers
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = headers
 
     def body(self) -> dict[str, Any]:
         kind = _TYPES.get(self.status, "invalid_request_error")
@@ -36,5 +39,5 @@ class ApiError(Exception):
 
 
 def internal_error() -> ApiError:
-    """Whatever went wrong inside; the log has the details, the client has not."""
+    """The answer to whatever went wrong inside; the log has the details, the client has not."""
     return ApiError(500, "the server made an error on this request; its log says more", code="internal_error")

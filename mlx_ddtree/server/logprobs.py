@@ -25,7 +25,11 @@ class TokenLogprob:
 def token_logprobs(
     tokenizer: TokenizerWrapper, tokens: Sequence[int], logprobs: mx.array, top: int
 ) -> list[TokenLogprob]:
-    """logprobs: (len(tokens), V).  In the thread that decodes."""
+    """Log-probabilities of an answer's tokens, in the thread that decodes.
+
+    logprobs: (len(tokens), V), floating.
+    top: how many of the most probable tokens to report at each place.
+    """
     if not tokens:
         return []
     rows = logprobs[: len(tokens)].astype(mx.float32)
@@ -48,10 +52,12 @@ def token_logprobs(
 
 
 def token_text(tokenizer: TokenizerWrapper, token: int) -> str:
-    """What it adds to a text; sentencepiece's decoder drops the space before a word that stands alone."""
+    """What a token adds to a text; sentencepiece's decoder drops the space before a word that stands alone."""
     text = str(tokenizer.decode([token]))
     piece = tokenizer.convert_ids_to_tokens(token)
-    return f" {text}" if isinstance(piece, str) and piece.startswith("▁") and not text.startswith(" ") else text
+    if isinstance(piece, str) and piece.startswith("▁") and not text.startswith(" "):
+        return f" {text}"
+    return text
 
 
 def chat_format(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-OUTCOMES = {400: "refused", 404: "refused", 413: "refused", 415: "refused", 429: "full", 503: "stopping", 504: "late"}
+OUTCOMES = {
+    400: "refused",
+    404: "refused",
+    408: "refused",
+    413: "refused",
+    415: "refused",
+    429: "full",
+    503: "stopping",
+    504: "late",
+}
+"""HTTP status -> outcome of a request."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """Of one server; a registry of its own, so that servers in one process do not mix."""
+    """The figures of one server, in a registry of its own, so that servers in one process do not mix."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        name, registry = "mlx_ddtree", self.registry
+        name = "mlx_ddtree"
+        registry = self.registry
         self.requests = Counter(
             f"{name}_requests",
             "Requests by outcome: ok, refused (4xx), full (429), late, hung_up, stopping, error",

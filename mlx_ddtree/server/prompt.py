@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_lm.server import convert_chat, process_message_content
+from mlx_lm.server import convert_chat
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.errors import PromptError
@@ -15,6 +15,7 @@ from mlx_ddtree.generation.options import prompt_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
 from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.history import make_fit_for_template
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
 
 
@@ -57,7 +58,7 @@ def prepare(
 def protecting(
     pair: Pair, compression: PrefillCompression, prompt: Any, ids: list[int], **template: Any
 ) -> PrefillCompression:
-    """With what is protected in the prompt, if it may be compressed at all.  Raises ApiError 400."""
+    """The compression with what is protected in this prompt, if it may be compressed at all.  Raises ApiError 400."""
     if not compression.concerns(len(ids)):
         return compression
     try:
@@ -67,6 +68,7 @@ def protecting(
 
 
 def template_options(request: ChatRequest, template: Mapping[str, Any]) -> dict[str, Any]:
+    """The server's options of the template, and the request's over them."""
     options = {**template, **(request.chat_template_kwargs or {})}
     if request.reasoning_effort is not None:
         options["reasoning_effort"] = request.reasoning_effort
@@ -74,16 +76,13 @@ def template_options(request: ChatRequest, template: Mapping[str, Any]) -> dict[
 
 
 def text_ids(pair: Pair, request: TextRequest) -> list[int]:
-    prompt: Any = request.prompt
-    if prompt and isinstance(prompt[0], str) and not isinstance(prompt, str):
-        prompt = prompt[0]
-    if not prompt:
+    """A completion's prompt.  Raises ApiError 400."""
+    if not request.prompt:
         raise ApiError(400, "prompt: it is empty", param="prompt")
     try:
-        ids = prompt_token_ids(pair, prompt)
+        return prompt_token_ids(pair, request.prompt)
     except PromptError as error:
         raise ApiError(400, f"prompt: {error}", param="prompt") from None
-    return ids
 
 
 def chat_ids(
@@ -93,17 +92,22 @@ def chat_ids(
     tools: list[Any] | None,
     template: Mapping[str, Any],
 ) -> list[int]:
-    """mlx-lm's way to a prompt.  What a template does not like about the messages is the client's to mend."""
+    """A conversation as its template writes it.
+
+    What a template does not like about the messages is the client's to mend: its own words become a 400.
+    """
     tokenizer, options = pair.tokenizer, template_options(request, template)
     reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) | _RESERVED
     if wrong := sorted(reserved & set(options)):
         message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
         raise ApiError(400, message, param="chat_template_kwargs")
     try:
-        process_message_content(messages)
+        make_fit_for_template(tokenizer, messages)
         if not tokenizer.has_chat_template:
             return list(tokenizer.encode(convert_chat(messages)))
         return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tools=tools, **options))
+    except ApiError:
+        raise
     except Exception as error:  # templates are programs that raise what they like
         raise ApiError(400, f"messages: the chat template cannot use them: {error}", param="messages") from error
 
@@ -116,7 +120,10 @@ _RESERVED = {
 
 
 def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompression) -> list[int]:
-    """The same ids, if there are any and one more fits into the context; unless they will take fewer positions."""
+    """A prompt's ids as they came, if they leave room for an answer.
+
+    Prompts that will be compressed into fewer positions may be longer than the context.  Raises ApiError 400.
+    """
     if not ids:
         raise ApiError(400, f"{param}: the prompt is empty", param=param)
     limit = pair.target.max_context

@@ -13,7 +13,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 @dataclass(frozen=True)
 class Part:
-    """text of content and reasoning; call: OpenAI's object of a tool call."""
+    """A part of an answer.
+
+    text: of content and of reasoning.
+    call: OpenAI's object of a tool call.
+    """
 
     kind: Literal["content", "reasoning", "call"]
     text: str = ""
@@ -34,7 +38,7 @@ class AnswerReader:
         self.calls = 0
 
     def feed(self, text: str, last: bool = False) -> list[Part]:
-        """What became certain with `text`; last: nothing follows."""
+        """The parts that became certain with `text`.  last: nothing follows."""
         self._state, segments = TextStateMachine.split(self._state, text)
         if last:
             self._state, rest, state = TextStateMachine.flush(self._state)
@@ -53,12 +57,16 @@ class AnswerReader:
         """The call whose text is complete.  One that cannot be parsed is content, so that nothing is lost."""
         if self._tool_text is None:
             return []
-        text, self._tool_text = self._tool_text, None
+        text = self._tool_text
+        self._tool_text = None
         try:
             calls = self._format([text])
         except Exception as error:  # the parsers raise whatever a model's mistake leads them to
             logging.getLogger(__name__).info("a tool call cannot be parsed: %r", error)
             calls = []
         self.calls += len(calls)
+        if calls:
+            return [Part("call", call=call) for call in calls]
         start, end = self._markers
-        return [Part("call", call=call) for call in calls] or [Part("content", start + text + (end if ended else ""))]
+        closing = end if ended else ""
+        return [Part("content", start + text + closing)]

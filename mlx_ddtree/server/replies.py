@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from mlx_ddtree.machine import __version__
-from mlx_ddtree.server.engine import Piece, Totals
+from mlx_ddtree.server.events import AnswerTotals, Piece
 from mlx_ddtree.server.logprobs import TokenLogprob, chat_format, text_format
 from mlx_ddtree.server.reading import AnswerReader, Part
 
@@ -28,8 +28,9 @@ class Reply:
             "model": model,
             "system_fingerprint": f"mlx_ddtree-{__version__}",
         }
-        self.with_logprobs, self.with_usage = with_logprobs, with_usage
-        self.totals: Totals | None = None
+        self.with_logprobs = with_logprobs
+        self.with_usage = with_usage
+        self.totals: AnswerTotals | None = None
 
     def chunk(self, **choice: Any) -> dict[str, Any]:
         choice = {"index": 0, "finish_reason": None, "logprobs": None, **choice}
@@ -37,7 +38,7 @@ class Reply:
         return {**self.head, "object": self.chunk_kind, "choices": [choice], **usage}
 
     def last_chunks(self, **choice: Any) -> list[dict[str, Any]]:
-        """The one with the reason and the figures; then, if asked for, the usage."""
+        """A chunk with the finish reason and the figures, then one with the usage if it was asked for."""
         assert self.totals is not None
         chunks = [self.chunk(**choice) | {VENDOR: figures(self.totals)}]
         if self.with_usage:
@@ -97,14 +98,17 @@ class ChatReply(Reply):
     @property
     def finish_reason(self) -> str:
         assert self.totals is not None
-        reason = self.totals.finish_reason
-        return "tool_calls" if reason == "stop" and self._reader.calls else reason
+        if self.totals.finish_reason == "stop" and self._reader.calls:
+            return "tool_calls"
+        return self.totals.finish_reason
 
     def choice(self) -> dict[str, Any]:
         content = "".join(part.text for part in self._parts if part.kind == "content")
         reasoning = "".join(part.text for part in self._parts if part.kind == "reasoning")
         calls = [part.call for part in self._parts if part.call is not None]
-        message: dict[str, Any] = {"role": "assistant", "content": None if calls and not content else content}
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if calls and not content:
+            message["content"] = None
         if reasoning:
             message |= _reasoning(reasoning)
         if calls:
@@ -113,7 +117,8 @@ class ChatReply(Reply):
         return {"message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
 
     def _new_logprobs(self) -> dict[str, Any] | None:
-        new, self._sent = self._logprobs[self._sent :], len(self._logprobs)
+        new = self._logprobs[self._sent :]
+        self._sent = len(self._logprobs)
         return chat_format(new) if new else None
 
 
@@ -146,15 +151,17 @@ class TextReply(Reply):
 def _delta(part: Part) -> dict[str, Any]:
     if part.call is not None:
         return {"tool_calls": [part.call]}
-    return {"content": part.text} if part.kind == "content" else _reasoning(part.text)
+    if part.kind == "content":
+        return {"content": part.text}
+    return _reasoning(part.text)
 
 
 def _reasoning(text: str) -> dict[str, Any]:
-    """mlx-lm's name, and the one that most clients read."""
+    """Reasoning under mlx-lm's name, and under the one that most clients read."""
     return {"reasoning": text, "reasoning_content": text}
 
 
-def usage(totals: Totals) -> dict[str, Any]:
+def usage(totals: AnswerTotals) -> dict[str, Any]:
     return {
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.generated_tokens,
@@ -163,6 +170,6 @@ def usage(totals: Totals) -> dict[str, Any]:
     }
 
 
-def figures(totals: Totals) -> dict[str, Any]:
+def figures(totals: AnswerTotals) -> dict[str, Any]:
     names = ("rounds", "acceptance_length", "prompt_tps", "generation_tps", "kinds", "compression", "kv_reads")
     return {name: value for name, value in asdict(totals).items() if name in names and value is not None}

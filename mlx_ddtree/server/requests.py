@@ -1,83 +1,96 @@
-"""What the body of a request may hold.  Whatever is not understood and would change the answer is refused."""
+"""What the body of a request may hold.  `fields.py` has the names that are not offered."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from mlx_lm.sample_utils import make_logits_processors
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from mlx_ddtree.decoding.sampling import make_sampler
-from mlx_ddtree.pflash.compress import PrefillCompression
-from mlx_ddtree.server.errors import ApiError
-
-LEAST_TEMPERATURE = 1e-3
-"""Below it a draw's noise would be lost in rounding; 0 is greedy."""
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """What counts where a request says nothing; the names are those of the command line."""
-
-    temp: float = 0.0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    top_k: int = 0
-    seed: int | None = None
-    max_tokens: int = 1024
-    repetition_penalty: float | None = None
-    repetition_context_size: int = 20
+def _stop_strings(value: Any) -> Any:
+    """One text or several -> a list of texts."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or len(texts) > 16 or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("must be a text or a list of up to 16 texts, none of them empty")
+    return texts
 
 
-def _known_temperature(value: float) -> float:
-    if 0 < value < LEAST_TEMPERATURE:
-        raise ValueError(f"a temperature is 0 (greedy) or at least {LEAST_TEMPERATURE}")
+def _prompt(value: Any) -> Any:
+    """A text, or token ids; a list with one text is that text."""
+    if isinstance(value, list) and value and isinstance(value[0], str | list):
+        if len(value) > 1:
+            raise ValueError("several prompts in one request are not supported; send them one by one")
+        (value,) = value
+    if isinstance(value, str) or (isinstance(value, list) and all(type(token) is int for token in value)):
+        return value
+    raise ValueError("must be a text or a list of token ids")
+
+
+def _content(value: Any) -> Any:
+    """A message's text, whole or in parts."""
+    if value is None or isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError("must be a text, or a list of parts like {'type': 'text', 'text': '...'}")
+    for part in value:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind != "text":
+            raise ValueError(
+                f"has a part of type {kind[:40]!r}, but only 'text' can be read: no images, audio or files"
+            )
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise ValueError("must have parts like {'type': 'text', 'text': '...'}")
     return value
 
 
-def _without(*allowed: object) -> AfterValidator:
-    """A value that changes nothing, of an option that is not offered."""
-
-    def check(value: Any) -> Any:
-        if value is not None and value not in allowed:
-            raise ValueError(f"{value!r} is not supported here; leave it out or use {allowed[0]!r}")
+def _arguments(value: Any) -> Any:
+    if value is None or isinstance(value, str | dict):
         return value
-
-    return AfterValidator(check)
+    raise ValueError("must be a text that holds a JSON object, or the object")
 
 
 Text = Annotated[str, Field(min_length=1)]
 ContextSize = Annotated[int, Field(ge=1, le=10**6)]
 Penalty = Annotated[float, Field(ge=-100, le=100)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+StopStrings = Annotated[list[str], BeforeValidator(_stop_strings)]
 
 
-class Model(BaseModel):
-    """A JSON object: types are taken as they stand, unknown names are left alone."""
+def _token_limit(value: int) -> int:
+    if value < 1:
+        raise ValueError("must be at least 1; leave it out for the server's own limit")
+    return value
+
+
+TokenLimit = Annotated[int, Field(le=2**31), AfterValidator(_token_limit)]
+
+
+class JsonObject(BaseModel):
+    """An object in a body: types are taken as they stand, unknown names are left alone."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class StreamOptions(Model):
+class StreamOptions(JsonObject):
     """How to stream."""
 
     include_usage: bool | None = None
 
 
-class Sampling(Model):
+class CompletionRequest(JsonObject):
     """What chats and completions have in common."""
 
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=100), AfterValidator(_known_temperature)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_tokens: TokenLimit | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Fraction | None = None
+    min_p: Fraction | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
+    stop: StopStrings | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     repetition_context_size: ContextSize | None = None
     presence_penalty: Penalty | None = None
@@ -85,20 +98,16 @@ class Sampling(Model):
     frequency_penalty: Penalty | None = None
     frequency_context_size: ContextSize | None = None
     logit_bias: dict[str, Penalty] | None = None
-    n: Annotated[int | None, _without(1)] = None
     prefill_compression: Literal["off", "auto", "always"] | None = None
     prefill_threshold: Annotated[int, Field(ge=0, le=2**31)] | None = None
-    prefill_keep_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
+    prefill_keep_ratio: PositiveFraction | None = None
     prefill_positions: Literal["original", "compact"] | None = None
     prefill_protect: Annotated[list[Text], Field(max_length=64)] | None = None
-    kv_keep_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
-
-    @property
-    def stops(self) -> list[str]:
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+    kv_keep_ratio: PositiveFraction | None = None
 
     @property
     def limit(self) -> int | None:
+        """Tokens of the answer at most."""
         return self.max_tokens
 
     @property
@@ -111,67 +120,51 @@ class Sampling(Model):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class TextPart(Model):
-    """A part of a message; text is the only kind that these models read."""
-
-    type: Literal["text"]
-    text: str
-
-
-class FunctionCall(Model):
+class FunctionCall(JsonObject):
     """What a model called earlier in the conversation."""
 
     name: str
-    arguments: str | dict[str, Any] | None = None
+    arguments: Annotated[Any, AfterValidator(_arguments)] = None
 
 
-class ToolCall(Model):
-    """Likewise."""
+class ToolCall(JsonObject):
+    """A call of a function, as assistants' messages hold it."""
 
     function: FunctionCall
 
 
-class Message(Model):
-    """One message; the template sees the other names too."""
+class Message(JsonObject):
+    """One message; the template sees its other names too."""
 
     role: Text
-    content: str | list[TextPart] | None = None
+    content: Annotated[Any, AfterValidator(_content)] = None
     tool_calls: list[ToolCall] | None = None
 
 
-class Function(Model):
+class Function(JsonObject):
     """What a model may call; the rest is between the client and the template."""
 
     name: Text
 
 
-class Tool(Model):
-    """Likewise."""
+class Tool(JsonObject):
+    """A tool that a model may use; functions are the only kind."""
 
     type: Literal["function"]
     function: Function
 
 
-class ResponseFormat(Model):
-    """Free text is the only one that can be promised."""
-
-    type: Annotated[str, _without("text")]
-
-
-class ChatRequest(Sampling):
+class ChatRequest(CompletionRequest):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
+    max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
-    tool_choice: Annotated[Any, _without("auto", "none")] = None
-    response_format: ResponseFormat | None = None
+    tool_choice: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
-    functions: Annotated[Any, _without(None)] = None
-    modalities: Annotated[Any, _without(["text"])] = None
 
     @model_validator(mode="after")
     def _probabilities(self) -> ChatRequest:
@@ -188,80 +181,12 @@ class ChatRequest(Sampling):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
-class TextRequest(Sampling):
+class TextRequest(CompletionRequest):
     """POST /v1/completions."""
 
-    prompt: str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: Annotated[Any, AfterValidator(_prompt)]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    echo: Annotated[bool | None, _without(False)] = None
-    best_of: Annotated[int | None, _without(1)] = None
-    suffix: Annotated[str | None, _without(None, "")] = None
 
     @property
     def top(self) -> int | None:
         return self.logprobs
-
-
-Request = TypeVar("Request", ChatRequest, TextRequest)
-
-
-def parse(kind: type[Request], raw: bytes) -> tuple[Request, dict[str, Any]]:
-    """The request, and the body as it came.  Raises ApiError 400."""
-    try:
-        body = json.loads(raw)
-        if b"\\ud" in raw.lower():  # halves of surrogate pairs are no text; tokenizers and UTF-8 know none
-            json.dumps(body, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is not JSON: {error}", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, "the body must be a JSON object", code="invalid_json")
-    try:
-        return kind.model_validate(body), body
-    except ValidationError as error:
-        worst = max(error.errors(include_url=False, include_input=False), key=lambda e: len(e["loc"]))
-        where = ".".join(str(part) for part in worst["loc"])
-        param = str(worst["loc"][0]) if worst["loc"] else None
-        message = worst["msg"].removeprefix("Value error, ")
-        raise ApiError(400, f"{where}: {message}" if where else message, param=param) from None
-
-
-def bias(request: Sampling, vocab_size: int) -> dict[int, float]:
-    """Token id -> what is added to its logit.  Raises ApiError 400."""
-    given = request.logit_bias or {}
-    if not all(key.isascii() and key.isdigit() and int(key[:10]) < vocab_size for key in given):
-        raise ApiError(400, f"logit_bias: its keys are token ids, 0 to {vocab_size - 1}", param="logit_bias")
-    return {int(key): value for key, value in given.items()}
-
-
-def compression(request: Sampling, default: PrefillCompression) -> PrefillCompression:
-    """How long prompts of this request are compressed; the scorer is the server's."""
-    names = {"prefill_compression": "mode", "prefill_protect": "protect"}
-    said = {name: getattr(request, name) for name in vars(request) if name.startswith("prefill_")}
-    changes = {names.get(k, k.removeprefix("prefill_")): v for k, v in said.items() if v is not None}
-    return replace(default, **changes)
-
-
-def decoding_options(request: Sampling, defaults: Defaults, logit_bias: dict[int, float]) -> dict[str, Any]:
-    """For `stream_generate`; makes arrays, so it belongs to the thread that decodes."""
-
-    def pick(value: Any, default: Any) -> Any:
-        return default if value is None else value
-
-    sampler = make_sampler(
-        pick(request.temperature, defaults.temp),
-        pick(request.top_p, defaults.top_p),
-        pick(request.min_p, defaults.min_p),
-        top_k=pick(request.top_k, defaults.top_k),
-        seed=pick(request.seed, defaults.seed),
-    )
-    processors = make_logits_processors(
-        logit_bias,
-        pick(request.repetition_penalty, defaults.repetition_penalty),
-        pick(request.repetition_context_size, defaults.repetition_context_size),
-        request.presence_penalty,
-        pick(request.presence_context_size, 20),
-        request.frequency_penalty,
-        pick(request.frequency_context_size, 20),
-    )
-    limit = pick(request.limit, defaults.max_tokens)
-    return {"sampler": sampler, "logits_processors": processors, "max_tokens": limit, "stop": request.stops}

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import socket
+from functools import partial
 
 import uvicorn
 from mlx_lm.utils import _parse_size
@@ -15,14 +16,15 @@ from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.programs import cli
 from mlx_ddtree.server.access import is_loopback
-from mlx_ddtree.server.app import Settings, make_app
+from mlx_ddtree.server.app import make_app
+from mlx_ddtree.server.connections import BoundedConnection
 from mlx_ddtree.server.engine import Engine
-from mlx_ddtree.server.requests import Defaults
+from mlx_ddtree.server.settings import RequestDefaults, ServerSettings
 
 __all__ = ["end_quietly_on_sigterm", "is_loopback", "listen", "make_engine", "make_settings", "serve"]
 
 
-class Server(uvicorn.Server):
+class GracefulServer(uvicorn.Server):
     """On SIGINT or SIGTERM nothing new is begun, and what runs may finish within `shutdown_seconds`."""
 
     engine: Engine
@@ -35,37 +37,51 @@ class Server(uvicorn.Server):
         timer.cancel()
 
 
-def make_server(engine: Engine, settings: Settings, shutdown_seconds: float = 10, verbose: bool = False) -> Server:
+def make_server(
+    engine: Engine, settings: ServerSettings, shutdown_seconds: float = 10, verbose: bool = False
+) -> GracefulServer:
+    """A server that is not started."""
     config = uvicorn.Config(
         make_app(engine, settings),
+        http=partial(BoundedConnection, limits=settings.limits),  # type: ignore[arg-type]  # called like a class
+        ws="none",
         log_level="info" if verbose else "warning",
         lifespan="off",
         timeout_graceful_shutdown=int(shutdown_seconds) + 5,  # for clients that do not take what is sent
     )
-    server = Server(config)
-    server.engine, server.shutdown_seconds = engine, shutdown_seconds
+    server = GracefulServer(config)
+    server.engine = engine
+    server.shutdown_seconds = shutdown_seconds
     return server
 
 
 def serve(
-    listener: socket.socket, engine: Engine, settings: Settings, shutdown_seconds: float = 10, verbose: bool = False
+    listener: socket.socket,
+    engine: Engine,
+    settings: ServerSettings,
+    shutdown_seconds: float = 10,
+    verbose: bool = False,
 ) -> None:
-    """Until a signal."""
+    """Answer requests until a signal comes."""
     make_server(engine, settings, shutdown_seconds, verbose).run(sockets=[listener])
 
 
-def make_settings(args: argparse.Namespace, key: str | None) -> Settings:
-    """key: unless --api-key says another.  Raises OptionError."""
+def make_settings(args: argparse.Namespace, key: str | None) -> ServerSettings:
+    """What the options say.
+
+    key: counts unless --api-key gives another.  Raises OptionError.
+    """
     make_sampler(args.temp, args.top_p, args.min_p, top_k=args.top_k)  # a wrong option is refused before loading
     if not isinstance(args.chat_template_args, dict):
         raise OptionError("--chat-template-args must be a JSON object")
-    names = Defaults.__dataclass_fields__
-    return Settings(
+    names = RequestDefaults.__dataclass_fields__
+    return ServerSettings(
         model=args.served_model_name or args.model or "mlx_ddtree-demo",
         host=args.host,
         api_key=args.api_key or key or None,
+        allowed_hosts=args.allowed_hosts,
         origins=args.allowed_origins,
-        defaults=Defaults(**{name: value for name, value in vars(args).items() if name in names}),
+        defaults=RequestDefaults(**{name: value for name, value in vars(args).items() if name in names}),
         template=args.chat_template_args,
         request_seconds=args.request_timeout,
         compression=cli.compression(args),
@@ -74,7 +90,7 @@ def make_settings(args: argparse.Namespace, key: str | None) -> Settings:
 
 
 def make_engine(args: argparse.Namespace) -> Engine:
-    """Not started.  Raises OptionError."""
+    """An engine that is not started.  Raises OptionError."""
     if args.queue_size < 0 or args.prompt_cache_size < 0:
         raise OptionError("--queue-size and --prompt-cache-size must be at least 0")
     names = ("method", "tree_budget", "block_size", "parity", "prefill_step_size")
@@ -99,7 +115,7 @@ def cache_bytes(text: str | None) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that nothing is loaded for a port that is taken.  Raises OptionError."""
+    """Bind a socket before anything else, so that nothing is loaded for a port that is taken.  Raises OptionError."""
     if not 0 <= port < 65536:
         raise OptionError(f"--port {port} is out of range: use 1 to 65535, or 0 for any")
     try:

@@ -11,14 +11,16 @@ from mlx_ddtree.pair import Pair
 
 
 class Sessions:
-    """At most `most` of them, of `max_bytes` in all; the longest unused goes first.
+    """The sessions of one engine, which alone uses them: `most` at most, of `max_bytes` in all.
 
-    A request that shares only a beginning with the best session gets a copy of that beginning, so that it
-    does not cost another conversation its cache.
+    The longest unused one goes first.  A request that shares only a beginning with the best session gets a copy of
+    that beginning, so that it does not cost another conversation its cache.
     """
 
     def __init__(self, pair: Pair, most: int, max_bytes: int) -> None:
-        self.pair, self.most, self.max_bytes = pair, most, max_bytes
+        self.pair = pair
+        self.most = most
+        self.max_bytes = max_bytes
         self._kept: list[Session] = []  # the last one was used last
 
     def __len__(self) -> int:
@@ -45,27 +47,24 @@ class Sessions:
         return session
 
     def make_room(self) -> None:
-        """While the last one grows: others go, oldest first, as far as the bound asks."""
-        if len(self._kept) > 1 and self.nbytes > self.max_bytes:
-            while len(self._kept) > 1 and self.nbytes > self.max_bytes:
-                self._kept.pop(0)
+        """Let older sessions go, oldest first, while the newest one grows beyond the bound."""
+        before = len(self._kept)
+        while len(self._kept) > 1 and self.nbytes > self.max_bytes:
+            self._kept.pop(0)
+        if len(self._kept) < before:
             mx.clear_cache()
 
     def trim(self) -> None:
-        """After an answer: the bound holds, whatever that costs."""
+        """Make the bound hold after an answer, whatever that costs."""
         self.make_room()
         if self.most == 0 or self.nbytes > self.max_bytes:
             self.drop_all()
-
-    def drop(self, session: Session) -> None:
-        if session in self._kept:
-            self._kept.remove(session)
 
     def drop_all(self) -> None:
         self._kept.clear()
         mx.clear_cache()
 
     def _fits_twice(self, session: Session, kept: int) -> bool:
-        """Whether a copy of its first `kept` tokens leaves room for the session itself."""
+        """Whether a copy of a session's first `kept` tokens leaves room for the session itself."""
         beginning = session.nbytes * kept // max(len(session.token_ids), 1)
         return self.most > 1 and session.nbytes + beginning <= self.max_bytes

@@ -2,9 +2,15 @@
 
 Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
 experts) stays mlx-lm's.  Five things are changed on this instance, and none of them changes what the model
-computes for mlx-lm: rotary embeddings also take a position per row, and gaps (kernels/rope.py), tapped layers leave
-their output (target/taps.py), gated delta layers also take a tree (target/gated_delta.py), attention and
-quantised layers ask whether a kernel shall compute a tree's rows (target/attention.py, target/quantized.py).
+computes for mlx-lm:
+
+rotary embeddings  also take a position per row, and gaps (target/rope.py)
+tapped layers      leave their output (target/taps.py)
+gated delta layers also take a tree (target/gated_delta.py)
+attention          asks the layer's cache, which may leave a tree's rows to a kernel (target/attention.py)
+quantised layers   ask whether a kernel shall multiply a tree's rows (target/quantized.py)
+
+What these modules are told, and what they leave behind, is one object: target/forward.py.
 """
 
 from __future__ import annotations
@@ -15,18 +21,21 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_ddtree.branches.rows import ForestRows
-from mlx_ddtree.kernels.choice import NO_KERNELS
+from mlx_ddtree.kernels.choice import MLX, NO_KERNELS, KernelSet
+from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
-from mlx_ddtree.kernels.rope import Places, Positions, take_positions
-from mlx_ddtree.target.attention import take_tree_attention
+from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.target.attention import adapt_attention
 from mlx_ddtree.target.between_rounds import MakesCaches
-from mlx_ddtree.target.gated_delta import take_trees
-from mlx_ddtree.target.quantized import Products, head_weights, take_rows
+from mlx_ddtree.target.context_limit import context_limit
+from mlx_ddtree.target.forward import Forward
+from mlx_ddtree.target.gated_delta import adapt_gated_delta
+from mlx_ddtree.target.quantized import adapt_quantized, head_weights
+from mlx_ddtree.target.rope import adapt_rope
+from mlx_ddtree.target.rows import Rows
 from mlx_ddtree.target.taps import tap
-from mlx_ddtree.target.views import AppendView, Mark, Pending, check_cache, mark, rewind, tree_views
-from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.target.views import Mark, Pending, check_cache, mark, rewind, views_of
 
 
 def text_of(model: nn.Module) -> Any:
@@ -35,29 +44,37 @@ def text_of(model: nn.Module) -> Any:
 
 
 class TreeTarget(MakesCaches):
-    """Families whose layers are attention or gated delta layers over caches that can hold a tree."""
+    """Families whose layers are attention or gated delta layers over caches that can hold a tree.
+
+    kernels: what verifications run in place of MLX's operations, by their number of rows.
+    """
 
     supports_trees = True
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = model
+        evaluate(model)
         text = text_of(model)
-        self.text, self.args = text, text.args
+        self.model = model
+        self.text = text
+        self.args = text.args
         self.hidden_size: int = self.args.hidden_size
         self.vocab_size: int = self.args.vocab_size
         self.layers: list[nn.Module] = text.model.layers  # None where another stage of a pipeline has the layer
         self.num_layers = len(self.layers)
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
         self.kernels = NO_KERNELS
+        self.current = Forward()
         self._taps: tuple[int, ...] = ()
-        self._tapped: dict[int, mx.array] = {}
-        self.products, self.places = Products(), Places()
-        take_rows(text, self.products)
+        self._adapt()
+
+    def _adapt(self) -> None:
+        """Let the model's modules ask `current`."""
+        adapt_quantized(self.text, self.current)
         for layer in filter(None, self.layers):
             for module in layer.modules():
-                take_positions(module, self.places)
-                take_trees(module)
-                take_tree_attention(module)
+                adapt_rope(module, self.current)
+                adapt_gated_delta(module)
+                adapt_attention(module)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -69,39 +86,44 @@ class TreeTarget(MakesCaches):
         self.tap(taps)
 
     def tap(self, taps: Sequence[int]) -> None:
+        """Make the outputs of these layers the features from now on."""
         self._taps = tuple(taps)
-        tap(self.layers, self._taps, self._tapped)
+        tap(self.layers, self._taps, self.current)
 
     @property
     def max_context(self) -> int | None:
-        """Positions the model was made for, or None when its config does not say."""
-        return getattr(self.args, "max_position_embeddings", None)
+        """Positions the model was made for, scaled rotary embeddings included; None when its config does not say."""
+        return context_limit(self.args)
+
+    # Between tokens and hidden states.
 
     def embed(self, token_ids: mx.array) -> mx.array:
         """(1, n) int -> (1, n, D), before the model's own `embed_scale`."""
         return self.text.model.embed_tokens(token_ids)
 
+    def head(self, hidden: mx.array) -> mx.array:
+        """(..., D) normalised hidden states -> (..., V) logits before the model's own `logit_softcap`."""
+        head = self._head_module
+        return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
+
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""
-        logits, cap = self.head(hidden), self.logit_softcap
+        logits = self.head(hidden)
+        cap = self.logit_softcap
         return logits if cap is None else mx.tanh(logits / cap) * cap
 
     def unembed_tree(self, hidden: mx.array) -> mx.array:
-        """`unembed` of a verification's rows."""
-        with self.products.by(self.kernels.of(len(hidden)).product):
+        """(N, D) of a verification's rows -> (N, V) logits."""
+        with self.current.running(kernels=self.kernels.of(len(hidden))):
             return self.unembed(hidden)
 
     def best_of_tree(self, hidden: mx.array, k: int) -> HeadTopK | None:
         """The k best tokens of a verification's rows (N, D) by a kernel that writes no logits, where there is one."""
-        kernel, head = self.kernels.of(len(hidden)).head_top_k, head_weights(self._head_module)
-        if kernel is None or head is None or not 2 <= len(hidden) <= MAX_ROWS:
+        kernel = self.kernels.of(len(hidden)).head_top_k
+        weights = head_weights(self._head_module)
+        if kernel is None or weights is None or not 2 <= len(hidden) <= MAX_ROWS:
             return None
-        return kernel(hidden, head, k, soft_cap=self.logit_softcap)
-
-    def head(self, hidden: mx.array) -> mx.array:
-        """The same before the model's own `logit_softcap`."""
-        head = self._head_module
-        return (head if "lm_head" in self.text else head.as_linear)(hidden)
+        return kernel(hidden, weights, k, soft_cap=self.logit_softcap)
 
     @property
     def _head_module(self) -> Any:
@@ -114,53 +136,53 @@ class TreeTarget(MakesCaches):
 
     @property
     def logit_softcap(self) -> float | None:
+        """The bound c of logits c * tanh(x / c), for models that have one."""
         return getattr(self.args, "final_logit_softcapping", None)
+
+    # Forwards.
 
     def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
         """Tokens (1, n), which stay in the cache -> normalised hidden states (1, n, D), features (1, n, taps * D).
 
-        at: their positions (1, n), where rows and positions differ; or consecutive ones, `at` behind the rows.
+        at: their positions (1, n), where rows and positions differ; or consecutive ones, `at` behind the cache's.
+        Features are None without taps.
         """
         return self.run(token_ids, cache, at)
 
-    def run(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, mx.array | None]:
-        """The same, where views of caches may stand for caches."""
-        with self.places.set(at):
-            hidden = self.text.model(token_ids, cache=list(cache))
-        features = self.features(hidden)
-        self._tapped.clear()
-        return hidden, features
-
-    def features(self, hidden: mx.array) -> mx.array | None:
-        """What the taps have seen of the forward that gave `hidden` (1, n, D): (1, n, taps * D), or None."""
-        return mx.concatenate([self._tapped[i] for i in self.taps], axis=-1) if self.taps else None
-
-    def forward_tree(
-        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
+    def forward_rows(
+        self, token_ids: mx.array, rows: Rows, cache: Sequence[Any]
     ) -> tuple[mx.array, mx.array | None, Pending]:
-        """The same for a tree's rows (1, N), padded behind the tree's own; they await the commit.
-
-        start: tokens in the cache; the root's position is start + gap.
+        """Tokens (1, N) of a draft tree's rows -> hidden states and features as from `forward`, and what awaits the
+        commit: until then the caches stand where they stood.
 
         A root alone is a step of plain decoding, computed as such, and stays.
         """
-        if token_ids.shape[1] == 1:
-            return *self.forward(token_ids, cache, gap), Pending()
-        rows = token_ids.shape[1]
-        kernels = self.kernels.of(rows)
-        views = tree_views(cache, tree, start, rows, kernels, gap)
-        with self.products.by(kernels.product):
-            return *self.run(token_ids, views), Pending(views, kernels.gather_rows)
+        if rows.alone:
+            hidden, features = self.forward(token_ids, cache, rows.gap)
+            return hidden, features, Pending()
+        kernels = self.kernels.of(rows.count)
+        views = views_of(cache, rows, kernels)
+        hidden, features = self.run(token_ids, views, kernels=kernels)
+        return hidden, features, Pending(views, kernels.gather_rows)
 
-    def forward_forest(
-        self, token_ids: mx.array, rows: ForestRows, cache: Sequence[Any]
-    ) -> tuple[mx.array, mx.array | None, Pending]:
-        """The same for the trees of several branches (1, N), root alone or not; they await the commit."""
-        views = [AppendView(layer_cache, rows) for layer_cache in cache]
-        with self.products.by(rows.kernels.product):
-            return *self.run(token_ids, views), Pending(views, rows.kernels.gather_rows)
+    def run(
+        self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0, kernels: KernelSet = MLX
+    ) -> tuple[mx.array, mx.array | None]:
+        """The model's own call, over caches or views of them; kernels: what its modules may use."""
+        with self.current.running(at, kernels):
+            hidden = self.text.model(token_ids, cache=list(cache))
+            return hidden, self.features(hidden)
+
+    def features(self, hidden: mx.array) -> mx.array | None:
+        """What the taps have seen of the running forward, which gave `hidden` (1, n, D): (1, n, taps * D), or None."""
+        if not self.taps:
+            return None
+        return mx.concatenate([self.current.outputs[i] for i in self.taps], axis=-1)
+
+    # Caches.
 
     def check_cache(self, cache: Sequence[Any]) -> None:
+        """Raise UnsupportedModelError unless these caches can hold a draft tree."""
         check_cache(cache)
 
     def mark(self, cache: Sequence[Any]) -> Mark:

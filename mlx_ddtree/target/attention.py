@@ -1,9 +1,9 @@
-"""Attention modules that leave the rows of a tree to a kernel.
+"""Attention modules that ask their layer's cache to attend.
 
 mlx-lm's model files import `scaled_dot_product_attention` by name and call it at the end of their attention's
-`__call__`.  On an instance of such a class that code runs as it is, with another function under this one name: for
-a tree whose rows have an `attention` (the mask says so) that is what is called, for a cache that is read in part
-(`ReadsPart`) the cache's own, for everything else mlx-lm's function.  A TailView for a cache is told the queries.
+`__call__`.  On an instance of such a class that code runs as it is, with another function under this one name.  It
+leaves the attention to a cache that is an AttendingCache, such as the views of a verification, and otherwise calls
+mlx-lm's function.
 """
 
 from __future__ import annotations
@@ -17,43 +17,78 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import base
 
-from mlx_ddtree.kernels.tree_attention import supports
+from mlx_ddtree.kernels.tree_attention import KeysOrValues, supports
 from mlx_ddtree.target.rows import RowsMask
-from mlx_ddtree.target.tail import TailView
-from mlx_ddtree.target.views import ReadsPart
 
 _NAME = "scaled_dot_product_attention"
 
 
+class AttendingCache:
+    """A cache, or a view of one, that is asked for its layer's attention.
+
+    tree_view: what stands for such a cache under a draft tree; None where it cannot hold one.
+    """
+
+    tree_view: type[Any] | None = None
+
+    def attend(
+        self,
+        queries: mx.array,
+        keys: KeysOrValues,
+        values: KeysOrValues,
+        scale: float,
+        mask: Any,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        """Queries (1, Hq, N, D) over what `update_and_fetch` and `make_mask` gave to this layer -> (1, Hq, N, Dv).
+
+        sinks: (Hq,) logits that join the softmax's denominator, or None.
+        """
+        return masked_attention(queries, keys, values, self, scale, mask, sinks)
+
+
 def scaled_dot_product_attention(
     queries: mx.array,
-    keys: Any,
-    values: Any,
+    keys: KeysOrValues,
+    values: KeysOrValues,
     cache: Any,
     scale: float,
     mask: Any,
     sinks: mx.array | None = None,
 ) -> mx.array:
     """As mlx_lm.models.base has it; shapes are those of kernels.tree_attention."""
-    if isinstance(cache, ReadsPart) and cache.reads_part(queries):
-        return cache.attend(queries, scale, sinks)
+    if isinstance(cache, AttendingCache):
+        return cache.attend(queries, keys, values, scale, mask, sinks)
+    return masked_attention(queries, keys, values, cache, scale, mask, sinks)
+
+
+def masked_attention(
+    queries: mx.array,
+    keys: KeysOrValues,
+    values: KeysOrValues,
+    cache: Any,
+    scale: float,
+    mask: Any,
+    sinks: mx.array | None,
+) -> mx.array:
+    """mlx-lm's function, which also takes a RowsMask: a layer that shares another one's keys has no cache to ask."""
     if isinstance(mask, RowsMask):
         if supports(queries, keys, values):
-            return mask.attend(queries, keys, values, scale, sinks)
+            return mask.attend(queries, keys, values, scale=scale, sinks=sinks)
         mask = mask.dense()
-    if isinstance(cache, TailView):
-        cache.see(queries, scale)
     return base.scaled_dot_product_attention(queries, keys, values, cache, scale, mask, sinks)
 
 
-def takes_caches(module: nn.Module) -> bool:
-    """Whether this attention module leaves its rows to a cache that is read in part.  Latent attention does not: it
-    adds the scores of positions itself."""
+def asks_its_cache(module: nn.Module) -> bool:
+    """Whether an attention module lets an AttendingCache attend.
+
+    Latent attention (MLA) does not: it has no keys of heads, and adds the scores of positions itself.
+    """
     return getattr(type(module), "rebound", False) and "k_proj" in module
 
 
-def take_tree_attention(module: nn.Module) -> None:
-    """Let this attention module's rows go to a kernel; other modules, and other instances, stay as they are."""
+def adapt_attention(module: nn.Module) -> None:
+    """Let this attention module ask its cache; other modules, and other instances, stay as they are."""
     mlx_lms = base.scaled_dot_product_attention
     if names_attention(module) and type(module).__call__.__globals__.get(_NAME) is mlx_lms:
         module.__class__ = _rebound(type(module))

@@ -11,13 +11,16 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache, trim_prompt_cache
 
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
 
 
 class MakesCaches:
-    """All of it is asked of the target, so that one whose model stands on several machines can do it on all of them
-    (distributed/lead.py).
+    """A target's work on its caches.
 
+    Callers ask the target and not the caches, so that a target whose model stands on several machines can do the work
+    on all of them (distributed/lead.py).
+
+    model: mlx-lm's.
     shards: machines that the model stands on.
     """
 
@@ -25,7 +28,7 @@ class MakesCaches:
     shards: int = 1
 
     @property
-    def exchange(self) -> Exchange | None:
+    def rank_traffic(self) -> RankTraffic | None:
         """What these machines have exchanged so far; None on one."""
         return None
 
@@ -38,23 +41,25 @@ class MakesCaches:
         """Have the reason told, before the process ends because one of these machines is gone."""
 
     def make_cache(self) -> list[Any]:
+        """Empty caches of mlx-lm's kinds for this model, one a layer."""
         return make_prompt_cache(self.model)
 
     def copy_cache(self, cache: Sequence[Any]) -> list[Any]:
         """Caches that hold the same and go their own way."""
         return deepcopy(list(cache))
 
-    def trim(self, cache: Sequence[Any], rows: int) -> None:
-        """Take the last `rows` rows back, of caches that mlx-lm can trim."""
-        trim_prompt_cache(list(cache), rows)
+    def trim(self, cache: Sequence[Any], tokens: int) -> None:
+        """Take the last `tokens` tokens back, of caches that mlx-lm can trim."""
+        trim_prompt_cache(list(cache), tokens)
 
     def fit(self, cache: Sequence[Any]) -> None:
         """Give back the memory behind what the caches hold; something that is added copies them once."""
-        for layer in cache:
-            fit(layer)
+        for layer_cache in cache:
+            fit(layer_cache)
 
 
-def fit(layer: Any) -> None:
-    """Of one layer."""
-    if isinstance(layer, KVCache | QuantizedKVCache) and layer.keys is not None:
-        layer.keys, layer.values = tree_map(lambda x: x[..., : layer.offset, :], (layer.keys, layer.values))
+def fit(layer_cache: Any) -> None:
+    """Give back the memory behind what one layer's cache holds; other kinds than key-value caches stay as they are."""
+    if isinstance(layer_cache, KVCache | QuantizedKVCache) and layer_cache.keys is not None:
+        both = (layer_cache.keys, layer_cache.values)
+        layer_cache.keys, layer_cache.values = tree_map(lambda x: x[..., : layer_cache.offset, :], both)

@@ -10,10 +10,12 @@ import mlx.nn as nn
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.choice import NO_KERNELS
+from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.target.between_rounds import MakesCaches
+from mlx_ddtree.target.context_limit import context_limit
+from mlx_ddtree.target.rows import Rows
 from mlx_ddtree.target.views import Mark, Pending
-from mlx_ddtree.tree import DraftTree
 
 
 class PlainTarget(MakesCaches):
@@ -22,6 +24,7 @@ class PlainTarget(MakesCaches):
     supports_trees = False
 
     def __init__(self, model: nn.Module) -> None:
+        evaluate(model)
         self.model = model
         self.args = model.args
         self.model_type: str = model.args.model_type
@@ -31,10 +34,14 @@ class PlainTarget(MakesCaches):
 
     @property
     def max_context(self) -> int | None:
-        return getattr(self.args, "max_position_embeddings", None)
+        """Positions the model was made for, scaled rotary embeddings included; None when its config does not say."""
+        return context_limit(self.args)
 
     def forward(self, token_ids: mx.array, cache: Sequence[Any], at: Positions = 0) -> tuple[mx.array, None]:
-        """(1, n) -> logits (1, n, V): this model's head is not separable from the outside."""
+        """Tokens (1, n) -> logits (1, n, V), because this model's head is not separable from the outside; no features.
+
+        Raises UnsupportedModelError for positions other than the caches' own.
+        """
         if isinstance(at, mx.array) or at:
             raise UnsupportedModelError(
                 f"the positions of model type {self.model_type!r} cannot be set; use compact positions "
@@ -42,32 +49,36 @@ class PlainTarget(MakesCaches):
             )
         return self.model(token_ids, cache=cache), None
 
+    def forward_rows(self, token_ids: mx.array, rows: Rows, cache: Sequence[Any]) -> tuple[mx.array, None, Pending]:
+        """A root alone is a step of plain decoding; anything else raises UnsupportedModelError."""
+        if not rows.alone:
+            raise self._refusal()
+        logits, features = self.forward(token_ids, cache, rows.gap)
+        return logits, features, Pending()
+
     def unembed(self, hidden: mx.array) -> mx.array:
+        """Logits, which is what `forward` gave, as they are."""
         return hidden
 
     unembed_tree = unembed
 
     def best_of_tree(self, hidden: mx.array, k: int) -> None:
+        """No kernel serves this model's head."""
         return None
 
     def head(self, hidden: mx.array) -> mx.array:
+        """Raises UnsupportedModelError."""
         raise self._refusal()
 
     def embed(self, token_ids: mx.array) -> mx.array:
+        """Raises UnsupportedModelError."""
         raise self._refusal()
-
-    def forward_tree(
-        self, token_ids: mx.array, tree: DraftTree, start: int, cache: Sequence[Any], gap: int = 0
-    ) -> tuple[mx.array, None, Pending]:
-        """A root alone is a step of plain decoding; anything else is refused."""
-        if len(tree) > 1:
-            raise self._refusal()
-        return *self.forward(token_ids, cache, gap), Pending()
 
     def check_cache(self, cache: Sequence[Any]) -> None:
         """Plain decoding takes every cache."""
 
     def mark(self, cache: Sequence[Any]) -> Mark:
+        """Nothing: see `rewind`."""
         return []
 
     def rewind(self, cache: Sequence[Any], marked: Mark) -> None:

@@ -1,14 +1,11 @@
-"""A target's quantised products through `verify_qmm`, where a switch says so.
+"""A target's quantised products, by a kernel while the running forward names one.
 
-Only instances change, by a subclass: parameters, names and `isinstance` stay as they were, and with the switch off
-they run their own code.
+Only instances change, by a subclass: parameters, names and `isinstance` stay as they were, and without a kernel they
+run their own code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -17,41 +14,27 @@ from mlx.nn.layers.distributed import QuantizedAllToShardedLinear, QuantizedShar
 
 from mlx_ddtree.kernels.head import HeadWeights
 from mlx_ddtree.kernels.quantized import MAX_ROWS, supports
+from mlx_ddtree.target.forward import Forward
 
 
-@dataclass
-class Products:
-    """What one model's quantised modules ask; all of them share it.
+class _KernelProduct:
+    """Mixed into one instance of a quantised layer: the running forward's kernel multiplies, where it has one."""
 
-    product: `verify_qmm` (or a partial of it), for calls of 2 to 32 rows; None: MLX's own.
-    """
+    forward: Forward
 
-    product: Callable[..., mx.array] | None = None
-
-    @contextmanager
-    def by(self, product: Callable[..., mx.array] | None) -> Iterator[None]:
-        """For the modules that are called within; plain decoding and prompts keep MLX's own, which mlx-lm runs."""
-        self.product = product
-        try:
-            yield
-        finally:
-            self.product = None
-
-    def of(self, module: Any, x: mx.array) -> mx.array | None:
-        """x times the module's transposed weight; None if that is left to the module."""
-        if self.product is None or not 2 <= x.size // x.shape[-1] <= MAX_ROWS or x.dtype != module.scales.dtype:
+    def kernel_product(self: Any, x: mx.array) -> mx.array | None:
+        """x (..., K) times the layer's transposed weight; None where that is left to the layer's own code."""
+        product = self.forward.product
+        if product is None or not 2 <= x.size // x.shape[-1] <= MAX_ROWS or x.dtype != self.scales.dtype:
             return None
-        weights = module.weight, module.scales, module.biases
-        return self.product(x, *weights, group_size=module.group_size, bits=module.bits)
+        return product(x, self.weight, self.scales, self.biases, group_size=self.group_size, bits=self.bits)
 
 
-class _Rows:
-    """Mixed into one instance of a quantised linear layer: it asks its switch first."""
-
-    products: Products
+class _KernelLinear(_KernelProduct):
+    """Mixed into quantised linear layers."""
 
     def __call__(self: Any, x: mx.array) -> mx.array:
-        y = self.products.of(self, x)
+        y = self.kernel_product(x)
         if y is None:
             return super().__call__(x)  # type: ignore[misc]
         y = self._whole(y)
@@ -62,58 +45,59 @@ class _Rows:
         return y
 
 
-class RowsLinear(_Rows, nn.QuantizedLinear):
+class KernelLinear(_KernelLinear, nn.QuantizedLinear):
     """A whole layer."""
 
 
-class RowsAllToSharded(_Rows, QuantizedAllToShardedLinear):
-    """Of which this rank has some of the outputs, and wants no others."""
+class KernelAllToSharded(_KernelLinear, QuantizedAllToShardedLinear):
+    """A layer of which this rank has some of the outputs, and wants no others."""
 
 
-class RowsShardedToAll(_Rows, QuantizedShardedToAllLinear):
-    """Of which this rank has some of the inputs: ranks add up what each has."""
+class KernelShardedToAll(_KernelLinear, QuantizedShardedToAllLinear):
+    """A layer of which this rank has some of the inputs: ranks add up what each has."""
 
     def _whole(self, y: mx.array) -> mx.array:
         return mx.distributed.all_sum(y, group=self.group)
 
 
-class RowsEmbedding(nn.QuantizedEmbedding):
-    """A quantised embedding whose use as LM head asks its switch first."""
-
-    products: Products
+class KernelEmbedding(_KernelProduct, nn.QuantizedEmbedding):
+    """A quantised embedding, in its use as LM head."""
 
     def as_linear(self, x: mx.array) -> mx.array:
-        y = self.products.of(self, x)
+        y = self.kernel_product(x)
         return super().as_linear(x) if y is None else y
 
 
-_WITH_ROWS: dict[type[Any], type[Any]] = {
-    nn.QuantizedLinear: RowsLinear,
-    nn.QuantizedEmbedding: RowsEmbedding,
-    QuantizedAllToShardedLinear: RowsAllToSharded,
-    QuantizedShardedToAllLinear: RowsShardedToAll,
+_KERNEL_CLASSES: dict[type[Any], type[Any]] = {
+    nn.QuantizedLinear: KernelLinear,
+    nn.QuantizedEmbedding: KernelEmbedding,
+    QuantizedAllToShardedLinear: KernelAllToSharded,
+    QuantizedShardedToAllLinear: KernelShardedToAll,
 }
 
 
-def take_rows(model: nn.Module, products: Products) -> None:
-    """Let the quantised layers of `model` that `verify_qmm` supports ask `products`; others are left alone."""
+def adapt_quantized(model: nn.Module, forward: Forward) -> None:
+    """Let the quantised layers of `model` that `verify_qmm` supports ask `forward`; others are left alone."""
     for module in model.modules():
-        asking = _WITH_ROWS.get(type(module))
-        if asking and supports(
+        adapted = _KERNEL_CLASSES.get(type(module))
+        if adapted is not None and supports(
             1, module.scales.dtype, group_size=module.group_size, bits=module.bits, mode=module.mode
         ):
-            module.__class__ = asking
-            module.products = products
+            module.__class__ = adapted
+        if isinstance(module, _KernelProduct):
+            module.forward = forward
 
 
 def head_weights(head: Any) -> HeadWeights | None:
-    """The weights of a model's LM head, a linear layer or the embedding that is used as one, as `head_top_k` takes
-    them; None for a head with a bias or of another kind."""
+    """The weights of a model's LM head as `head_top_k` takes them; None for a head with a bias or of another kind.
+
+    head: a linear layer, or the embedding that is used as one.
+    """
     if "bias" in head:
         return None
     if isinstance(head, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        how = {"group_size": head.group_size, "bits": head.bits}
-        fits = supports(1, head.scales.dtype, mode=head.mode, **how)
-        return HeadWeights(head.weight, head.scales, head.biases, **how) if fits else None
+        if not supports(1, head.scales.dtype, group_size=head.group_size, bits=head.bits, mode=head.mode):
+            return None
+        return HeadWeights(head.weight, head.scales, head.biases, group_size=head.group_size, bits=head.bits)
     plain = isinstance(head, nn.Linear | nn.Embedding) and head.weight.shape[1] % 32 == 0
     return HeadWeights(head.weight) if plain else None

@@ -1,125 +1,148 @@
-"""What all layers share while the rows of a draft tree go through a target."""
+"""The rows of one forward: tokens that a target computes side by side, where they stand and who of them sees whom.
+
+Who sees whom is made once, as words of 32 rows a bit each (`TreeRows.bits`).  Kernels read the words; the masks of
+MLX's own attention are derived from them (kernels.tree_attention.tree_mask), and only where they are asked for.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_ddtree.kernels.choice import MLX, KernelSet, TreeAttention
-from mlx_ddtree.kernels.tree_attention import KeysOrValues, TreeMask
+from mlx_ddtree.kernels.choice import TreeAttention
+from mlx_ddtree.kernels.tree_attention import TreeMask, tree_mask
 from mlx_ddtree.tree import DraftTree
 
 
-class TreeRows:
-    """N rows: the tree's nodes, then padding, behind `start` committed tokens; the root's position is start + gap.
+class Rows(ABC):
+    """N rows behind the tokens of the caches, which await the commit of some of them.
 
-    A padding row sees no other row, and nobody sees it.  Everything is made when first asked for.
+    count: N.
+    start: tokens in the caches.
+    gap: the root's position minus `start`.
+    alone: whether this is one row that is computed, and stays, as a step of plain decoding.
+    is_chain: whether every row follows the one before, so that mlx-lm's causal mask is theirs.
     """
 
-    def __init__(self, tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX, gap: int = 0) -> None:
-        self.tree, self.start, self.rows, self.kernels, self.gap = tree, start, rows, kernels, gap
-        self.is_chain = tree.is_chain and rows == len(tree)
-        self._depths = np.zeros(rows, np.int32)
-        self._depths[: len(tree)] = tree.depths
-        self._positions: mx.array | None = None
-        self._ancestors: mx.array | None = None
-        self._bits: TreeMask | None = None
-        self._masks: dict[tuple[int | None, int, int], mx.array] = {}
-        self._tables: dict[int, mx.array] = {}
+    count: int
+    start: int
+    gap: int = 0
+    alone: bool = False
+    is_chain: bool = False
 
     @property
+    @abstractmethod
     def offset(self) -> int | mx.array:
         """Where the rows stand, for RoPE: consecutively from the root on, or (1, N) int32 positions."""
-        if self.is_chain:
-            return self.start + self.gap
-        if self._positions is None:
-            self._positions = mx.array(self._depths[None] + (self.start + self.gap))
-        return self._positions
 
-    @property
-    def ancestors(self) -> mx.array:
-        """(N, N) bool: row i is true at i's ancestors, the root and i itself."""
-        if self._ancestors is None:
-            tail = np.eye(self.rows, dtype=np.bool_)
-            tail[: len(self.tree), : len(self.tree)] = self.tree.ancestor_mask()
-            self._ancestors = mx.array(tail)
-        return self._ancestors
-
-    @property
-    def bits(self) -> TreeMask:
-        """The same with 32 rows in a word, and the rows' depths; for kernels, so of at least 8 rows."""
-        if self._bits is None:
-            count, padding = max(self.rows, 8), np.arange(len(self.tree), self.rows)
-            words = np.zeros((count, -(-self.rows // 32)), np.uint32)
-            known = self.tree.ancestor_bits()
-            words[: len(known), : known.shape[1]] = known
-            words[padding, padding // 32] |= np.uint32(1) << (padding % 32).astype(np.uint32)
-            self._bits = TreeMask(mx.array(words), mx.array(np.pad(self._depths, (0, count - self.rows))))
-        return self._bits
-
-    def attention_mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array | RowsMask:
-        """What stands for `mask` where a model passes it on to attention."""
-        if self.kernels.attention is not None:
-            return RowsMask(self, self.kernels.attention, context, window, keep)
-        return self.mask(context, window, keep)
-
+    @abstractmethod
     def mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array:
-        """(N, context + N) bool over the last `context` tokens before the root (all of them, or what a cache
-        with a limited size has kept), then the rows.
+        """(N, context + N) bool: which of the last `context` tokens before the root, and which rows, a row sees.
 
-        window: tokens that a row may see, itself among them; the `keep` first ones of the cache always.
+        context: all tokens, or what a cache with a limited size has kept of them.
+        window: tokens that a row may see, itself among them; None: all.
+        keep: first ones of the context that a row sees always.
         """
-        key = (window, context, keep)
-        if key not in self._masks:
-            seen, tail = mx.ones((self.rows, context), mx.bool_), self.ancestors
-            if window is not None:
-                depths = mx.array(self._depths)
-                first = context - (window - keep - 1) + depths  # of the context that still is in the window
-                places = mx.arange(context)[None]
-                seen = (places >= first[:, None]) | (places < keep)
-                tail = tail & (depths[None] > depths[:, None] - (window - keep))
-            self._masks[key] = mx.concatenate([seen, tail], axis=1)
-        return self._masks[key]
 
-    def conv_table(self, kernel: int) -> mx.array:
-        """(N, kernel) int32: for each row, the places of its last `kernel` tokens, itself included, oldest
-        first, in [the kernel - 1 rows before the root, the N rows]."""
-        if kernel not in self._tables:
-            parents = np.full(self.rows, -1)
-            parents[: len(self.tree)] = self.tree.parents
-            table = np.empty((self.rows, kernel), np.int32)
-            place = np.arange(self.rows)
-            for tap in range(kernel - 1, -1, -1):
-                table[:, tap] = place + kernel - 1
-                # Above the root one step back is one row earlier.
-                place = np.where(place >= 0, parents[np.maximum(place, 0)], place - 1)
-            self._tables[kernel] = mx.array(table)
-        return self._tables[kernel]
+    @abstractmethod
+    def attention_mask(
+        self, kernel: TreeAttention | None, context: int, window: int | None = None, keep: int = 0
+    ) -> mx.array | RowsMask:
+        """What stands for `mask` where a model passes it on to attention; kernel: what may compute the attention."""
 
 
 @dataclass(frozen=True)
 class RowsMask:
-    """`TreeRows.mask(context, window, keep)`, not made, for an attention that needs only the bits."""
+    """A mask that is not made yet, for an attention that knows by itself who sees whom.
 
-    rows: TreeRows
-    attention: TreeAttention
-    context: int
-    window: int | None
-    keep: int
+    attend: (queries, keys, values, scale=, sinks=) -> (1, Hq, N, Dv), in shapes of kernels.tree_attention.
+    dense: makes the mask as an array, for everything else.
+    """
 
-    def attend(
-        self, queries: mx.array, keys: KeysOrValues, values: KeysOrValues, scale: float, sinks: mx.array | None
-    ) -> mx.array:
-        return self.attention(
-            *(queries, keys, values, self.rows.bits),
-            context=self.context,
-            scale=scale,
-            window=self.window,
-            keep=self.keep,
-            sinks=sinks,
-        )
+    attend: Callable[..., mx.array]
+    dense: Callable[[], mx.array]
 
-    def dense(self) -> mx.array:
-        return self.rows.mask(self.context, self.window, self.keep)
+
+class TreeRows(Rows):
+    """The nodes of a draft tree, then padding up to `count` rows.
+
+    A padding row sees no other row, and nobody sees it.  Everything is made when first asked for.
+    """
+
+    def __init__(self, tree: DraftTree, start: int, count: int, gap: int = 0) -> None:
+        self.tree = tree
+        self.start = start
+        self.count = count
+        self.gap = gap
+        self.alone = count == 1
+        self.is_chain = tree.is_chain and count == len(tree)
+        self._depths = np.zeros(count, np.int32)
+        self._depths[: len(tree)] = tree.depths
+        self._masks: dict[tuple[int, int | None, int], mx.array] = {}
+        self._tables: dict[int, mx.array] = {}
+
+    @cached_property
+    def offset(self) -> int | mx.array:
+        """Where the rows stand, for RoPE: consecutively from the root on, or (1, N) int32 positions."""
+        root = self.start + self.gap
+        return root if self.is_chain else mx.array(self._depths[None] + root)
+
+    @cached_property
+    def bits(self) -> TreeMask:
+        """Who sees whom among the rows, and the rows' depths; for kernels, so of at least 8 rows.
+
+        Bit j % 32 of word j // 32 in row i says whether row i sees row j: a node sees its ancestors and itself.
+        """
+        nodes = len(self.tree)
+        stored = max(self.count, 8)
+        words = np.zeros((stored, -(-self.count // 32)), np.uint32)
+        ancestors = self.tree.ancestor_bits()
+        words[:nodes, : ancestors.shape[1]] = ancestors
+        padding = np.arange(nodes, self.count)
+        words[padding, padding // 32] |= np.uint32(1) << (padding % 32).astype(np.uint32)
+        depths = np.pad(self._depths, (0, stored - self.count))
+        return TreeMask(mx.array(words), mx.array(depths))
+
+    @cached_property
+    def ancestors(self) -> mx.array:
+        """(N, N) bool: row i is true at i's ancestors, the root and i itself."""
+        return self.mask(context=0)
+
+    def mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array:
+        key = (context, window, keep)
+        if key not in self._masks:
+            self._masks[key] = tree_mask(self.bits, self.count, context, window, keep)
+        return self._masks[key]
+
+    def attention_mask(
+        self, kernel: TreeAttention | None, context: int, window: int | None = None, keep: int = 0
+    ) -> mx.array | RowsMask:
+        if kernel is None:
+            return self.mask(context, window, keep)
+        by_words = partial(kernel, tree=self.bits, context=context, window=window, keep=keep)
+        return RowsMask(by_words, partial(self.mask, context, window, keep))
+
+    def conv_table(self, kernel: int) -> mx.array:
+        """(N, kernel) int32: where each row's last `kernel` tokens stand, itself included, oldest first.
+
+        Numbers count the kernel - 1 tokens before the root, then the N rows.
+        """
+        if kernel not in self._tables:
+            self._tables[kernel] = mx.array(self._conv_table(kernel))
+        return self._tables[kernel]
+
+    def _conv_table(self, kernel: int) -> np.ndarray:
+        parents = np.full(self.count, -1)
+        parents[: len(self.tree)] = self.tree.parents
+        table = np.empty((self.count, kernel), np.int32)
+        row = np.arange(self.count)
+        for tap in range(kernel - 1, -1, -1):
+            table[:, tap] = row + kernel - 1
+            # Above the root one step back is one token earlier.
+            row = np.where(row >= 0, parents[np.maximum(row, 0)], row - 1)
+        return table

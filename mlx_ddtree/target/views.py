@@ -1,7 +1,7 @@
 """mlx-lm's caches under a draft tree: what a verification adds waits for the commit, then stays or is gone.
 
-Attention modules ask their cache for `offset`, `make_mask` and `update_and_fetch`.  A view answers them
-for the rows of a tree, on top of the cache that it leaves as if the accepted tokens had been decoded one
+Attention modules ask their cache for `offset`, `make_mask`, `update_and_fetch` and, here, `attend`.  A view answers
+them for the rows of a tree, on top of the cache that it leaves as if the accepted tokens had been decoded one
 by one.  One view per kind of cache:
 
 AppendView  KVCache, QuantizedKVCache: rows go behind the context; the commit moves the path's to the front.
@@ -21,28 +21,11 @@ from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.choice import MLX, KernelSet
 from mlx_ddtree.kernels.gated_delta import REFERENCES, TreeDelta
 from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
-from mlx_ddtree.target.rows import RowsMask, TreeRows
-from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.target.attention import AttendingCache
+from mlx_ddtree.target.rows import Rows, RowsMask, TreeRows
 
 Mark = list[tuple[Any, ...]]
 """Where each layer's cache stood; see `mark`."""
-
-
-class ReadsPart:
-    """A cache, or a view of one, whose layer may read only a part of it (icecache/cache.py).
-
-    tree_view: the view of such a cache.
-    """
-
-    tree_view: type[Any]
-
-    def reads_part(self, queries: mx.array) -> bool:
-        """Whether it does so for these queries."""
-        raise NotImplementedError
-
-    def attend(self, queries: mx.array, scale: float, sinks: mx.array | None) -> mx.array:
-        """Attention of the rows that were added last: (1, Hq, N, D) -> (1, Hq, N, Dv)."""
-        raise NotImplementedError
 
 
 class _View:
@@ -71,21 +54,27 @@ class _View:
         self.commit_all([self], path, gather_rows)
 
 
-class AppendView(_View):
+class AppendView(_View, AttendingCache):
     """Rows behind the context of a cache that keeps everything.
 
     The commit takes the path's rows from what the layer brought, not out of the cache: MLX assigns to a slice in place
     only while nothing else reads the array, and would copy the whole context.
+
+    waiting: keys and values (1, H, N, D) of the rows, once the layer has brought them.
     """
 
-    def __init__(self, base: KVCache | QuantizedKVCache, rows: TreeRows) -> None:
-        self.base, self.rows = base, rows
+    def __init__(self, base: KVCache | QuantizedKVCache, rows: Rows, kernels: KernelSet = MLX) -> None:
+        self.base = base
+        self.rows = rows
+        self.kernels = kernels
         self.waiting: tuple[mx.array, mx.array] | None = None
         if isinstance(base, QuantizedKVCache):  # mlx-lm's attention looks for these
-            self.bits, self.group_size = base.bits, base.group_size
+            self.bits = base.bits
+            self.group_size = base.group_size
 
     @property
     def offset(self) -> int | mx.array:
+        """Where the rows stand, for RoPE."""
         return self.rows.offset
 
     @property
@@ -96,52 +85,66 @@ class AppendView(_View):
     def make_mask(
         self, n: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array | RowsMask | str:
+        """As mlx-lm's caches have it, for the rows."""
+        context = self.rows.start
+        kernel = self.kernels.attention
         if return_array:
-            return self.rows.mask(self.rows.start, window_size)
-        if self.rows.is_chain and window_size is None and self.rows.kernels.attention is None:
+            return self.rows.mask(context, window_size)
+        if self.rows.is_chain and window_size is None and kernel is None:
             return "causal"
-        return self.rows.attention_mask(self.rows.start, window_size)
+        return self.rows.attention_mask(kernel, context, window_size)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
+        """Put the rows behind the context; all keys and values."""
         self.waiting = keys, values
         return self.base.update_and_fetch(keys, values)
 
     @staticmethod
     def commit_all(views: Sequence[AppendView], path: Sequence[int], gather: GatherRows) -> None:
         start = views[0].rows.start
-        stay = next((i for i, row in enumerate(path) if i != row), len(path))  # rows that are in place already
-        if stay < len(path):
-            rows = gather([x for view in views for x in view.waiting or ()], path[stay:])
+        in_place = next((i for i, row in enumerate(path) if i != row), len(path))
+        if in_place < len(path):
+            rows = gather([x for view in views for x in view.waiting or ()], path[in_place:])
             for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
-                _overwrite(view.base, start + stay - view.gone, keys, values)
+                _overwrite(view.base, start + in_place - view.gone, keys, values)
         for view in views:
             view.base.offset = start + len(path)
 
 
-class RingView(_View):
-    """Rows beside a cache of limited size: the committed part in its order in time, then the rows."""
+class RingView(_View, AttendingCache):
+    """Rows beside a cache of limited size: the committed part in its order in time, then the rows.
 
-    def __init__(self, base: RotatingKVCache, rows: TreeRows) -> None:
-        self.base, self.rows = base, rows
+    waiting: keys and values (1, H, N, D) of the rows, once the layer has brought them.
+    """
+
+    def __init__(self, base: RotatingKVCache, rows: Rows, kernels: KernelSet = MLX) -> None:
+        self.base = base
+        self.rows = rows
+        self.kernels = kernels
         self.waiting: tuple[mx.array, mx.array] | None = None
-        self._kept = min(base.offset, 0 if base.keys is None else base.keys.shape[2])
+        stored = 0 if base.keys is None else base.keys.shape[2]
+        self._kept = min(base.offset, stored)
 
     @property
     def offset(self) -> int | mx.array:
+        """Where the rows stand, for RoPE."""
         return self.rows.offset
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | RowsMask:
-        base, make = self.base, self.rows.mask if return_array else self.rows.attention_mask
-        return make(self._kept, min(window_size or base.max_size, base.max_size), base.keep)
+        """As mlx-lm's caches have it, for the rows: over what the ring has kept of the context."""
+        keep = self.base.keep
+        window = min(window_size or self.base.max_size, self.base.max_size)
+        if return_array:
+            return self.rows.mask(self._kept, window, keep)
+        return self.rows.attention_mask(self.kernels.attention, self._kept, window, keep)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """All keys and values, the ring's in their order in time, then the rows'; the ring stays as it is."""
         self.waiting = keys, values
-        base = self.base
-        if base.keys is None:
+        if self.base.keys is None:
             return keys, values
-        ordered = (base._temporal_order(x) for x in (base.keys, base.values))
-        whole = tuple(mx.concatenate([o, x], axis=2) for o, x in zip(ordered, self.waiting, strict=True))
-        return whole[0], whole[1]
+        before = self.base._temporal_order(self.base.keys), self.base._temporal_order(self.base.values)
+        return mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
 
     @staticmethod
     def commit_all(views: Sequence[RingView], path: Sequence[int], gather: GatherRows) -> None:
@@ -156,23 +159,27 @@ class DeltaView(_View):
     waiting: (rows (1, N, C) that went into the convolution, what the recurrence computed).
     """
 
-    def __init__(self, base: ArraysCache, rows: TreeRows) -> None:
-        self.base, self.rows = base, rows
-        most = rows.kernels.delta.max_rows
-        self.kernels = REFERENCES if most is not None and rows.rows > most else rows.kernels.delta
+    def __init__(self, base: ArraysCache, rows: TreeRows, kernels: KernelSet = MLX) -> None:
+        self.base = base
+        self.rows = rows
+        most = kernels.delta.max_rows
+        self.kernels = REFERENCES if most is not None and rows.count > most else kernels.delta
         self.waiting: tuple[mx.array, TreeDelta] | None = None
 
     def make_mask(self, n: int) -> None:
+        """No row of one sequence is padding that a recurrence would have to skip."""
         return None
 
     @staticmethod
     def commit_all(views: Sequence[DeltaView], path: Sequence[int], gather: GatherRows) -> None:
-        nodes, kernels = mx.array(list(path), mx.int32), views[0].kernels
+        kernels = views[0].kernels
+        nodes = mx.array(list(path), mx.int32)
         waiting = [view.waiting for view in views if view.waiting is not None]
         windows = kernels.commit_windows([view.base[0] for view in views], [rows for rows, _ in waiting], nodes)
         states = kernels.commit_states([delta for _, delta in waiting], nodes)
         for view, window, state in zip(views, windows, states, strict=True):
-            view.base[0], view.base[1] = window, state
+            view.base[0] = window
+            view.base[1] = state
 
 
 View = AppendView | RingView | DeltaView
@@ -188,7 +195,8 @@ class Pending:
     """The rows of one verification.  Until `commit` the caches stand where they stood, or can be rewound there."""
 
     def __init__(self, views: Sequence[View] = (), gather: GatherRows = gather_rows) -> None:
-        self.views, self.gather = views, gather
+        self.views = views
+        self.gather = gather
 
     def commit(self, path: Sequence[int]) -> None:
         """Keep the rows of `path`, node indices with the root first, in path order."""
@@ -211,17 +219,18 @@ def check_cache(cache: Sequence[object]) -> None:
             )
 
 
-def tree_views(
-    cache: Sequence[Any], tree: DraftTree, start: int, rows: int, kernels: KernelSet = MLX, gap: int = 0
-) -> list[View]:
-    """Per-layer views for verifying `tree`, padded to `rows` rows, after `start` cached tokens; see `TreeRows`."""
-    shared = TreeRows(tree, start, rows, kernels, gap)
-    views = [(_view_class(layer_cache), layer_cache) for layer_cache in cache]
-    return [view(layer_cache, shared) for view, layer_cache in views if view is not None]
+def views_of(cache: Sequence[Any], rows: Rows, kernels: KernelSet = MLX) -> list[View]:
+    """A view of each layer's cache, through which `rows` go; kernels: what attention and commits may use."""
+    views = []
+    for layer_cache in cache:
+        view = _view_class(layer_cache)
+        if view is not None:
+            views.append(view(layer_cache, rows, kernels))
+    return views
 
 
 def _view_class(layer_cache: object) -> type[Any] | None:
-    return layer_cache.tree_view if isinstance(layer_cache, ReadsPart) else _VIEWS.get(type(layer_cache))
+    return layer_cache.tree_view if isinstance(layer_cache, AttendingCache) else _VIEWS.get(type(layer_cache))
 
 
 def mark(cache: Sequence[Any]) -> Mark:
@@ -233,13 +242,14 @@ def mark(cache: Sequence[Any]) -> Mark:
 
 
 def rewind(cache: Sequence[Any], marked: Mark) -> None:
-    """Undo everything since `mark`."""
+    """Undo everything since `mark`; the mark stays good for another time."""
     for layer_cache, standing in zip(cache, marked, strict=True):
         if isinstance(layer_cache, ArraysCache):
             layer_cache.cache = list(standing)
         elif isinstance(layer_cache, RotatingKVCache):
             keys, values, layer_cache.offset, layer_cache._idx = standing
-            layer_cache.keys, layer_cache.values = _alias(keys), _alias(values)  # it may be rewound again
+            layer_cache.keys = _alias(keys)
+            layer_cache.values = _alias(values)
         else:
             layer_cache.offset = standing[0]
 
@@ -252,17 +262,18 @@ def _standing(layer_cache: Any) -> tuple[Any, ...]:
     return (layer_cache.offset,)
 
 
-def _overwrite(base: KVCache | QuantizedKVCache, first: int, keys: mx.array, values: mx.array) -> None:
-    """Put keys and values (1, H, m, D) in the places from `first` on."""
-    parts: tuple[tuple[Any, mx.array], ...] = ((base.keys, keys), (base.values, values))
-    for kept, rows in parts:
-        pairs = [(kept, rows)]
-        if isinstance(base, QuantizedKVCache):
-            pairs = list(zip(kept, mx.quantize(rows, group_size=base.group_size, bits=base.bits), strict=True))
-        for x, new in pairs:
-            x[..., first : first + new.shape[2], :] = new
-
-
 def _alias(x: mx.array | None) -> mx.array | None:
     """Another array of the same content, which stays when `x` is assigned to in place."""
     return None if x is None else mx.stop_gradient(x)
+
+
+def _overwrite(base: KVCache | QuantizedKVCache, first: int, keys: mx.array, values: mx.array) -> None:
+    """Put keys and values (1, H, m, D) in the cache's rows from `first` on."""
+    parts: tuple[tuple[Any, mx.array], ...] = ((base.keys, keys), (base.values, values))
+    for stored, rows in parts:
+        if isinstance(base, QuantizedKVCache):
+            packed = mx.quantize(rows, group_size=base.group_size, bits=base.bits)
+            for x, new in zip(stored, packed, strict=True):
+                x[..., first : first + new.shape[2], :] = new
+        else:
+            stored[..., first : first + rows.shape[2], :] = rows

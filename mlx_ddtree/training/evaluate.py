@@ -16,32 +16,27 @@ from numpy.typing import NDArray
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.target import TreeTarget
-from mlx_ddtree.training.data import Example, make_batch
-from mlx_ddtree.training.loss import (
-    Batch,
-    Blocks,
-    KeysValues,
-    context_keys_values,
-    draft_hidden,
-    embed_blocks,
-    make_blocks,
-    sample_anchors,
-    slot_logits,
-    target_features,
-)
+from mlx_ddtree.training.batches import Batch, make_batch
+from mlx_ddtree.training.blocks import Blocks, make_blocks, sample_anchors
+from mlx_ddtree.training.examples import Example
+from mlx_ddtree.training.forward import KeysValues, context_keys_values, draft_hidden, embed_blocks, target_features
+from mlx_ddtree.training.loss import slot_logits
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """loss: weighted as in training.  accuracy: share of right tokens by slot 1..L.
-    tau: mean tokens emitted per round of a chain draft."""
+    """What held-out sequences say of a drafter.
+
+    loss: weighted as in training.  accuracy: share of right tokens by slot 1..L.
+    tau: mean tokens emitted per round of a chain draft.
+    """
 
     loss: float
     accuracy: tuple[float, ...]
     tau: float
 
 
-def evaluate(
+def evaluate_drafter(
     drafter: DFlashDrafter,
     target: TreeTarget,
     examples: Sequence[Example],
@@ -54,26 +49,39 @@ def evaluate(
 
     tau counts greedy responses only, where there are any: a draft is greedy, and so is its measure.
     """
-    losses, hits, slots = (np.zeros(drafter.config.block_size - 1, np.float32) for _ in range(3))
-    emitted = rounds = 0
-    any_greedy = any(e.greedy for e in examples)
+    config = drafter.config
+    slot_count = config.block_size - 1
+    losses = np.zeros(slot_count, np.float32)
+    hits = np.zeros(slot_count, np.float32)
+    counted = np.zeros(slot_count, np.float32)
+    emitted = 0
+    rounds = 0
+    any_greedy = any(example.greedy for example in examples)
     rng = np.random.default_rng(0)
     for start in range(0, len(examples), batch_size):
+        # 1. What the drafter sees of a batch.
         part = examples[start : start + batch_size]
         batch = make_batch(part)
         context = context_keys_values(drafter, target_features(target, mx.array(batch.token_ids)))
         mx.eval(context)
+
+        # 2. Loss and accuracy at random anchors.
         picked = sample_anchors(batch, anchors, rng)
-        config = drafter.config
         blocks = make_blocks(batch, picked, config.block_size, config.mask_token_id, gamma)
-        loss, right, inside = _slot_scores(drafter, target, context, blocks)
-        losses, hits, slots = losses + loss, hits + right, slots + inside
-        chain = np.array([e.greedy or not any_greedy for e in part])
+        batch_losses, batch_hits, batch_counted = _slot_scores(drafter, target, context, blocks)
+        losses += batch_losses
+        hits += batch_hits
+        counted += batch_counted
+
+        # 3. Rounds as decoding makes them.
+        chain = np.array([example.greedy or not any_greedy for example in part])
         new_tokens, new_rounds = chain_rounds(drafter, target, batch, context, chain)
-        emitted, rounds = emitted + new_tokens, rounds + new_rounds
-    weights = np.exp(-np.arange(drafter.config.block_size - 1) / gamma)
-    accuracy = tuple(float(a) for a in hits / np.maximum(slots, 1))
-    return Evaluation(float((losses * weights).sum() / (slots * weights).sum()), accuracy, emitted / max(rounds, 1))
+        emitted += new_tokens
+        rounds += new_rounds
+    weights = np.exp(-np.arange(slot_count) / gamma)
+    loss = float((losses * weights).sum() / (counted * weights).sum())
+    accuracy = tuple(float(share) for share in hits / np.maximum(counted, 1))
+    return Evaluation(loss, accuracy, emitted / max(rounds, 1))
 
 
 def _slot_scores(
@@ -81,7 +89,8 @@ def _slot_scores(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """By slot (L,): summed cross-entropy, right tokens, and tokens counted."""
     hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), context, blocks.anchors)[:, :, 1:]
-    losses, right = [], []
+    losses: list[mx.array] = []
+    right: list[mx.array] = []
     for row, labels in zip(hidden, blocks.labels, strict=True):  # a sequence at a time: logits are large
         logits = slot_logits(target, drafter, row)
         chosen = mx.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
@@ -105,8 +114,11 @@ def chain_rounds(
     A round drafts greedily at the root, accepts the tokens that agree with the response, and goes
     on behind the bonus token, all sequences side by side.
     """
-    size, mask = drafter.config.block_size, drafter.config.mask_token_id
-    roots, last, rounds = batch.starts.copy(), batch.lengths - 1, 0
+    size = drafter.config.block_size
+    mask = drafter.config.mask_token_id
+    roots = batch.starts.copy()
+    last = batch.lengths - 1
+    rounds = 0
     emitted = int((last - roots)[which].sum())
     while (running := which & (roots < last)).any():
         rows = mx.array(np.flatnonzero(running))
@@ -126,12 +138,14 @@ def chain_rounds(
 def greedy_drafts(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, roots: mx.array) -> mx.array:
     """hidden (N, L, D) of blocks after roots (N,) -> the drafter's own best path of each, (N, L)."""
     logits = slot_logits(target, drafter, hidden)
-    if (selector := selector_of(drafter)) is None:
+    selector = selector_of(drafter)
+    if selector is None:
         return logits.argmax(axis=-1)
     candidates = mx.argpartition(-logits, kth=selector.top_k - 1, axis=-1)[..., : selector.top_k]
     unary = mx.take_along_axis(logits, candidates, axis=-1)
     scores = unary[..., None, :] + selector.edges(roots, hidden, candidates)
-    rank, path = mx.zeros((len(roots), 1), mx.uint32), []
+    rank = mx.zeros((len(roots), 1), mx.uint32)
+    path = []
     for depth in range(hidden.shape[1]):
         rank = mx.take_along_axis(scores[:, depth], rank[..., None], axis=1)[:, 0].argmax(axis=-1, keepdims=True)
         path.append(mx.take_along_axis(candidates[:, depth], rank, axis=-1))

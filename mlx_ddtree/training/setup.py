@@ -9,13 +9,13 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig, default_target_layer_ids
 from mlx_ddtree.drafter.dflash2 import DFlash2Drafter, make_drafter
-from mlx_ddtree.drafter.load import load_drafter, public_name
+from mlx_ddtree.drafter.load_drafter import load_drafter, public_name
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, OptionError, UnsupportedModelError
+from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.pair import check_pair, inherit_scales
 from mlx_ddtree.target import Target, TreeTarget
 
@@ -25,19 +25,6 @@ def require_dense(target: Target) -> TreeTarget:
     if not isinstance(target, TreeTarget):
         raise UnsupportedModelError(f"model type {target.model_type!r} has no adapter here, so no drafter can learn it")
     return target
-
-
-def mask_token(tokenizer: TokenizerWrapper, vocab_size: int, given: int | None = None) -> int:
-    """The id that stands for an unknown token: given, the tokenizer's own, or the first one that no text uses."""
-    own = getattr(tokenizer, "mask_token_id", None)
-    token = given if given is not None else own if own is not None else len(tokenizer.get_vocab())
-    if not 0 <= token < vocab_size:
-        where = "--mask-token" if given is not None else "the first unused id"
-        raise OptionError(
-            f"mask token {token} ({where}) is outside the target's embedding of {vocab_size} rows; choose a token "
-            "that texts never hold with --mask-token"
-        )
-    return token
 
 
 def dflash2_shape(target: TreeTarget, selector_rank: int | None = None) -> DFlash2Config:
@@ -58,7 +45,8 @@ def default_config(
     dflash2: DFlash2Config | None = None,
 ) -> DrafterConfig:
     """A drafter with the target's own widths, heads and RoPE."""
-    args, tap_count = target.args, min(taps, target.num_layers - 2)
+    args = target.args
+    tap_count = min(taps, target.num_layers - 2)
     if layers < 1 or tap_count < 1 or block_size < 2:
         raise OptionError(f"a drafter needs layers, taps and a block of 2 or more; got {layers}, {taps}, {block_size}")
     heads = args.num_attention_heads
@@ -133,7 +121,8 @@ def start_from(
         block_size=block_size or drafter.config.block_size,
     )
     if dflash2 is not None and drafter.config.dflash2 is None:
-        v1, drafter = drafter, make_neutral(replace(drafter.config, dflash2=dflash2))
+        v1 = drafter
+        drafter = make_neutral(replace(v1.config, dflash2=dflash2))
         drafter.load_weights(list(flat(v1.parameters()).items()), strict=False)
     drafter.set_dtype(mx.float32)
     drafter.train()
@@ -147,11 +136,17 @@ def flat(tree: Any) -> dict[str, mx.array]:
 
 
 def save_drafter(drafter: DFlashDrafter, folder: Path) -> None:
-    """config.json and model.safetensors (bfloat16) under the public names; `load_drafter` reads them back."""
+    """Write config.json and model.safetensors (bfloat16) under the public names; `load_drafter` reads them back.
+
+    Each file is replaced as a whole, so a folder that held a drafter holds one whenever the program is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {public_name(name): value.astype(mx.bfloat16) for name, value in flat(drafter.parameters()).items()}
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    (folder / "config.json").write_text(json.dumps(public_config(drafter.config), indent=2) + "\n", encoding="utf-8")
+    config = json.dumps(public_config(drafter.config), indent=2) + "\n"
+    with replacing(folder / "model.safetensors") as file:
+        mx.save_safetensors(file, weights, metadata={"format": "mlx"})
+    with replacing(folder / "config.json") as file:
+        file.write(config.encode("utf-8"))
 
 
 def public_config(config: DrafterConfig) -> dict[str, Any]:

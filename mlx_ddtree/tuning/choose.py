@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
@@ -31,12 +29,14 @@ from mlx_ddtree.kernels.gated_delta import DeltaKernels
 from mlx_ddtree.kernels.metal import Launch, launch_on_metal
 from mlx_ddtree.kernels.registry import DRAFT, TOP_K, Option, TopKStart, options, set_of
 from mlx_ddtree.kernels.topk import finish_top_k, start_top_k, topk_logprobs
-from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tuning.sample_trees import bushy_tree
+from mlx_ddtree.tuning.stopwatch import fastest
 
 MODES = ("auto", "on", "off")
 SIZES = (4, 8, 16, 32)
 """Rows that are timed; a verification uses what was chosen for the next larger one."""
-REPEATS = 5
+CHECKED = (*SIZES, 13, 48, 128)
+"""Rows at which kernels must agree: other numbers of rows compile other variants, and all can be launched later."""
 FASTER = 0.98
 """A kernel must bring a verification down to this share of its time, or it is not worth its risk."""
 
@@ -88,9 +88,14 @@ def choose_kernels(
             for rows in sizes:
                 chosen[rows] = []
                 for option, finding in usable:
-                    if mode == "on" or _is_faster(state, rows, option, finding, chosen[rows], known):
+                    if finding.agrees and (
+                        mode == "on" or _is_faster(state, rows, option, finding, chosen[rows], known)
+                    ):
                         chosen[rows].append(option.name)
                     bar.update()
+            failed = {finding.name for finding in findings if not finding.agrees}
+            for rows in sizes:  # also the sizes that were decided before a kernel failed at a larger one
+                chosen[rows] = [name for name in chosen[rows] if name not in failed]
             chosen[DRAFT], finding = choose_top_k(state, mode, launch)
     finally:
         target.kernels = before
@@ -98,50 +103,87 @@ def choose_kernels(
 
 
 def choose_top_k(state: DecodeState, mode: str, launch: Launch) -> tuple[list[str], Finding]:
-    """The same for the candidates of a draft, alone: nothing else reads the drafter's logits."""
+    """Whether a draft's candidates come from the kernel, timed alone: nothing else reads the drafter's logits."""
+    finding = Finding(TOP_K)
+    try:
+        used = _examine_top_k(state, mode, launch, finding)
+    except Exception as error:  # whatever the compiler or the driver raises
+        _drop(finding, error)
+        return [], finding
+    return [TOP_K] if used else [], finding
+
+
+def _examine_top_k(state: DecodeState, mode: str, launch: Launch, finding: Finding) -> bool:
     target = state.pair.target
     hidden, _ = target.forward(mx.arange(15)[None], target.make_cache())
     logits = target.unembed(hidden[0])
-    sides: dict[bool, TopKStart] = {False: start_top_k, True: partial(topk_logprobs, launch=launch)}
-    finding, k = Finding(TOP_K), min(16, logits.shape[-1])
-    (want_ids, want), (ids, got) = (finish_top_k(mx.array(side(logits, k)), k) for side in sides.values())
+    k = min(16, logits.shape[-1])
+    kernel = partial(topk_logprobs, launch=launch)
+    want_ids, want = finish_top_k(mx.array(start_top_k(logits, k)), k)
+    ids, got = finish_top_k(mx.array(kernel(logits, k)), k)
     finding.error = float(np.abs(want - got).max())
     finding.agrees = bool((want_ids == ids).all() and finding.error < 1e-3)
-    seconds = _seconds({name: partial(_evaluate, side, logits, k) for name, side in sides.items()})
+    if not finding.agrees:
+        return False
+    sides = {False: partial(_evaluate, start_top_k, logits, k), True: partial(_evaluate, kernel, logits, k)}
+    seconds = fastest(sides)
     finding.speedup[DRAFT] = seconds[False] / seconds[True]
-    used = finding.agrees and (mode == "on" or 1 / finding.speedup[DRAFT] < FASTER)
-    return [TOP_K] if used else [], finding
+    return mode == "on" or 1 / finding.speedup[DRAFT] < FASTER
+
+
+def _drop(finding: Finding, error: Exception) -> None:
+    """A kernel that cannot run here stops nobody's work: one line, and MLX's operations take its place."""
+    finding.agrees = False
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    logging.getLogger(__name__).warning("kernel %s cannot run here and is not used: %s", finding.name, first)
 
 
 def _evaluate(top_k: TopKStart, logits: mx.array, k: int) -> None:
     mx.eval(top_k(logits, k))
 
 
-def check(state: DecodeState, option: Option, rows: int = 13) -> Finding:
-    """A verification and its commit in which the kernel and its reference compute everything that it is for."""
-    finding, errors = Finding(option.name), list[tuple[mx.array, mx.Dtype]]()
-    checked = {name: _checked(option.kernel[name], option.reference[name], errors) for name in option.kernel}
-    try:
-        verification_and_commit(state, rows, replace(MLX, **checked))
-    except Exception as error:  # a kernel that does not even compile here must not stop anybody's work
-        logging.getLogger(__name__).warning("kernel %s cannot run here and is not used: %s", option.name, error)
-        return finding
-    if errors:
-        mx.eval([error for error, _ in errors])
-        largest = np.array([np.asarray(error) for error, _ in errors])
-        allowed = np.array([TOLERANCE[dtype] for _, dtype in errors])
-        finding.error, finding.agrees = float(largest.max()), bool((largest <= allowed).all())  # no NaN is <=
-        if not finding.agrees:
+def check(state: DecodeState, option: Option) -> Finding:
+    """Verifications and commits of every variant, in which the kernel and its reference compute all that it is for."""
+    finding = Finding(option.name)
+    limit = state.pair.target.max_context
+    for rows in sorted(n for n in CHECKED if limit is None or state.length + n < limit):
+        try:
+            error, agrees = _agreement(state, option, rows)
+        except Exception as failed:  # a variant that does not even compile here
+            _drop(finding, failed)
+            return finding
+        if error is None:
+            continue
+        finding.error = max(error, finding.error or 0.0)
+        finding.agrees = agrees
+        if not agrees:
             logging.getLogger(__name__).warning(
-                "kernel %s disagrees with MLX's operations here (relative error %.2g) and is not used; please report "
-                "what `mlx_ddtree.doctor --json` says",
-                *(option.name, finding.error),
+                "kernel %s disagrees with MLX's operations at %d rows here (relative error %.2g) and is not used; "
+                "please report what `mlx_ddtree.doctor --json` says",
+                *(option.name, rows, error),
             )
+            return finding
     return finding
 
 
+def _agreement(state: DecodeState, option: Option, rows: int) -> tuple[float | None, bool]:
+    """The kernel's largest error against its reference, None where the model never called it; whether that is rounding.
+
+    Kernel and reference get the very arrays of a verification, layer by layer.
+    """
+    errors = list[tuple[mx.array, mx.Dtype]]()
+    checked = {name: _checked(option.kernel[name], option.reference[name], errors) for name in option.kernel}
+    verification_and_commit(state, rows, replace(MLX, **checked))
+    if not errors:
+        return None, False
+    mx.eval([error for error, _ in errors])
+    largest = np.array([np.asarray(error) for error, _ in errors])
+    allowed = np.array([TOLERANCE[dtype] for _, dtype in errors])
+    return float(largest.max()), bool((largest <= allowed).all())  # no NaN is <=
+
+
 def verification_and_commit(state: DecodeState, rows: int, kernels: KernelSet) -> None:
-    """Of a bushy tree, undone again."""
+    """Verify a bushy tree and commit the path to its last node, undone again."""
     target = state.pair.target
     before, target.kernels = target.mark(state.target_cache), KernelChoice({rows: kernels})
     tree = bushy_tree(rows, state.root or 0)
@@ -154,36 +196,19 @@ def verification_and_commit(state: DecodeState, rows: int, kernels: KernelSet) -
         target.rewind(state.target_cache, before)
 
 
-def bushy_tree(rows: int, token: int) -> DraftTree:
-    """Every node has two children, as far as there are rows."""
-    parents = ((np.arange(rows) - 1) // 2).astype(np.int32)
-    depths = np.zeros(rows, np.int32)
-    for node in range(1, rows):
-        depths[node] = depths[parents[node]] + 1
-    return DraftTree(np.full(rows, token, np.int32), parents, depths, np.zeros(rows, np.float32))
-
-
 def _is_faster(
     state: DecodeState, rows: int, option: Option, finding: Finding, chosen: Sequence[str], known: Sequence[Option]
 ) -> bool:
     """Whether verifications take less time with the kernel beside those that are chosen already."""
     without = set_of(chosen, known)
     sides = {False: without, True: set_of([*chosen, option.name], known)}
-    seconds = _seconds({w: partial(verification_and_commit, state, rows, kernels) for w, kernels in sides.items()})
+    try:
+        seconds = fastest({w: partial(verification_and_commit, state, rows, kernels) for w, kernels in sides.items()})
+    except Exception as error:
+        _drop(finding, error)
+        return False
     finding.speedup[rows] = seconds[False] / seconds[True]
     return 1 / finding.speedup[rows] < FASTER
-
-
-def _seconds(sides: Mapping[bool, Callable[[], None]]) -> dict[bool, float]:
-    """Medians, taken in turns so that all sides meet the same machine."""
-    times: dict[bool, list[float]] = {side: [] for side in sides}
-    for repeat in range(-1, REPEATS):  # the first ones compile and are not counted
-        for side, run in sides.items():
-            start = perf_counter()
-            run()
-            if repeat >= 0:
-                times[side].append(perf_counter() - start)
-    return {side: median(seconds) for side, seconds in times.items()}
 
 
 def _checked(kernel: Any, reference: Any, errors: list[tuple[mx.array, mx.Dtype]]) -> Any:

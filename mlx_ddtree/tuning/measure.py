@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
-import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from mlx_ddtree.budget.cost import ROWS, CostTable, worthwhile
+from mlx_ddtree.budget.cost import ROWS, CostTable, never_falling
 from mlx_ddtree.budget.planner import LONGEST_COPY
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
@@ -29,19 +25,21 @@ from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.kernels.registry import kernel_choice
-from mlx_ddtree.machine import cache_folder
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.choose import Finding, choose_kernels, mode_of
+from mlx_ddtree.tuning.identity import profile_path
 from mlx_ddtree.tuning.rounding import measure_parity
+from mlx_ddtree.tuning.sample_trees import bushy_tree, chain_of
+from mlx_ddtree.tuning.stopwatch import fastest
 
 CONTEXTS = (64, 1024)
 BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
-REPEATS, PATIENCE = 3, 0.06
-"""Timings of a size: at least so many, and more until so many seconds are spent."""
-MOST_REPEATS = 9
-PLAIN_STEPS = 6
+PLAIN_STEPS = 12
+"""Steps of plain decoding of which the median is taken: they run ahead of the host, so single ones say little."""
+SUSPICIOUS = 1.25
+"""A size that takes so many times what a larger one takes was disturbed, and is timed again."""
+SECOND_LOOKS = 3
 
 
 def profile_of(pair: Pair) -> Profile:
@@ -49,7 +47,7 @@ def profile_of(pair: Pair) -> Profile:
     if pair.profile is None:
         assert pair.drafter is not None
         mode = mode_of(pair.kernels)
-        path, block_size = _path(pair, mode), pair.drafter.config.block_size
+        path, block_size = profile_path(pair, mode), pair.drafter.config.block_size
         pair.profile = (store.load(path, block_size) if path else None) or _measured(pair, mode, path)
         pair.target.kernels = kernel_choice(pair.profile.kernels)
         store.save(pair.profile)
@@ -59,6 +57,7 @@ def profile_of(pair: Pair) -> Profile:
 def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:
     """Kernels first: what rounds cost, and how they round, depends on them."""
     assert pair.drafter is not None
+    sys.stderr.write("measuring this pair on this machine, once: what rounds cost and how they round\n")
     kernels: dict[int, list[str]] = {}
     findings: list[Finding] = []
     if mode != "off":
@@ -69,23 +68,6 @@ def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:
     profile = Profile(measure_costs(pair), measure_parity(pair), pair.drafter.config.block_size, path, kernels)
     profile.findings = [asdict(finding) for finding in findings]
     return profile
-
-
-def _path(pair: Pair, mode: str) -> Path | None:
-    """A file named by all that the timings depend on; None for models made in memory."""
-    known = ("target_folder", "target_config", "drafter_folder", "drafter_config")
-    if any(key not in pair.notes for key in known):
-        return None
-    facts = {key: pair.notes[key] for key in (*known, "ranks", "split") if key in pair.notes}
-    facts |= {"kernels": mode, "mlx": version("mlx"), "mlx_lm": version("mlx-lm"), "device": str(mx.default_device())}
-    facts |= {"machine": platform.processor() or platform.machine(), "info": _device_info()}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    return cache_folder() / f"{digest[:20]}.json"
-
-
-def _device_info() -> dict[str, Any]:
-    info = mx.device_info() if hasattr(mx, "device_info") else {}
-    return {k: v for k, v in info.items() if k in ("device_name", "architecture", "memory_size")}
 
 
 def measure_costs(pair: Pair) -> CostTable:
@@ -99,40 +81,54 @@ def measure_costs(pair: Pair) -> CostTable:
     with tqdm(total=len(ROWS), desc="measuring this pair, once", leave=False, disable=None) as bar:
         for rows in ROWS[:8]:  # the first seconds of a process are slow: threads start, clocks rise
             _verify_once(states[0], rows)()
-        draft_seconds = {b: _seconds(_draft_once(states[0], b)) for b in blocks}
+        draft_seconds = {block: _timed(_draft_once(states[0], block)) for block in blocks}
         seconds: dict[bool, list[list[float]]] = {chain: [[] for _ in states] for chain in (False, True)}
         for rows in ROWS:
-            known = seconds[False][0]
-            if rows + contexts[-1] > limit or worthwhile(known, LONGEST_COPY // 2) < len(known):
+            if rows + contexts[-1] > limit or _cannot_win(seconds[False][0]):
                 break
             for chain in (True, False):
                 for row, state in zip(seconds[chain], states, strict=True):
-                    row.append(_seconds(_verify_once(state, rows, chain)))
+                    row.append(_timed(_verify_once(state, rows, chain)))
             bar.update()
+        measured = list(ROWS[: len(seconds[False][0])])
+        for chain, table in seconds.items():
+            for row, state in zip(table, states, strict=True):
+                _look_again(row, [_verify_once(state, rows, chain) for rows in measured])
     plain = [plain_step(state) for state in states]
-    measured = list(ROWS[: len(seconds[False][0])])
-    return CostTable(measured, contexts, seconds[False], seconds[True], plain, draft_seconds)
+    verify_seconds = [never_falling(row) for row in seconds[False]]
+    chain_seconds = [never_falling(row) for row in seconds[True]]
+    return CostTable(measured, contexts, verify_seconds, chain_seconds, plain, draft_seconds)
+
+
+def _cannot_win(seconds: list[float]) -> bool:
+    """Whether the last two sizes both take longer than plain decoding of all that a round can emit; one alone may have
+    been disturbed."""
+    longest = LONGEST_COPY // 2
+    return len(seconds) > 2 and min(seconds[-2:]) > longest * seconds[0]
+
+
+def _look_again(seconds: list[float], runs: Sequence[Callable[[], None]]) -> None:
+    """Time sizes again that take much longer than a larger one does, in place; the shorter timing counts."""
+    for _ in range(SECOND_LOOKS):
+        least = never_falling(seconds)
+        doubtful = [i for i, taken in enumerate(seconds) if taken > SUSPICIOUS * least[i]]
+        if not doubtful:
+            return
+        for i in doubtful:
+            seconds[i] = min(seconds[i], _timed(runs[i]))
 
 
 def _filled(pair: Pair, length: int) -> DecodeState:
     """A state after `length` random tokens, with its own caches."""
     assert pair.drafter is not None
-    state = DecodeState(pair, pair.target.make_cache(), pair.drafter.make_cache(), 0, None)
+    state = DecodeState(pair, make_prompt_cache(pair))
     tokens = np.random.default_rng(0).integers(0, pair.target.args.vocab_size, length + 1)
     prefill(state, tokens.tolist(), 512)
     return state
 
 
-def _seconds(once: Callable[[], None]) -> float:
-    """The median of a few calls after two that are not counted (kernels compile, memory is mapped)."""
-    once()
-    once()
-    times: list[float] = []
-    while len(times) < REPEATS or (sum(times) < PATIENCE and len(times) < MOST_REPEATS):
-        start = perf_counter()
-        once()
-        times.append(perf_counter() - start)
-    return median(times)
+def _timed(once: Callable[[], None]) -> float:
+    return fastest({"once": once})["once"]
 
 
 def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
@@ -153,11 +149,8 @@ def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
 
 def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable[[], None]:
     """A verification of a bushy tree, or of a chain, undone again."""
-    parents = np.arange(rows) - 1 if chain else (np.arange(rows) - 1) // 2
-    depths = np.zeros(rows, np.int32)
-    for node in range(1, rows):
-        depths[node] = depths[parents[node]] + 1
-    tree = DraftTree(np.full(rows, state.root, np.int32), parents.astype(np.int32), depths, np.zeros(rows, np.float32))
+    make = chain_of if chain else bushy_tree
+    tree = make(rows, state.root or 0)
     plan = RoundPlan("ddtree", None, "auto", Sampler(), parity=ParityBounds(1e-9))
 
     target, before = state.pair.target, state.pair.target.mark(state.target_cache)
@@ -171,7 +164,9 @@ def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable
 
 def plain_step(state: DecodeState) -> float:
     """Seconds of a step in a run of plain decoding, undone again; the run's first step waits and is left out."""
-    length, root, tokens = state.length, state.root, list(state.token_ids)
+    length = state.length
+    root = state.root
+    tokens = len(state.token_ids)
     before = state.pair.target.mark(state.target_cache)
     plan, times = RoundPlan("ar", 1, 0, Sampler()), []
     start = perf_counter()
@@ -179,5 +174,8 @@ def plain_step(state: DecodeState) -> float:
         times.append(perf_counter() - start)
         start = perf_counter()
     state.pair.target.rewind(state.target_cache, before)
-    state.length, state.root, state.token_ids, state.features = length, root, tokens, []
+    state.length = length
+    state.root = root
+    state.features = []
+    del state.token_ids[tokens:]
     return median(times[1:])

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from mlx_ddtree.budget import saved
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.machine import cache_folder
 
-VERSION = 4
+VERSION = 5
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 
@@ -47,12 +51,25 @@ def load(path: Path, block_size: int) -> Profile | None:
     """The profile at `path`, or None where there is none that can be used."""
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return _profile(record, path, block_size) if record["version"] == VERSION else None
+        if record["version"] != VERSION:
+            return None
+        return _profile(record, path, block_size)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError) as error:
         logging.getLogger(__name__).warning("%s cannot be used (%s); measuring again", path, error)
         return None
+
+
+def forget() -> int:
+    """Remove the profiles of all pairs from the user's cache folder; how many there were.  Other files stay."""
+    removed = 0
+    for path in cache_folder().glob("*.json"):
+        if re.fullmatch(r"[0-9a-f]{20}", path.stem):
+            with suppress(OSError):
+                path.unlink()
+                removed += 1
+    return removed
 
 
 def _record(profile: Profile) -> dict[str, Any]:
@@ -70,17 +87,57 @@ def _record(profile: Profile) -> dict[str, Any]:
 
 
 def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
-    """The profile that `_record` described.  Raises KeyError, TypeError, ValueError or AttributeError."""
-    rows, cache = (float(bound) for bound in record["parity"])
-    profile = Profile(CostTable.from_dict(record["cost"]), ParityBounds(rows, cache), block_size, path)
-    profile.kernels = {int(rows): list(names) for rows, names in record["kernels"].items()}
-    profile.findings = list(record["findings"])
-    for name, saved in record["drafts"].items():
-        profile.draft_calibration(name == "greedy").load(saved)
-    for name, counts in record["survivals"].items():
-        survival = profile.survival(name == "greedy")
-        hits, trials = np.array(counts, float)
-        if hits.shape == survival.hits.shape:
-            survival.hits, survival.trials = hits, trials
-    profile.lookups.load(record["lookups"])
+    """The profile that `_record` described.  Raises LookupError, TypeError or ValueError otherwise."""
+    rows, cache = saved.items(record["parity"])
+    bounds = ParityBounds(saved.positive(rows), saved.positive(cache))
+    profile = Profile(CostTable.from_dict(saved.table(record["cost"])), bounds, block_size, path)
+    for size, names in saved.table(record["kernels"]).items():
+        profile.kernels[saved.integer(int(size))] = [_text(name) for name in saved.items(names)]
+    profile.findings = [_finding(finding) for finding in saved.items(record["findings"])]
+    for name, calibration in saved.table(record["drafts"]).items():
+        profile.draft_calibration(_is_greedy(name)).load(_arrays(calibration, "hits", "expected"))
+    for name, hits_and_trials in saved.table(record["survivals"]).items():
+        survival = profile.survival(_is_greedy(name))
+        hits, trials = saved.items(hits_and_trials)
+        read = _arrays({"hits": hits, "trials": trials}, "hits", "trials")
+        if read["hits"].shape == read["trials"].shape == survival.hits.shape:
+            survival.hits = read["hits"]
+            survival.trials = read["trials"]
+    profile.lookups.load(_arrays(record["lookups"], "hits", "trials"))
     return profile
+
+
+def _is_greedy(name: str) -> bool:
+    if name not in ("greedy", "sampled"):
+        raise ValueError(f"drafts of an unknown kind {name[:40]!r}")
+    return name == "greedy"
+
+
+def _arrays(record: object, *names: str) -> dict[str, NDArray[np.float64]]:
+    """Arrays of counts by name, all of one shape."""
+    fields = saved.table(record)
+    arrays = {name: saved.counts(fields[name]) for name in names}
+    if len({array.shape for array in arrays.values()}) > 1:
+        raise ValueError("counts that do not belong together")
+    return arrays
+
+
+def _finding(record: object) -> dict[str, Any]:
+    """What tuning/choose.py found of one kernel, as `mlx_ddtree.doctor` prints it."""
+    fields = saved.table(record)
+    error = fields["error"]
+    agrees = fields["agrees"]
+    if not isinstance(agrees, bool):
+        raise TypeError("a kernel that agrees neither way")
+    return {
+        "name": _text(fields["name"]),
+        "error": None if error is None else saved.number(error),
+        "agrees": agrees,
+        "speedup": {int(size): saved.positive(ratio) for size, ratio in saved.table(fields["speedup"]).items()},
+    }
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{str(value)[:40]!r} is no name")
+    return value

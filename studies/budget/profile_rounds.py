@@ -12,7 +12,7 @@ import json
 from time import perf_counter
 
 from mlx_ddtree import load, stream_generate
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns, tree_budget
 
 import mlx.core as mx  # isort: skip
@@ -24,17 +24,18 @@ class Forwards:
     def __init__(self, pair):
         self.seconds = {}
         target, drafter = pair.target, pair.drafter
-        for name in ("forward", "unembed", "embed"):
+        for name in ("forward_rows", "forward", "unembed", "embed"):
             self.seconds[f"target {name}"] = 0.0
             setattr(target, name, self.timed(f"target {name}", getattr(target, name)))
         self.seconds["drafter forward"] = 0.0
         pair.drafter = _Proxy(drafter, self.timed("drafter forward", drafter))
 
     def timed(self, name, function):
-        def call(*args):
+        def call(*args, **options):
             start = perf_counter()
-            result = function(*args)
-            mx.eval(result)
+            result = function(*args, **options)
+            parts = result if isinstance(result, tuple) else (result,)
+            mx.eval([part for part in parts if isinstance(part, mx.array)])
             self.seconds[name] += perf_counter() - start
             return result
 

@@ -35,11 +35,12 @@ import numpy as np
 from tqdm import tqdm
 
 from mlx_ddtree import load
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns
-from mlx_ddtree.training.data import encode_prompt
+from mlx_ddtree.training.chat_format import ChatFormat
 from mlx_ddtree.tree import build_tree
 
 import mlx.core as mx  # isort: skip
@@ -60,7 +61,7 @@ def tempered(logits, temp):
 def sample_answer(pair, prompt, temp, max_tokens, rng):
     """The text, p[i] that its token i was drawn from, and q[i] (L, V), the draft with token i as the root."""
     target, drafter = pair.target, pair.drafter
-    state = DecodeState(pair, target.make_cache(), drafter.make_cache(), 0, None)
+    state = DecodeState(pair, make_prompt_cache(pair))
     prefill(state, prompt, 512)
     masks = [drafter.config.mask_token_id] * (drafter.config.block_size - 1)
     text, p, q = [], [], []
@@ -182,13 +183,14 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     pair = load(args.model, args.draft_model)
+    chat_format = ChatFormat(pair.tokenizer)
     rows = [json.loads(row) for row in args.prompts.read_text(encoding="utf-8").splitlines()][: args.count]
     cases = [(n, c) for n in BUDGETS for c in (0.0, *OVERLAPS)]
     table = []
     for temp in TEMPERATURES:
         sums = {case: [] for case in cases}
         for i, row in enumerate(tqdm(rows, unit="prompt", desc=f"temperature {temp}")):
-            prompt = encode_prompt(pair.tokenizer, [{"role": "user", "content": row["prompt"]}])
+            prompt = chat_format.prompt_tokens([{"role": "user", "content": row["prompt"]}])
             rng = np.random.default_rng([i, round(100 * temp)])
             text, p, q = sample_answer(pair, prompt, temp, args.max_tokens, rng)
             length = pair.drafter.config.block_size - 1

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mlx_ddtree import load, stream_generate
+from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
@@ -30,7 +31,7 @@ def prompt_ids(pair, row):
 def record(pair, prompt, max_tokens, top_k):
     """The answer, and for every position that may be a root the drafter's (L, K) candidates."""
     answer = [t for r in stream_generate(pair, prompt, max_tokens, method="ar") for t in r.tokens]
-    state = DecodeState(pair, pair.target.make_cache(), pair.drafter.make_cache(), 0, None)
+    state = DecodeState(pair, make_prompt_cache(pair))
     prefill(state, [*prompt, answer[0]], 512)
     rows = []
     for token in answer[1:]:

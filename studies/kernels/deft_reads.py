@@ -21,7 +21,7 @@ from mlx_ddtree import Session, load, make_sampler, stream_branches, stream_gene
 from mlx_ddtree.benchmarking.needles import haystack
 from mlx_ddtree.deft.attention import PreparedPlan, deft_attention
 from mlx_ddtree.deft.plans import PLANS, PrefixTree, make_plan
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns
 
 import mlx.core as mx  # isort: skip
@@ -42,9 +42,9 @@ def trees_of(pair, budget, prompts=4, tokens=48):
 
 def reads(args):
     pair, lines = load(), []
-    for budget in (16, 22, 64, 256):
+    for budget in args.nodes:
         trees = list(trees_of(pair, budget))
-        for context in (512, 8192):
+        for context in args.contexts or (512, 8192):
             prefixes = [PrefixTree.behind(context, tree.parents) for tree in trees]
             for kind, cap in [*((kind, None) for kind in PLANS), ("flatten", 32)]:
                 plans = [make_plan(tree, kind, cap=cap) for tree in prefixes]
@@ -72,10 +72,10 @@ def share(read, without):
 
 def time_plans(args):
     lines, pair = [], load()
-    for budget in (16, 22, 64, 256):
+    for budget in args.nodes:
         tree = next(iter(trees_of(pair, budget, 1)))
         rows = budget + 1
-        for context in (512, 2048, 8192):
+        for context in args.contexts or (512, 2048, 8192):
             q, k, v = (
                 mx.random.normal((1, h, n, 64)) for h, n in ((8, rows), (2, context + rows), (2, context + rows))
             )
@@ -177,9 +177,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=["reads", "time", "answers", []])
     parser.add_argument("--model", help="a target of the embedded drafter's size")
-    parser.add_argument("--length", type=int, default=4096)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[16, 22, 64, 256], help="reads, time")
+    parser.add_argument("--contexts", type=int, nargs="+", help="reads, time (default: 512 to 8192)")
+    parser.add_argument("--length", type=int, default=4096, help="answers: tokens of the prompt")
+    parser.add_argument("--tokens", type=int, default=64, help="answers: tokens of each")
+    parser.add_argument("--n", type=int, default=8, help="answers")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--cpu", action="store_true", help="CPU time in place of wall time, for busy machines")
     args = parser.parse_args()

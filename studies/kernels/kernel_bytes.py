@@ -1,6 +1,6 @@
 """Bytes that the kernels move, counted by the tests' harness on the host; Markdown for docs/kernels.md.
 
-Usage: python studies/kernels/kernel_bytes.py [attention]
+Usage: python studies/kernels/kernel_bytes.py [--contexts 512 4096 32768] [--nodes 16 32 64]
 
 Counted: every access to device memory by every thread of the kernel's own text (tests/metal_host, mode check),
 whatever caches would have answered.  "Once" is the bound: the bytes of the keys and values themselves.  The
@@ -22,7 +22,6 @@ from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 from tests.metal_host import HostLaunch, missing_compiler
 
-CONTEXTS, NODES = (512, 4096, 32768), (16, 32, 64)
 SHAPES = ((128, 2), (256, 1))  # head size, query heads of a KV head
 MODELS = (  # query heads, KV heads, head size
     ("Qwen3-8B", 32, 8, 128),
@@ -30,7 +29,6 @@ MODELS = (  # query heads, KV heads, head size
     ("Qwen3.5-27B", 24, 4, 256),
     ("gpt-oss-20b, full layers", 64, 8, 64),
 )
-MODELS_CONTEXT = 1024
 
 
 def random_tree(nodes: int) -> DraftTree:
@@ -78,15 +76,15 @@ def row(*cells: object) -> None:
     print("|", " | ".join(map(str, cells)), "|", flush=True)
 
 
-def attention() -> None:
+def attention(contexts: list[int], all_nodes: list[int], models_context: int) -> None:
     """K/V by context, nodes and head size; then whole layers of real models."""
     print("K/V bytes of one call, 16 bits, one KV head, in MiB:\n")
     row("head size", "query heads", "context", "nodes", "once", "kernel", "kernel / once", "per node", "saved")
     row(*["---:"] * 9)
     others = []
     for dim, grouped in SHAPES:
-        for context in CONTEXTS:
-            for nodes in NODES:
+        for context in contexts:
+            for nodes in all_nodes:
                 c = count(context, nodes, grouped, 1, dim)
                 saved = f"{1 - c['kernel'] / c['per node']:.1%}"
                 row(
@@ -100,7 +98,7 @@ def attention() -> None:
     for dim, grouped, context, nodes, c in others:
         whole = c["kernel"] + c["partial"] + c["bits"]
         row(dim, grouped, context, nodes, *(size(n) for n in (c["partial"], c["bits"], whole, c["dense"])))
-    print(f"\nOne layer of real models, context {MODELS_CONTEXT}:\n")
+    print(f"\nOne layer of real models, context {models_context}:\n")
     row(
         "model",
         "heads",
@@ -114,25 +112,23 @@ def attention() -> None:
     )
     row("---", *["---:"] * 8)
     for name, query_heads, heads, dim in MODELS:
-        for nodes in NODES:
-            c = count(MODELS_CONTEXT, nodes, query_heads, heads, dim)
+        for nodes in all_nodes:
+            c = count(models_context, nodes, query_heads, heads, dim)
             saved = f"{1 - c['kernel'] / c['per node']:.1%}"
             rows = nodes * query_heads // heads
             ratio = f"{c['kernel'] / c['once']:.3f}"
             row(name, f"{query_heads} / {heads}", dim, nodes, rows, size(c["once"]), ratio, size(c["partial"]), saved)
 
 
-PARTS = {"attention": attention}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help=f"any of {', '.join(PARTS)}; all by default")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[512, 4096, 32768])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--models-context", type=int, default=1024, help="of the table of real models")
     args = parser.parse_args()
     if reason := missing_compiler():
         sys.exit(reason)
-    for part in args.parts or PARTS:
-        PARTS[part]()
+    attention(args.contexts, args.nodes, args.models_context)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ full depth and with the full matrix's tile, and multiplied.  The other columns a
 publishes (0.32, mlx/backend/metal: quantized.cpp, sort.cpp), as each function says.
 """
 
+import argparse
 import sys
 from math import ceil, log2
 from pathlib import Path
@@ -132,10 +133,18 @@ def topk_table(rows: int = 15) -> None:
 
 TABLES = {"qmm": qmm_table, "head": head_table, "topk": topk_table}
 
-if __name__ == "__main__":
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", help=f"any of {', '.join(TABLES)}; all by default")
+    args = parser.parse_args()
     mx.random.seed(0)
     if reason := missing_compiler():
         sys.exit(reason)
-    for name in sys.argv[1:] or TABLES:
+    for name in args.tables or TABLES:
         print(f"\n{name}, megabytes\n")
         TABLES[name]()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,16 +9,20 @@ head.  A round verifies `rows` rows and emits as many tokens as the embedded pai
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
-from simulate_machines import STAIRCASES
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.size import build, tensors, weight_bytes
 from mlx_ddtree.programs.cli import columns
-from mlx_ddtree.target.exchange import Exchange
+from mlx_ddtree.target.rank_traffic import RankTraffic
+from studies.budget.simulate_machines import STAIRCASES
 
 LLAMA_70B = PUBLIC_CONFIGS["meta-llama/Llama-3.1-8B-Instruct"] | {
     "num_hidden_layers": 80,
@@ -93,7 +97,7 @@ class Model:
     def sent(self, rows, ranks):
         """Bytes that a rank sends for a forward's collectives."""
         payload = self.collectives * rows * self.hidden * 2
-        return Exchange(ranks, payload_bytes=payload).wire_bytes
+        return RankTraffic(ranks, payload_bytes=payload).wire_bytes
 
     def read(self, rows, ranks):
         """Seconds-worth bytes of a forward on the busiest rank: rank 0."""

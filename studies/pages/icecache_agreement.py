@@ -1,9 +1,9 @@
 """How well a KV cache that is read in part keeps a model's answers.
 
-Usage: python icecache_agreement.py tokens [--model FOLDER] [--tokens FILE.npy] [--context 768] [--steps 192] \\
+Usage: python studies/pages/icecache_agreement.py tokens [--model FOLDER] [--tokens FILE.npy] [--context 768] [--steps 192] \\
            --setting '{"budget": 64}' --setting '{"budget": 256, "formation": "dci"}'
-       python icecache_agreement.py trees [--tokens FILE.npy] --setting '{"budget": 128}'
-       python icecache_agreement.py needles --model FOLDER --count 20 --setting '{"budget": 64}'
+       python studies/pages/icecache_agreement.py trees [--tokens FILE.npy] --setting '{"budget": 128}'
+       python studies/pages/icecache_agreement.py needles --model FOLDER --count 20 --setting '{"budget": 64}'
 
 tokens: the share of tokens whose most probable next token is that of the full cache, the text's own tokens being fed
 one at a time (teacher forcing), and how much less probable the text becomes.  trees: how far answers with a draft
@@ -21,10 +21,10 @@ import numpy as np
 
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.benchmarking.needles import haystack, needle_case
+from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.generation.statistics import RoundStatistics
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import Paging
 
@@ -58,10 +58,12 @@ def forked(caches):
 
 def teacher_forced(pair, caches, length, tokens, options):
     """(len(tokens),) most probable next tokens, and log-probabilities (len(tokens) - 1,) of the text's own."""
-    state, paging = DecodeState(pair, forked(caches), [], length, tokens[0]), None
+    forks = forked(caches)
+    state = DecodeState(pair, PromptCache(forks, len(forks)), tokens[0])
+    paging = None
     if options is not None:
         paging = Paging(pair.target, options, state.target_cache)
-        paging.begin(state, PLAN, None, RoundStatistics())
+        paging.begin(state, PLAN)
     best, likely = [], []
     for token, following in zip(tokens, [*tokens[1:], 0], strict=True):
         hidden, _ = pair.target.forward(mx.array([[token]]), state.target_cache)

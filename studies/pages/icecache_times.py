@@ -1,7 +1,7 @@
 """What a KV cache that is read in part saves.
 
-Usage: python icecache_times.py attention [--contexts 2048,8192]
-       python icecache_times.py rounds [--contexts 2048,8192,32768,65536] [--offload DIR]
+Usage: python studies/pages/icecache_times.py attention [--contexts 2048,8192]
+       python studies/pages/icecache_times.py rounds [--contexts 2048,8192,32768,65536] [--offload DIR]
 
 attention: processor time of one layer's attention, choice of pages included, on random keys.  rounds: processor time
 of whole verifications of the embedded target, and memory.
@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from mlx_ddtree import load
+from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.generation.statistics import RoundStatistics
 from mlx_ddtree.icecache.cache import IceLayer, IceView, Reader, Reads
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import Paging
@@ -77,9 +77,9 @@ def attention(args):
                 reader = Reader(options, active=True, reads=Reads(layers=1))
                 layer = IceLayer(base, reader, PageSet(options), leads=True, first=True)
                 view = IceView(layer, rows) if nodes > 1 else layer
-                view.update_and_fetch(keys, keys)
+                fetched = view.update_and_fetch(keys, keys)
                 mx.eval(layer.state[:2], layer.pages.summaries)
-                once = partial(view.attend, queries, 0.125, None)
+                once = partial(view.attend, queries, *fetched, 0.125, None, None)
                 cells.append(f"{median_ms(once, args.repeats):9.2f}")
                 if select == "root":
                     reads = reader.reads.as_dict()
@@ -97,9 +97,8 @@ def anonymous_mib():
 def verify_once(pair, state, nodes):
     """The target's forward over a tree, undone again."""
     before = pair.target.mark(state.target_cache)
-    hidden, _, _ = pair.target.forward_tree(
-        mx.zeros((1, nodes), mx.int32), bushy(nodes), state.length, state.target_cache
-    )
+    rows = TreeRows(bushy(nodes), state.length, nodes)
+    hidden, _, _ = pair.target.forward_rows(mx.zeros((1, nodes), mx.int32), rows, state.target_cache)
     mx.eval(hidden)
     pair.target.rewind(state.target_cache, before)
     return hidden
@@ -118,17 +117,18 @@ def line(args):
     pair = load(args.model, draft=False) if args.model else load(draft=False)
     caches = pair.target.make_cache()
     mx.random.seed(0)
-    state, reads = DecodeState(pair, caches, [], context, 0), RoundStatistics()
     for cache in caches:
         cache.update_and_fetch(*(mx.random.normal((1, 2, context, 64)) for _ in range(2)))
         mx.eval(cache.state)
+    state = DecodeState(pair, PromptCache(caches, len(caches)), 0)
+    reads = None
     if kind != "full":
         options = IceCacheOptions(args.budget, **json.loads(args.options))
         options = replace(options, offload=args.offload if kind == "on disk" else None)
-        Paging(pair.target, options, caches).begin(state, PLAN, None, reads)
+        _, reads = Paging(pair.target, options, caches).begin(state, PLAN)
     milliseconds = [median_ms(partial(verify_once, pair, state, n), args.repeats) for n in (1, 16)]
     held = sum(cache.nbytes for cache in state.target_cache) / 2**20
-    read = reads.reads.as_dict()["read_tokens"] if reads.reads else context
+    read = context if reads is None else reads.as_dict()["read_tokens"]
     del cache
     mx.clear_cache()
     cells = f"{milliseconds[0]:9.1f}  {milliseconds[1]:10.1f}  {read:11.0f}  {held:10.1f}  {anonymous_mib():6.0f}"

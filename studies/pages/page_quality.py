@@ -1,8 +1,8 @@
 """How much of a target's attention a budget of pages reads: formation x ranking, on real keys, queries and text.
 
-Usage: python page_quality.py MODEL_FOLDER [--lengths 2048,4096] [--texts 1] [--json FILE]
-       python page_quality.py --demo
-       python page_quality.py --read FILE      (the tables of an earlier --json)
+Usage: python studies/pages/page_quality.py MODEL_FOLDER [--lengths 2048,4096] [--texts 1] [--json FILE]
+       python studies/pages/page_quality.py --demo
+       python studies/pages/page_quality.py --read FILE      (the tables of an earlier --json)
 
 Keys and queries are those of every attention layer after RoPE.  The first 32 and the last 64 tokens are read anyway
 (sinks and recent window); the pages hold what is between.  Texts are prose, code, and a question about a fact in the

@@ -1,6 +1,6 @@
 """How much of dense attention's mass do the key blocks hold that block-sparse attention keeps?
 
-Usage: python block_mass.py MODEL [--characters 8000] [--kind prose]
+Usage: python studies/prompts/block_mass.py MODEL [--characters 8000] [--kind prose]
 
 MODEL is a target's folder or repository, or "demo".  The text goes through all of its layers of full attention, whose
 queries and keys are then compared block by block, over the second half of the text.

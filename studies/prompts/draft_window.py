@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.benchmarking.needles import haystack
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns
 
 import mlx.core as mx  # isort: skip
@@ -33,7 +33,7 @@ def time_drafts(args):
     caches = {window: drafter.make_cache() for window, drafter in drafters.items()}
     block = mx.random.normal((1, 16, drafters[None].config.hidden_size))
     new, lines, done = mx.random.normal((1, 3, width)), [], 0
-    for context in (1024, 2048, 4096, 8192, 16384):
+    for context in args.contexts:
         chunks = {window: [] for window in WINDOWS}
         for _ in range(done, context, 512):
             features = mx.random.normal((1, 512, width))
@@ -97,7 +97,8 @@ def main():
     parser.add_argument("parts", nargs="*", choices=["time", "acceptance", []])
     parser.add_argument("--model", help="a target of the embedded drafter's size")
     parser.add_argument("--count", type=int, default=6, help="questions")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[0, 512, 1024, 2048, 4096, 8000])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[0, 512, 1024, 2048, 4096, 8000], help="acceptance")
+    parser.add_argument("--contexts", type=int, nargs="+", default=[1024, 2048, 4096, 8192, 16384], help="time")
     parser.add_argument("--cpu", action="store_true", help="CPU time in place of wall time, for busy machines")
     args = parser.parse_args()
     args.clock = process_time if args.cpu else perf_counter

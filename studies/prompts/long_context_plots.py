@@ -1,12 +1,13 @@
 """Draw the tables of docs/*.md that docs/long-context.md shows as pictures.
 
-Usage: python studies/prompts/long_context_plots.py      (writes docs/long-context/*.svg; needs matplotlib)
+Usage: python studies/prompts/long_context_plots.py [--out docs/long-context]      (needs matplotlib)
 
 The tables are the record of what was measured, so pictures and pages cannot disagree.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import matplotlib
@@ -111,7 +112,9 @@ def pages() -> Figure:
 
 
 def main() -> None:
-    folder = DOCS / "long-context"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=DOCS / "long-context", help="folder of the pictures")
+    folder = parser.parse_args().out
     folder.mkdir(exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "mlx_ddtree", "svg.fonttype": "none", "font.size": 9}):
         for draw in (rounds, drafts, needles, pages):

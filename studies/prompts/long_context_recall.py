@@ -1,6 +1,6 @@
 """Write training rows for a target that can look things up in a long text.
 
-Usage: python long_context_recall.py OUT_DIR TOKENIZER.json --seq 2048 --rows 2000
+Usage: python studies/prompts/long_context_recall.py OUT_DIR TOKENIZER.json --seq 2048 --rows 2000
 
 A row is seq + 1 tokens: real text with facts in it, then questions and answers about them, as a dialogue.  From a
 few facts in much text to almost nothing but facts, so that looking up is learnt before finding.  Writes

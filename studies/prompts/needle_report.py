@@ -1,6 +1,6 @@
 """Does what a compressed prompt keeps hold the needle?  Kept needles by scorer, text, length, keep ratio.
 
-Usage: python needle_report.py MODEL [--json FILE] [--lengths 1024,2048,4096,8192] [--seeds 3,2,1,1]
+Usage: python studies/prompts/needle_report.py MODEL [--json FILE] [--lengths 1024,2048,4096,8192] [--seeds 3,2,1,1]
            [--depths 0.1,0.3,0.5,0.7,0.9] [--by-layer] [--read FILE ...]
 
 MODEL is a target's folder or repository, or "demo" for the embedded one, which scores its own prompts.  Cases are chat

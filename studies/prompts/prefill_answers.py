@@ -61,7 +61,7 @@ def measure(pair: Pair, options: argparse.Namespace) -> list[dict[str, Any]]:
         variants(options.keep, options.scorer),
         {kind: characters_of(pair, kind, options.tokens) for kind in KINDS},
     )
-    for seed, depth, kind in product(range(options.seeds), DEPTHS, KINDS):
+    for seed, depth, kind in product(range(options.seeds), options.depths, KINDS):
         case = needle_case(kind, sizes[kind], depth, 500 + seed)
         whole = False
         for name, how in named.items():
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a target that can look things up")
     parser.add_argument("--tokens", type=int, default=1500)
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--depths", type=float, nargs="+", default=DEPTHS)
     parser.add_argument("--scorer", nargs="+", default=["self", "lexical"])
     parser.add_argument("--keep", type=float, nargs="+", default=[0.3, 0.2])
     parser.add_argument("--json", action="store_true")

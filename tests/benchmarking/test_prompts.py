@@ -85,13 +85,35 @@ def test_a_larger_count_only_adds(few, many):
         '{"turns": []}',
         '{"turns": ["a", 1]}',
         '{"question": "gsm8k?"}',
+        '{"turns": "one text"}',
+        '{"prompt": "a", "temp": "warm"}',
+        '{"prompt": "a", "temp": NaN}',
+        '{"prompt": "a", "temp": 1e999}',
+        '{"prompt": "a", "temp": -1}',
+        '{"prompt": "a", "temp": true}',
+        '{"prompt": "a", "kind": [1]}',
+        '{"prompt": "\\ud800"}',
+        "[" * 100_000,
+        b"\xff",
     ],
 )
 def test_a_row_without_a_prompt_is_named(tmp_path, line):
     path = tmp_path / "mine.jsonl"
-    path.write_text('{"prompt": "fine"}\n' + line + "\n")
-    with pytest.raises(PromptError, match="line 2"):
+    path.write_bytes(b'{"prompt": "fine"}\n' + (line if isinstance(line, bytes) else line.encode()) + b"\n")
+    with pytest.raises(PromptError, match=r"mine\.jsonl:2\b"):
         load_questions(str(path), tmp_path, None)
+
+
+def test_a_text_may_hold_any_line_separator(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "a\u2028b\x85c"}\n{"prompt": "d"}\n', encoding="utf-8")
+    assert [q.turns for q in load_questions(str(path), tmp_path, None)] == [("a\u2028b\x85c",), ("d",)]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "gsm8k.jsonl").write_text("")
+    with pytest.raises(PromptError, match="has no prompts"):
+        load_questions("gsm8k", tmp_path, None)
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.benchmarking.plots import draw_plots
 from mlx_ddtree.benchmarking.prompts import PUBLISHED
-from mlx_ddtree.benchmarking.report import escape, latex, latex_table, markdown, matrix, overview
+from mlx_ddtree.benchmarking.report import (
+    escape,
+    latex_report,
+    latex_table,
+    markdown_report,
+    overview_table,
+    speedup_table,
+)
 from mlx_ddtree.benchmarking.settings import PUBLISHED_BUDGETS
 from mlx_ddtree.benchmarking.summary import summarise
 from mlx_ddtree.programs.benchmark import main
@@ -30,7 +37,7 @@ def run(tmp_path):
 
 def test_markdown_has_every_cell(run):
     summary = summarise(run)
-    text = markdown([summary], [run.with_name("speedup.svg")], "the command", "a busy machine")
+    text = markdown_report([summary], [run.with_name("speedup.svg")], "the command", "a busy machine")
     tables = re.findall(r"(?:^\|.*\|$\n?)+", text, re.M)
     for table in tables:
         assert len({row.count("|") for row in table.splitlines()}) == 1
@@ -43,7 +50,7 @@ def test_markdown_has_every_cell(run):
 
 
 def test_the_overview_is_the_papers_table(run):
-    rows = overview([summarise(run)])
+    rows = overview_table([summarise(run)])
     assert len(rows) == 4
     assert rows[0] == {
         "model": "tiny/model_1",
@@ -68,18 +75,18 @@ def test_sixty_settings_make_sixty_rows(tmp_path):
         runs.append(
             summarise(write_run(tmp_path / f"{model}.jsonl", groups, HEADER | {"settings": names, "model": model}))
         )
-    rows = overview(runs)
+    rows = overview_table(runs)
     assert len({(row["model"], row["data"], row["T"]) for row in rows}) == len(rows) == 60
 
 
 def test_the_matrix_ends_in_geometric_means(run):
-    rows = {row["setting"]: row for row in matrix(summarise(run))}
+    rows = {row["setting"]: row for row in speedup_table(summarise(run))}
     assert list(rows["ddtree 8"]) == ["setting", "gsm8k T=0", "gsm8k T=1", "mt-bench T=0", "mt-bench T=1", "mean"]
     assert rows["ddtree 8"]["mean"] == "4.50x" and rows["mlx_lm"]["mean"] == "1.00x"
 
 
 def test_latex_tables_are_rectangular(run):
-    text = latex([summarise(run)])
+    text = latex_report([summarise(run)])
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 5
     for body in re.findall(r"\\midrule\n(.*?)\\bottomrule", text, re.S):
         assert len({len(re.findall(r"(?<!\\)&", row)) for row in body.splitlines()}) == 1

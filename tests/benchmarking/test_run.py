@@ -10,9 +10,9 @@ import time
 import pytest
 
 from mlx_ddtree import load
-from mlx_ddtree.benchmarking.measure import Bench, Task
+from mlx_ddtree.benchmarking.bench import Bench, Task
 from mlx_ddtree.benchmarking.prompts import Question
-from mlx_ddtree.benchmarking.record import key_of, read_run
+from mlx_ddtree.benchmarking.record import group_of_line, read_run
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import make_settings
 from mlx_ddtree.errors import OptionError, PairError
@@ -72,10 +72,10 @@ def test_a_run_measures_continues_and_is_complete(rows, tmp_path, capsys):
     whole = output.read_bytes()
     cut = whole[: whole.rindex(b'"setting": "ddtree 4"')]  # killed while it wrote the last group
     output.write_bytes(cut)
-    missing = {key_of(line) for line in lines} - {key_of(line) for line in read_run(output)[1]}
+    missing = {group_of_line(line) for line in lines} - {group_of_line(line) for line in read_run(output)[1]}
     assert len(missing) == 1
     code, _, err = run(capsys, "--data", rows, "--temps", "0", "1", "--output", output)
-    assert (code, {key_of(line) for line in read_run(output)[1]}) == (0, {key_of(line) for line in lines})
+    assert (code, {group_of_line(line) for line in read_run(output)[1]}) == (0, {group_of_line(line) for line in lines})
     assert "1/1" in err
 
     before = output.read_bytes()
@@ -91,13 +91,13 @@ def test_the_order_changes_from_prompt_to_prompt(pair):
     orders = []
 
     class Noted(Bench):
-        def _by_stock(self, *arguments):
+        def _answer_by_stock(self, *arguments):
             orders[-1].append("mlx_lm")
-            return super()._by_stock(*arguments)
+            return super()._answer_by_stock(*arguments)
 
-        def _by_us(self, ids, room, temp, options):
+        def _answer_by_setting(self, ids, room, temp, options):
             orders[-1].append(options["method"])
-            return super()._by_us(ids, room, temp, options)
+            return super()._answer_by_setting(ids, room, temp, options)
 
     bench = Noted(pair, make_settings(pair, ["ar", "dflash", "ddtree"], [4], [4]), 4)
     for number in range(4):

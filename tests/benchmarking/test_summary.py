@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.benchmarking.summary import interval, speedups, summarise
+from mlx_ddtree.benchmarking.summary import bootstrap_interval, speedups, summarise
 
 from .runs import group, line, write_run
 
@@ -71,7 +71,7 @@ TOTALS = st.lists(st.tuples(st.integers(1, 300), st.floats(0.1, 10), st.floats(0
 def test_the_interval_holds_the_ratio_of_some_prompts(rows):
     tokens, a, b = np.array(rows).T
     stock, ours = (np.stack([tokens, s, tokens, np.ones(len(rows))], axis=1) for s in (a, b))
-    low, high = interval(stock, ours)
+    low, high = bootstrap_interval(stock, ours)
     single = speedups(stock[:, None], ours[:, None])
     assert single.min() - 1e-9 <= low <= high <= single.max() + 1e-9
 
@@ -80,7 +80,7 @@ def test_the_interval_holds_the_ratio_of_some_prompts(rows):
 def test_a_ratio_that_never_varies_has_no_interval(rows, ratio):
     tokens, a, _ = np.array(rows).T
     stock, ours = (np.stack([tokens, s, tokens, tokens * 0 + 1], axis=1) for s in (a, a / ratio))
-    np.testing.assert_allclose(interval(stock, ours), ratio, rtol=1e-9)
+    np.testing.assert_allclose(bootstrap_interval(stock, ours), ratio, rtol=1e-9)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says():
@@ -89,6 +89,6 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
         tokens = np.full(40, 100.0)
         stock = np.stack([tokens, rng.gamma(20, 0.1, 40), tokens, tokens / 100], axis=1)
         ours = np.stack([tokens, rng.gamma(20, 0.05, 40), tokens, tokens / 100], axis=1)
-        low, high = interval(stock, ours)
+        low, high = bootstrap_interval(stock, ours)
         hits += low <= 2.0 <= high
     assert 0.88 <= hits / 200 <= 1.0

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mlx_ddtree import make_sampler, stream_generate
-from mlx_ddtree.decoding.draft import draft, filtered, finish_draft, start_draft
+from mlx_ddtree.decoding.context import make_prompt_cache
+from mlx_ddtree.decoding.draft import draft, finish_draft, start_draft
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.pair import Pair
@@ -53,7 +54,7 @@ def test_a_seed_gives_the_same_sample_by_every_method_and_budget(options):
 
 def started_state(pair):
     """After the prompt: the last token is the root, nothing drafted yet."""
-    state = DecodeState(pair, pair.target.make_cache(), pair.drafter.make_cache(), 0, None)
+    state = DecodeState(pair, make_prompt_cache(pair))
     prefill(state, PROMPT, 64)
     return state
 
@@ -76,28 +77,13 @@ def test_candidates_are_the_definition():
         np.testing.assert_allclose(np.exp(log_probs[d, r]), (p / p.sum())[token_ids[d]], atol=2e-3)
 
 
-@pytest.mark.parametrize("sampler", [None, make_sampler(0.8, top_p=0.6), make_sampler(0.8, top_k=2)])
-def test_a_linear_draft_is_the_greedy_path(sampler):
+def test_a_linear_draft_is_the_greedy_path():
     """The same path as the tree's own best chain."""
     pair = pair2()
-    tree = finish_draft(start_draft(started_state(pair), BLOCK, 16), sampler)
-    line = finish_draft(start_draft(started_state(pair), BLOCK, 1), sampler)
+    tree = finish_draft(start_draft(started_state(pair), BLOCK, 16))
+    line = finish_draft(start_draft(started_state(pair), BLOCK, 1))
     assert line.token_ids.shape == line.log_probs.shape == (BLOCK - 1, 1)
     assert build_tree(0, *line, 99).token_ids.tolist()[1:] == tree.greedy().token_ids[:, 0].tolist()
-
-
-@pytest.mark.parametrize(
-    "options", [{"top_p": 0.7}, {"min_p": 0.3}, {"top_k": 2}, {"top_p": 0.1, "min_tokens_to_keep": 2}]
-)
-def test_filters_act_on_every_parents_row(options):
-    """As on a row of a block drafter, whatever the order."""
-    rng, sampler = np.random.default_rng(0), make_sampler(0.8, **options)
-    log_probs = np.log(rng.dirichlet(np.ones(6), (4, 5))[..., :5]).astype(np.float32)
-    got = filtered(log_probs, sampler)
-    for d, r in np.ndindex(4, 5):
-        order = np.argsort(-log_probs[d, r])
-        np.testing.assert_array_equal(got[d, r][order], filtered(log_probs[d, r][order][None], sampler)[0])
-    assert np.isneginf(got).any()
 
 
 def test_responses_say_what_was_drafted():

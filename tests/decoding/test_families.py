@@ -56,8 +56,7 @@ def test_long_accepted_paths_change_nothing(pair, seed):
     rng, prompt = np.random.default_rng(seed), PROMPT * 3
     want = stock_tokens(pair, prompt, 100)
     cache = make_prompt_cache(pair)
-    layers = pair.target.num_caches
-    state = DecodeState(pair, cache[:layers], cache[layers:], 0, None)
+    state = DecodeState(pair, cache)
     plan = make_plan(pair, "ddtree", 64, 8, None, (), "off")
     prefill(state, prompt, 16)
     text, accepted = [], []

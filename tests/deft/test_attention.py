@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.deft.attention import DeftAttention, deft_attention, parents_of
 from mlx_ddtree.deft.plans import PLANS, make_plan
-from mlx_ddtree.hub.load import DEMO
+from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.kernels.tree_attention import tree_attention_ops
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tuning.deft import use_deft
@@ -96,7 +96,7 @@ def test_500_large_trees(seed):
 def test_parents_are_read_from_ancestor_bits(nodes, padding, seed):
     tree = draft_tree(nodes, seed)
     rows = TreeRows(tree, 0, nodes + 1 + padding)
-    assert parents_of(rows.bits, rows.rows).tolist() == [*tree.parents, *[-1] * padding]
+    assert parents_of(rows.bits, rows.count).tolist() == [*tree.parents, *[-1] * padding]
 
 
 @pytest.mark.parametrize("kind", PLANS)

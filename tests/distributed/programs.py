@@ -12,7 +12,7 @@ from time import sleep
 import mlx_ddtree
 from mlx_ddtree import make_sampler, stream_generate
 from mlx_ddtree.errors import RankError
-from mlx_ddtree.tuning import measure
+from mlx_ddtree.tuning import measure, stopwatch
 
 PROMPT = "Write a function that merges two sorted lists."
 
@@ -20,7 +20,7 @@ PROMPT = "Write a function that merges two sorted lists."
 def answers(length, parity, pipeline, *folders):
     """Every way of decoding on every pair, and what it exchanged; one JSON line for each."""
     for folder in folders:
-        pair = mlx_ddtree.sharded_load(*pair_of(folder), pipeline=pipeline == "pipeline")
+        pair = mlx_ddtree.load(*pair_of(folder), pipeline=pipeline == "pipeline")
         for result in decode_all(pair, int(length), parity):
             print(json.dumps({"folder": folder} | result))
 
@@ -45,7 +45,7 @@ def decode_all(pair, length, parity):
 
 def forever():
     """Say every token that comes, as long as the context is."""
-    pair = mlx_ddtree.sharded_load()
+    pair = mlx_ddtree.load()
     pair.tokenizer.eos_token_ids.clear()
     try:
         for response in stream_generate(pair, PROMPT, -1, tree_budget=8):
@@ -55,21 +55,21 @@ def forever():
 
 
 def idle():
-    mlx_ddtree.sharded_load(draft=False)
+    mlx_ddtree.load(draft=False)
     print("idle")
     sleep(60)
 
 
 def fail():
     """Rank 1 is told to take something that it does not have."""
-    pair = mlx_ddtree.sharded_load(draft=False)
+    pair = mlx_ddtree.load(draft=False)
     pair.target.leader.send("taps", 7, [])
     sleep(60)
 
 
 def interrupted():
     """Ctrl-C at different moments of a text; whether the same session then says all of it."""
-    pair = mlx_ddtree.sharded_load()
+    pair = mlx_ddtree.load()
     pair.tokenizer.eos_token_ids.clear()
     ids = pair.tokenizer.encode(PROMPT)
     want = said(stream_generate(pair, ids, 40, tree_budget=8))
@@ -87,14 +87,14 @@ def missing(folder):
     if os.environ["MLX_RANK"] == "0":
         os.chdir(folder)
     try:
-        mlx_ddtree.sharded_load("./target", draft=False)
+        mlx_ddtree.load("./target", draft=False)
     except RankError as error:
         print(json.dumps(str(error)))
 
 
 def traffic():
     """What is counted as exchanged, and what this process's sockets have sent meanwhile."""
-    pair = mlx_ddtree.sharded_load()
+    pair = mlx_ddtree.load()
     pair.tokenizer.eos_token_ids.clear()
     for method, size in (("ar", {}), ("ddtree", {"tree_budget": 11})):
         list(stream_generate(pair, PROMPT, 4, method=method, parity="off", **size))  # all is loaded and connected
@@ -116,7 +116,7 @@ def sent_bytes():
 def memory(*folders):
     """Bytes of weights on every rank, and the most there were while they loaded."""
     for folder in folders:
-        pair = mlx_ddtree.sharded_load(folder, draft=False)
+        pair = mlx_ddtree.load(folder, draft=False)
         print(json.dumps(pair.notes["memory_bytes"]))
 
 
@@ -129,5 +129,6 @@ def pair_of(folder):
 
 
 if __name__ == "__main__":
-    measure.REPEATS, measure.PATIENCE, measure.ROWS = 1, 0.0, (1, 2, 4, 8, 16, 32)  # as tests/conftest.py has it
+    stopwatch.WARM_UPS = stopwatch.LEAST = stopwatch.MOST = measure.SECOND_LOOKS = 1  # as tests/conftest.py has it
+    measure.ROWS = (1, 2, 4, 8, 16, 32)
     globals()[sys.argv[1]](*sys.argv[2:])

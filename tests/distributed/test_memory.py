@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlx_ddtree.hub.load import load_target
+from mlx_ddtree.hub.load_target import load_target
 
 from .folders import save_pair
 from .launch import Ranks

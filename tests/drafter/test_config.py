@@ -153,6 +153,7 @@ REFUSALS = [
     ({"rope_scaling": {"rope_type": "magic", "factor": 2.0}}, "rope_type.*magic"),
     ({"rope_scaling": {"factor": 2.0}}, "rope_type"),
     ({"rope_scaling": {"type": "yarn"}}, "factor"),
+    ({"rope_scaling": {"type": "yarn", "factor": float("nan")}}, "factor"),
     ({"block_size": 1}, "block_size"),
     ({"block_size": True}, "block_size"),
     ({"layer_types": ["full_attention"] * 4}, "4 layer types"),
@@ -167,26 +168,42 @@ def test_refusals_name_the_key(changes, name):
         read(**changes)
 
 
+def test_an_unknown_key_names_what_is_known_and_what_to_report():
+    """Nobody is told to remove the key: a drafter that is read wrongly drafts badly, and nothing says why."""
+    with pytest.raises(ConfigError) as caught:
+        read(markov_head_type="vanilla", target_layer_idx=[1])
+    message = str(caught.value)
+    assert "'markov_head_type' = 'vanilla'" in message and "report this line" in message
+    assert "remove" not in message and "\n" not in message
+    with pytest.raises(ConfigError, match="like it are known: target_layer_ids"):
+        read(target_layer_idx=[1])
+    with pytest.raises(ConfigError) as caught:
+        read(dflash_config={**INNER, "unheard_of": list(range(1000))})
+    assert "'unheard_of'" in str(caught.value) and len(str(caught.value)) < 500
+
+
 WRONG_TYPES = {
     "architectures": ["DFlashDraftModel", 3],
     "dflash_config": [[1], "x", 3],
     "target_layer_ids": [5, ["a"], [1.5], "1,2", {}],
     "mask_token_id": ["x", 1.5, -1, True],
     "num_target_layers": ["x", [3]],
-    "hidden_size": ["32", 0, -1, 2.0, True],
-    "num_hidden_layers": [0, "5"],
+    "hidden_size": ["32", 0, -1, 2.0, True, 2**31],
+    "num_hidden_layers": [0, "5", 10**9],
+    "block_size": [10**9, 2**70],
+    "max_position_embeddings": [1e30, 2**40],
     "num_attention_heads": [0, [4]],
     "num_key_value_heads": [0, "8"],
     "head_dim": [0, "8"],
-    "rms_norm_eps": ["x", True],
-    "rope_theta": ["x", [1]],
+    "rms_norm_eps": ["x", True, 0, -1, float("nan")],
+    "rope_theta": ["x", [1], 0, -1, float("inf")],
     "rope_parameters": [[1], "default"],
     "rope_scaling": ["yarn", 4.0],
-    "sliding_windows": [4, ["a"] * 5, [True] * 5],
+    "sliding_windows": [4, ["a"] * 5, [True] * 5, [2**40] * 5],
     "layer_types": [3, "full_attention"],
     "draft_window_size": ["x", -1],
-    "final_logit_softcapping": ["x", True],
-    "output_multiplier": ["x"],
+    "final_logit_softcapping": ["x", True, 0, -1],
+    "output_multiplier": ["x", 0],
     "quantization": [4, "4bit"],
 }
 

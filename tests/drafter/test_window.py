@@ -57,6 +57,17 @@ def test_a_window_survives_the_last_update_and_a_rewind_behind_it(window, back, 
     assert cache.held >= min(cache.offset, window - 1)
 
 
+@pytest.mark.parametrize("window", [1, 2, 300])
+def test_an_answer_taken_back_leaves_a_whole_window(window):
+    """BACK tokens behind what the last update had found: the window's other tokens are all there, and no more is kept."""
+    cache = WindowCache(window)
+    for _ in range(2):
+        start = cache.offset
+        cache.update_and_fetch(*[mx.zeros((1, 1, 4096, 2))] * 2)
+    cache.offset = start - BACK
+    assert cache.held == window - 1
+
+
 def test_memory_is_bounded():
     """By window, way back and the largest update, not by the context."""
     cache, most = WindowCache(64), 0

@@ -11,10 +11,9 @@ from mlx_lm.sample_utils import make_sampler as mlx_lm_sampler
 
 from mlx_ddtree import generate, make_sampler, stream_branches, stream_generate
 from mlx_ddtree.branches.draft import BranchCache, draft_branches
-from mlx_ddtree.branches.rows import ForestRows, Tails
+from mlx_ddtree.branches.rows import BranchSlots, ForestRows
 from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
-from mlx_ddtree.kernels.choice import MLX
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning.measure import profile_of
 
@@ -144,7 +143,7 @@ def test_drafts_by_branch_are_the_drafters_own(seed, windows, causal):
     drafter, rng = small_drafter(target, sliding_windows=windows, causal=causal), np.random.default_rng(seed)
     prefix, width = int(rng.integers(1, 30)), 3 * 32
     shared = rng.normal(size=(1, prefix, width)).astype(np.float32)
-    caches, tails, own = drafter.make_cache(), Tails(prefix, 3), [shared] * 3
+    caches, tails, own = drafter.make_cache(), BranchSlots(prefix, 3), [shared] * 3
     drafter.extend(mx.array(shared), caches)
     caches = [BranchCache.of(layer) for layer in caches]
     for _ in range(3):
@@ -173,7 +172,7 @@ def test_drafts_by_branch_are_the_drafters_own(seed, windows, causal):
 def test_tails_lead_to_their_own_rows(data, prefix, count):
     """However branches grow, end and are compacted, also in a cache whose first rows a window has left out; rows
     carry (branch, number) as their content."""
-    cache, tails, want = KVCache(), Tails(prefix, count), [[] for _ in range(count)]
+    cache, tails, want = KVCache(), BranchSlots(prefix, count), [[] for _ in range(count)]
     absent, windowed = data.draw(st.integers(0, prefix)), KVCache()
 
     def put(rows, absent=0):
@@ -212,11 +211,11 @@ def test_tails_lead_to_their_own_rows(data, prefix, count):
 @given(seed=st.integers(0, 999), sizes=st.lists(st.integers(0, 9), min_size=1, max_size=4))
 def test_rows_see_the_prompt_their_branch_and_their_path(seed, sizes):
     rng, count = np.random.default_rng(seed), len(sizes)
-    tails = Tails(int(rng.integers(1, 40)), count)
+    tails = BranchSlots(int(rng.integers(1, 40)), count)
     for _ in range(3):
         tails.append(rng.integers(0, 4, count).tolist())
     trees = [random_tree(nodes, seed) for nodes in sizes]
-    rows = ForestRows(tails, range(count), trees, MLX)
+    rows = ForestRows(tails, range(count), trees)
     got = np.array(rows.mask(tails.used))
     want = np.zeros_like(got)
     want[:, : tails.prefix] = True
@@ -226,15 +225,17 @@ def test_rows_see_the_prompt_their_branch_and_their_path(seed, sizes):
         want[first:last, tails.used + first : tails.used + last] = tree.ancestor_mask()
         np.testing.assert_array_equal(rows.positions[first:last], tails.prefix + len(tails.slots[b]) + tree.depths)
     np.testing.assert_array_equal(got, want)
-    assert rows.plan.plan.kv_rows == tails.used + rows.rows  # each of them once
+    assert rows.plan.plan.kv_rows == tails.used + rows.count  # each of them once
 
 
 def test_branches_end_by_themselves_and_make_room():
     """End tokens, stop strings; what the ended ones leave is given to the others (compaction)."""
     pair, compacted = small_pair(), []
-    original = Tails.compact
+    original = BranchSlots.compact
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tails, "compact", lambda self, caches: (compacted.append(self.used), original(self, caches)))
+        patch.setattr(
+            BranchSlots, "compact", lambda self, caches: (compacted.append(self.used), original(self, caches))
+        )
         tokens, last = together(pair, 8, 64, temp=1.5, tree_budget=6)
     assert tokens == alone(pair, 8, 64, temp=1.5, method="ar")
     assert "stop" in last.finish_reasons

@@ -101,11 +101,16 @@ def test_revisions(hub, folders, tmp_path):
     assert fetched((DRAFTER, "v1"), home=tmp_path, HF_HUB_OFFLINE="1") == [tag]
 
 
-def test_a_drafter_that_is_not_there_costs_no_download(hub, tmp_path):
-    """The target, thousands of times as large, is asked for after its drafter."""
+def test_a_drafter_that_is_not_there_costs_no_weights(hub, tmp_path):
+    """The target is looked at first, but its weights, thousands of times as large, are asked for after its drafter."""
     done = run("-c", f'from mlx_ddtree import load; load("{TARGET}", "no/drafter")', home=tmp_path, HF_ENDPOINT=hub.url)
     assert "ConfigError: no/drafter: no such folder here" in done.stderr
-    assert hub.downloads() == []
+    assert not [name for name in hub.downloads() if name.endswith(".safetensors")]
+
+
+def test_a_target_that_is_not_there_is_not_called_a_missing_drafter(hub, tmp_path):
+    done = run("-c", 'from mlx_ddtree import load; load("no/target")', home=tmp_path, HF_ENDPOINT=hub.url)
+    assert "ConfigError: no/target: no such folder here" in done.stderr
 
 
 def test_connections_that_break_off_go_on(hub, tmp_path):

@@ -10,12 +10,13 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import make_prompt_cache
 
+from mlx_ddtree.errors import ConfigError, UnsupportedModelError
 from mlx_ddtree.hub.cached import is_complete
 from mlx_ddtree.hub.catalogue import public_pairs
-from mlx_ddtree.hub.memory import WORKSPACE, machine_memory
+from mlx_ddtree.hub.memory import WORKSPACE, mac_memory, machine_memory
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
-from mlx_ddtree.hub.registry import PAIRS, find_pairs, find_target, resolve
-from mlx_ddtree.hub.size import CacheSize, model_size
+from mlx_ddtree.hub.registry import PAIRS, find_drafter, find_pairs, find_target, resolve, usual_quantisation
+from mlx_ddtree.hub.size import CacheSize, model_size, usual_drafter, usual_drafter_bytes
 from mlx_ddtree.programs.models import main
 
 from ..families import COMMON, FAMILIES, tiny_model
@@ -104,10 +105,37 @@ def test_a_pair_fits_where_its_parts_do():
     [pair] = public_pairs(["qwen3-8b"], 1000, 10**12, [], {DRAFTER: 10**9})
     need = pair.variants[0].need
     assert need.cache == 1000 * 36 * 2 * 8 * 128 * 2
-    assert need.total == need.weights + need.cache + 10**9 + WORKSPACE
+    assert need.drafter == 10**9 and not need.drafter_is_estimate
+    assert need.total == need.weights + need.cache + 10**9 + need.drafter_cache + WORKSPACE
     for usable, fits in ((need.total, True), (need.total - 1, False)):
         [pair] = public_pairs(["qwen3-8b"], 1000, usable, [], {DRAFTER: 10**9})
         assert (pair.variants[0].fits, pair.fits) == (fits, fits)
+
+
+@pytest.mark.parametrize("target", PAIRS)
+def test_a_drafter_of_unknown_size_counts_as_a_usual_one(target):
+    """Counted as nothing, a pair would fit where it does not."""
+    [pair] = public_pairs([target, PAIRS[target]], 1000, 10**13, [], {})
+    need = pair.variants[0].need
+    assert need.drafter_is_estimate and need.drafter > 5e8 and need.drafter_cache > 0
+    assert need.total == need.weights + need.cache + need.drafter + need.drafter_cache + WORKSPACE
+
+
+@pytest.mark.parametrize(("target", "billions"), [("Qwen/Qwen3-8B", 1.05), ("Qwen/Qwen3-4B", 0.54)])
+def test_the_estimate_is_near_published_drafters(target, billions):
+    """z-lab's v1 drafters, whose pages say 1 B and 0.5 B parameters."""
+    assert usual_drafter_bytes(usual_drafter(PUBLIC_CONFIGS[target])) == pytest.approx(2e9 * billions, rel=0.03)
+
+
+@pytest.mark.parametrize(("sold", "usable"), [(16, 10.67), (24, 16), (32, 21.33), (36, 27), (64, 48), (128, 96)])
+def test_a_mac_keeps_less_resident_than_it_has(sold, usable):
+    """GiB that Metal recommends at most on Macs that are sold with so many GB."""
+    assert mac_memory(sold).usable / 2**30 == pytest.approx(usable, abs=0.01)
+
+
+def test_every_public_target_has_a_4_bit_repository_that_finds_its_drafter():
+    for target, drafter in PAIRS.items():
+        assert find_drafter(usual_quantisation(target)) == drafter
 
 
 def test_this_machine_has_memory():
@@ -127,10 +155,10 @@ def test_the_list(capsys):
     assert (some["memory"], some["context"]) == (24 * 10**9, 4096)
     names = {p["target"] for p in some["pairs"]}
     assert {"Qwen/Qwen3-8B", "Qwen/Qwen3.6-27B"} <= names and "openai/gpt-oss-120b" not in names
-    assert main(["27b", "--memory", "20"]) == 0
+    assert main(["27b", "--memory", "22"]) == 0
     table = capsys.readouterr().out
-    assert "(30.3)" in table and "16.9" in table  # 8 bits do not fit, 4 do
-    assert "20.0 GB of memory given" in table and "--online asks the Hub" in table
+    assert "(34.2)" in table and " 20.7 " in table  # 8 bits do not fit, 4 do
+    assert "22.0 GB of memory given" in table and "--online asks the Hub" in table
     assert main(["--fits", "--memory", "1"]) == 0
     assert "none of 15 pairs fits 1.0 GB" in capsys.readouterr().out
 
@@ -215,11 +243,28 @@ def test_a_missing_shard_is_missed(index, folders, tmp_path):
     assert not is_complete(tmp_path / "d")
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "{}", '{"weight_map": [1]}', '{"weight_map": {"a": 3}}', "null"])
+def test_a_damaged_index_is_no_complete_model(text, folders, tmp_path):
+    shutil.copytree(folders / "drafter", tmp_path / "d")
+    assert is_complete(tmp_path / "d")
+    (tmp_path / "d" / "model.safetensors.index.json").write_text(text)
+    assert not is_complete(tmp_path / "d")
+
+
+@pytest.mark.parametrize("damage", [{"num_hidden_layers": 10**9}, {"vocab_size": -5}, {"rope_scaling": "x"}])
+def test_sizes_of_a_config_that_is_none_are_refused(damage):
+    """The list reads configs of whatever lies in the Hub's cache."""
+    with pytest.raises((ConfigError, UnsupportedModelError)):
+        model_size(PUBLIC_CONFIGS["Qwen/Qwen3-8B"] | damage)
+
+
 def test_sizes_from_the_hub(hub, folders, tmp_path):
-    """--online asks for the drafters that are listed; one that the Hub does not have stays unknown."""
+    """--online asks for the drafters that are listed; one that the Hub does not have stays an estimate."""
     pairs = models("qwen3-", "b16", "--json", "--online", home=tmp_path, HF_ENDPOINT=hub.url)["pairs"]
-    sizes = {p["drafter"]: p["variants"][0]["need"]["drafter"] for p in pairs}
+    needs = {p["drafter"]: p["variants"][0]["need"] for p in pairs}
     size = sum(p.stat().st_size for p in (folders / "drafter").glob("*.safetensors"))
-    assert sizes == {"z-lab/Qwen3-4B-DFlash-b16": None, DRAFTER: size}
+    assert needs[DRAFTER]["drafter"] == size and not needs[DRAFTER]["drafter_is_estimate"]
+    unknown = needs["z-lab/Qwen3-4B-DFlash-b16"]
+    assert unknown["drafter"] > 0 and unknown["drafter_is_estimate"]
     nobody = models("qwen3-8b", "--online", home=tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert nobody.startswith("error: ") and "check the connection" in nobody

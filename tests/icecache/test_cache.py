@@ -71,9 +71,9 @@ def test_reading_in_part_is_attention_that_sees_no_more(
     layer = layer_after(options, keys[:, :, :start], values[:, :, :start])
     table = TreeRows(tree, start, count)
     view = IceView(layer, table)
-    view.update_and_fetch(keys[:, :, start:], values[:, :, start:])
-    assert view.reads_part(queries)
-    got = view.attend(queries, 0.3, sinks)
+    fetched = view.update_and_fetch(keys[:, :, start:], values[:, :, start:])
+    assert layer.reader.reads_part(start)
+    got = view.attend(queries, *fetched, 0.3, None, sinks)
     seen = np.concatenate([seen_context(layer, start, count), np.repeat(np.array(table.ancestors)[None], HEADS, 0)], -1)
     want = oracle(queries, keys, values, seen, sinks)
     assert mx.abs(got - want)[:, :, : len(tree)].max() < 1e-5
@@ -81,8 +81,8 @@ def test_reading_in_part_is_attention_that_sees_no_more(
 
     Pending([view]).commit([0])
     key, value, query = rows(rng, 1), rows(rng, 1), rows(rng, 1, HEADS * groups)
-    layer.update_and_fetch(key, value)
-    got = layer.attend(query, 0.3, sinks)
+    fetched = layer.update_and_fetch(key, value)
+    got = layer.attend(query, *fetched, 0.3, None, sinks)
     whole = [mx.concatenate([x[:, :, : start + 1], new], axis=2) for x, new in ((keys, key), (values, value))]
     seen = np.concatenate([seen_context(layer, start + 1, 1), np.ones((HEADS, 1, 1), bool)], axis=-1)
     assert mx.abs(got - oracle(query, *whole, seen, sinks)).max() < 1e-5
@@ -99,13 +99,14 @@ def test_a_node_of_its_own_reads_what_a_row_alone_reads(kind):
     assert options.room(start) >= 3
     layer = layer_after(options, keys[:, :, :start], values[:, :, :start])
     view = IceView(layer, TreeRows(tree, start, 3))
-    view.update_and_fetch(keys[:, :, start:], values[:, :, start:])
-    together = view.attend(queries, 0.3, None)
+    fetched = view.update_and_fetch(keys[:, :, start:], values[:, :, start:])
+    together = view.attend(queries, *fetched, 0.3, None, None)
     chosen = np.array(layer.pages.chosen)
     alone = layer_after(options, keys[:, :, :start], values[:, :, :start])
     for i in range(3):
-        alone.update_and_fetch(keys[:, :, start + i : start + i + 1], values[:, :, start + i : start + i + 1])
-        got = alone.attend(queries[:, :, i : i + 1], 0.3, None)
+        place = slice(start + i, start + i + 1)
+        fetched = alone.update_and_fetch(keys[:, :, place], values[:, :, place])
+        got = alone.attend(queries[:, :, i : i + 1], *fetched, 0.3, None, None)
         assert np.array_equal(np.sort(np.array(alone.pages.chosen)[:, 0]), np.sort(chosen[:, i]))
         assert mx.abs(got - together[:, :, i : i + 1]).max() < 1e-5
 

@@ -44,6 +44,16 @@ def test_arrays_may_be_transposed():
     assert_gathers([*arrays, *(array(i, (1, 2, 31, 16), mx.float32) for i in range(2))], [2, 5], 1)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 3, 2), (0, 3, 1, 2), (0, 2, 3, 1)])
+def test_a_rows_numbers_need_not_lie_side_by_side(order):
+    """Keys that are kept transposed: the last axis has a stride of its own."""
+    back = np.argsort(order).tolist()
+    shape = (1, 2, 31, 16)
+    arrays = [array(i, [shape[axis] for axis in order], mx.float32).transpose(back) for i in range(2)]
+    assert arrays[0].shape == shape
+    assert_gathers(arrays, [2, 5, 9], 1)
+
+
 @pytest.mark.slow
 def test_a_large_cache_takes_a_launch_for_14_arrays():
     """The number of buffers that Metal allows."""

@@ -111,6 +111,25 @@ def test_kernels_over_several_chunks():
 
 
 @needs_clang
+@pytest.mark.parametrize("vocab", [300, 9001])
+def test_equal_logits_come_by_the_smaller_id(vocab):
+    """Within a lane, between lanes, between simdgroups and between chunks; sorted afterwards they would hide it."""
+    token_ids, _ = by_kernels(mx.zeros((2, vocab)), 40)
+    np.testing.assert_array_equal(token_ids, np.broadcast_to(np.arange(40), (2, 40)))
+
+
+@needs_clang
+def test_equal_heads_of_many_lists_come_by_the_smaller_id():
+    """A thread that holds several lists offers the smaller id of two that are equally good."""
+    lists, k = 600, 5
+    keys = np.full((1, lists, k), 1 << 31, np.uint32)
+    ids = np.arange(lists * k, dtype=np.uint32).reshape(1, lists, k)
+    entries = mx.array(np.stack([keys, ids], axis=-1))
+    best, _ = topk.merge_top_k(entries, mx.zeros((1, lists, 2)) + 1, log_probs=False, launch=LAUNCH)
+    np.testing.assert_array_equal(np.array(best)[0, :k], np.arange(k))
+
+
+@needs_clang
 @settings(max_examples=30)
 @given(st.integers(1, 3), st.integers(8, 40), st.data())
 def test_kernels_with_any_ties_and_impossible_tokens(rows, vocab, data):

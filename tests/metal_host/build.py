@@ -37,9 +37,9 @@ _DOUBLE = re.compile(r"implicit conversion increases floating-point precision: .
 
 # mode: how the kernel is compiled, how the runtime, of which files it is made
 MODES = {
-    "fast": (["-O2", "-fPIC"], ["-O2", "-fPIC"], ["scheduler", "unwatched", "launch"]),
-    "check": (["-O1", "-fPIC", *_CHECK], ["-O2", "-fPIC"], ["scheduler", "memory", "launch"]),
-    "asan": (["-O1", *_ASAN], ["-O1", "-fsanitize=address"], ["scheduler", "unwatched", "main"]),
+    "fast": (["-O2", "-fPIC"], ["-O2", "-fPIC"], ["scheduler", "unwatched", "launch", "bfloat"]),
+    "check": (["-O1", "-fPIC", *_CHECK], ["-O2", "-fPIC"], ["scheduler", "memory", "launch", "bfloat"]),
+    "asan": (["-O1", *_ASAN], ["-O1", "-fsanitize=address"], ["scheduler", "unwatched", "main", "bfloat"]),
 }
 
 
@@ -64,6 +64,19 @@ def missing_compiler() -> str | None:
     if find_compiler():
         return None
     return f"no clang {OLDEST} or newer (Debian: apt-get install clang-19 libclang-rt-19-dev; or set MLX_DDTREE_CLANG)"
+
+
+@functools.cache
+def missing_sanitizers() -> str | None:
+    """Why mode asan cannot be used on this machine, for pytest's skip; None where it can."""
+    compiler = find_compiler()
+    if compiler is None:
+        return missing_compiler()
+    try:
+        cached("sanitizers", "", [compiler, *_ASAN, "@in", "-o", "@out"], "int main() { return 0; }")
+    except CompileError:
+        return f"{compiler} comes without its sanitizers (Debian: apt-get install libclang-rt-19-dev)"
+    return None
 
 
 def cache_folder() -> Path:

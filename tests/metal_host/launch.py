@@ -14,11 +14,12 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
 from mlx_ddtree.kernels.metal import TemplateValue
 
 from .arrays import Bytes, output_array, to_bytes, to_mlx
-from .build import MODES, build, symbolizer
+from .build import MODES, build, missing_sanitizers, symbolizer
 from .lint import compile_errors
 from .report import KernelError, LintError, of_sanitizer, with_places
 from .text import InlineKernel, capture, signature, source
@@ -75,11 +76,15 @@ class Launched:
 class HostLaunch:
     """mode: "check" reports out-of-bounds accesses, races, divergence and deadlocks by KernelError; "fast" only the
     latter two and most of the first; "asan" runs under AddressSanitizer and UndefinedBehaviorSanitizer.
+        A test that asks for the sanitizers is skipped where the compiler comes without them.
     order: of threads, simdgroups and threadgroups between barriers; "shuffled" by `seed`.
     """
 
     def __init__(self, mode: str = "check", order: str = "forward", seed: int = 0):
         assert mode in MODES and order in ORDERS
+        reason = missing_sanitizers() if mode == "asan" else None
+        if reason is not None:
+            pytest.skip(reason)
         self.mode, self.order, self.seed = mode, order, seed
         self.launches: list[Launched] = []
 

@@ -15,7 +15,7 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.pflash.kv_filter import POOL, SINKS, WINDOW, chosen_rows, filter_cache, importance
-from mlx_ddtree.target.tail import TAIL_ROWS, tail_views
+from mlx_ddtree.target.last_queries import LAST_QUERIES, last_queries_views
 
 from .. import families
 
@@ -96,7 +96,7 @@ def test_decoding_equals_masked_attention_per_head(name, ratio):
         logprobs.append(np.array(last.logprobs))
     assert last.compression.kv_rows == (199, int(np.ceil(ratio * 199)))
     oracle = [HeadwiseCache() for _ in pair.target.make_cache()]
-    views = tail_views_of(oracle)
+    views = last_queries_of(oracle)
     pair.target.forward(mx.array([PROMPT[:-1]]), views)
     for layer, view in zip(oracle, views, strict=True):
         keys = np.array(layer.keys[0, :, :199])
@@ -115,9 +115,9 @@ def test_decoding_equals_masked_attention_per_head(name, ratio):
     np.testing.assert_allclose(got - got[:, :1], want - want[:, :1], atol=1e-4 * np.abs(want).max())
 
 
-def tail_views_of(caches):
-    """tail_views takes KVCaches themselves, not subclasses."""
-    return [type(tail_views([KVCache()])[0])(layer) for layer in caches]
+def last_queries_of(caches):
+    """last_queries_views takes KVCaches themselves, not subclasses."""
+    return [type(last_queries_views([KVCache()])[0])(layer) for layer in caches]
 
 
 def per_layer_forward(target, token, caches):
@@ -191,9 +191,9 @@ def test_an_interrupt_leaves_all_caches_or_none_filtered(monkeypatch):
     pair, caught = tiny_pair("qwen3"), 0
     chosen = chosen_rows
     for at in range(1, 5):
-        caches, layers, calls = make_prompt_cache(pair), pair.target.num_caches, []
-        state = DecodeState(pair, caches[:layers], caches[layers:], 0, None)
-        views = tail_views(state.target_cache)
+        caches, calls = make_prompt_cache(pair), []
+        state = DecodeState(pair, caches)
+        views = last_queries_views(state.target_cache)
         prefill(state, PROMPT, 64, through=views)
 
         def interrupted(*args, at=at, calls=calls):
@@ -215,11 +215,11 @@ def test_the_tail_is_seen_whatever_the_chunks(step):
     pair = tiny_pair("qwen3")
     want, got = ([], [])
     for size, out in ((500, want), (step, got)):
-        caches, layers = make_prompt_cache(pair), pair.target.num_caches
-        state = DecodeState(pair, caches[:layers], caches[layers:], 0, None)
-        views = tail_views(state.target_cache)
+        caches = make_prompt_cache(pair)
+        state = DecodeState(pair, caches)
+        views = last_queries_views(state.target_cache)
         prefill(state, PROMPT[:80], size, through=views)
         out += [np.array(view.queries) for view in views]
     for a, b in zip(want, got, strict=True):
-        assert a.shape[2] == TAIL_ROWS
+        assert a.shape[2] == LAST_QUERIES
         np.testing.assert_allclose(a, b, atol=1e-3)

@@ -11,12 +11,12 @@ from mlx_lm.models.cache import KVCache
 
 from mlx_ddtree import make_prompt_cache, make_sampler
 from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.loop import decode_rounds
 from mlx_ddtree.decoding.prefill import Kept, prefill
 from mlx_ddtree.decoding.round import decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.generation.options import make_plan
-from mlx_ddtree.generation.stream import rounds_of
 from mlx_ddtree.target import PlainTarget
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning.measure import profile_of
@@ -58,14 +58,14 @@ def masked_logits(pair, tokens, kept, prompt_length):
 
 def run(pair, prompt, kept, n, *, compact=False, step=8, sampler=None, parity="off", **how):
     """Tokens and the logits they were chosen from, after a prompt of which `kept` is processed."""
-    caches, layers = make_prompt_cache(pair), pair.target.num_caches
-    state = DecodeState(pair, caches[:layers], caches[layers:], 0, None)
+    caches = make_prompt_cache(pair)
+    state = DecodeState(pair, caches)
     options = {"method": "ddtree", "tree_budget": "auto", "block_size": None} | how
     plan = make_plan(pair, **options, sampler=sampler, processors=(), parity=parity)
     prefill(state, prompt, step, kept=None if kept is None else Kept(np.array(kept, np.int32), compact))
     done = decode_round(state, plan.without_draft(), DraftTree.root, len, Clock())
     tokens, logits = list(done.token_ids), [np.array(done.logits)]
-    for done in rounds_of(plan)(state, plan, len, Clock()):
+    for done in decode_rounds(state, plan, len, Clock()):
         tokens += done.token_ids
         logits.append(np.array(done.logits))
         if len(tokens) >= n:
@@ -195,8 +195,8 @@ def test_a_target_whose_positions_cannot_be_set_is_refused_by_name():
 def test_an_interrupt_between_chunks_leaves_what_was_processed(at):
     """Caches, positions and text agree, and going on from there is a prompt whose rest is whole."""
     kept = some(np.random.default_rng(4), len(PROMPT))
-    caches, layers = make_prompt_cache(PAIR), PAIR.target.num_caches
-    state = DecodeState(PAIR, caches[:layers], caches[layers:], 0, None)
+    caches = make_prompt_cache(PAIR)
+    state = DecodeState(PAIR, caches)
     calls = []
 
     def interrupt(done, total):

@@ -11,7 +11,8 @@ from mlx_ddtree.programs import cli
 from mlx_ddtree.programs.conversation import Conversation, Settings
 from mlx_ddtree.programs.generate import main, make_arguments
 from mlx_ddtree.server.__main__ import make_arguments as server_arguments
-from mlx_ddtree.server.requests import ChatRequest, compression
+from mlx_ddtree.server.options import compression_of
+from mlx_ddtree.server.requests import ChatRequest
 from mlx_ddtree.server.run import make_settings
 
 from ..server.running import make_engine, serving, started
@@ -113,8 +114,8 @@ def test_requests_overrule_the_server():
         messages=[{"role": "user", "content": "x"}], prefill_compression="auto", prefill_threshold=7,
         prefill_keep_ratio=0.4, prefill_positions="compact", prefill_protect=["a"],
     )  # fmt: skip
-    assert compression(asked, base) == PrefillCompression("auto", 7, 0.4, "lexical", "compact", protect=["a"])
-    assert compression(ChatRequest(messages=[{"role": "user", "content": "x"}]), base) == base
+    assert compression_of(asked, base) == PrefillCompression("auto", 7, 0.4, "lexical", "compact", protect=["a"])
+    assert compression_of(ChatRequest(messages=[{"role": "user", "content": "x"}]), base) == base
 
 
 def test_the_server_compresses_where_it_is_asked_to():

@@ -176,7 +176,7 @@ def test_the_model_stays_as_it_is_and_is_not_copied():
     classes = [type(module) for module in target.model.modules()]
     scorer = TailAttentionScorer(target, layers=3, scoring=3, step=128)
     scorer(prompt(200))
-    assert [type(module) for module in target.model.modules()] == classes and not target._tapped
+    assert [type(module) for module in target.model.modules()] == classes and not target.current.outputs
     after, same = target.forward(ids, target.make_cache())
     assert mx.array_equal(before, after) and mx.array_equal(features, same)
     own = {id(x) for _, x in tree_flatten(target.model.parameters())}

@@ -85,7 +85,7 @@ def test_verbose_says_how_the_pair_was_read(capsys):
     ("arguments", "message"),
     [
         (["--prompt", " "], "prompt is empty"),
-        (["--model", "nobody/unknown"], "no public drafter"),
+        (["--model", "nobody/unknown"], "nobody/unknown"),
         (["--model", "./not/there"], "no such folder"),
         (["--model", "./not/there", "--method", "ar"], "no such folder"),
         (["--draft-model", "./not/there"], "no such folder"),

@@ -14,8 +14,9 @@ import uvicorn
 from mlx_lm.utils import load_tokenizer
 
 from mlx_ddtree import load
-from mlx_ddtree.server.app import Settings, make_app
 from mlx_ddtree.server.engine import Engine
+from mlx_ddtree.server.run import make_server
+from mlx_ddtree.server.settings import ServerSettings
 
 DECODING = {"method": "ddtree", "tree_budget": "auto", "parity": "exact"}
 QUESTION = [{"role": "user", "content": "Write a function that counts vowels."}]
@@ -61,9 +62,9 @@ class Site:
 @contextmanager
 def serving(engine, **settings):
     """An app of its own on an engine that runs; several may share one."""
-    app = make_app(engine, Settings(**{"model": "demo"} | settings))
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5))
+    config = make_server(engine, ServerSettings(**{"model": "demo"} | settings), 0).config
+    server = uvicorn.Server(config)  # unlike the program's own it leaves the engine as it is when it ends
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     site = Site(engine, listener.getsockname()[1])

@@ -61,6 +61,23 @@ def test_penalties_and_biases_are_mlx_lms(site, pair):
     assert answer.choices[0].message.content == generate(pair, QUESTION, 30, logits_processors=processors)
 
 
+def test_a_penalised_answer_does_not_depend_on_what_is_cached(site, pair):
+    """Processors see all tokens before, also those that a cache stands for."""
+    messages = [{"role": "user", "content": "tiger tiger writes def add(a, b) tiger"}]
+    penalties = {"repetition_penalty": 1.5, "presence_penalty": 3.0, "frequency_penalty": 2.0}
+    sizes = dict.fromkeys([name.replace("penalty", "context_size") for name in penalties], 1000)
+    answers = [
+        site.openai.chat.completions.create(
+            model="demo", messages=messages, max_tokens=24, extra_body=penalties | sizes
+        )
+        for _ in range(3)
+    ]
+    assert answers[-1].usage.prompt_tokens_details.cached_tokens > 0
+    processors = make_logits_processors(None, 1.5, 1000, 3.0, 1000, 2.0, 1000)
+    expected = generate(pair, messages, 24, logits_processors=processors)
+    assert [answer.choices[0].message.content for answer in answers] == [expected] * 3
+
+
 def test_a_stop_string_ends_the_text(site, pair):
     for stop in ("return", ["return", "nowhere"]):
         answer = site.openai.chat.completions.create(stop=stop, **ASK | {"max_tokens": 200})
@@ -126,8 +143,9 @@ def test_models(site):
         ({"messages": [{"role": "user", "content": "word " * 9000}]}, openai.BadRequestError, "context ends at 8192"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, openai.BadRequestError, "'text'"),
         ({"messages": [{"content": "x"}]}, openai.BadRequestError, "messages.0.role"),
+        ({"max_tokens": -1}, openai.BadRequestError, "at least 1; leave it out"),
+        ({"extra_body": {"guided_json": {}}}, openai.BadRequestError, "guided_json: this request has no such field"),
         ({"temperature": -1}, openai.BadRequestError, "temperature"),
-        ({"temperature": 1e-9}, openai.BadRequestError, "at least 0.001"),
         ({"temperature": "hot"}, openai.BadRequestError, "temperature"),
         ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
         ({"top_logprobs": 2}, openai.BadRequestError, "needs logprobs"),

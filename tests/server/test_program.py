@@ -92,6 +92,22 @@ def test_ctrl_c_cuts_what_takes_too_long(program):
         openai.OpenAI(base_url=server.client.base_url, api_key="x", max_retries=0).models.list()
 
 
+def has_ipv6():
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 address")
+def test_a_server_answers_to_the_address_that_it_prints(program):
+    server = program("--host", "::1")
+    assert "[::1]" in str(server.client.base_url)
+    assert server.client.models.list().data
+    assert server.end(signal.SIGTERM)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

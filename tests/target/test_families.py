@@ -9,6 +9,7 @@ from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache, make_prompt_c
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, TreeTarget, make_target
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 
 from ..families import FAMILIES, tiny_model, tiny_target
@@ -54,7 +55,8 @@ def prefilled(target: TreeTarget, context, make_cache=None):
 
 def verify(target, tree, cache, start, padding=0):
     tokens = np.concatenate([tree.token_ids, np.zeros(padding, np.int32)])
-    hidden, features, pending = target.forward_tree(mx.array(tokens)[None], tree, start, cache)
+    rows = TreeRows(tree, start, len(tokens))
+    hidden, features, pending = target.forward_rows(mx.array(tokens)[None], rows, cache)
     return np.array(target.unembed(hidden)[0, : len(tree)]), features, pending
 
 
@@ -162,7 +164,7 @@ def test_other_models_decode_plainly():
     target = make_target(tiny_model({"model_type": "olmo2"}))
     assert isinstance(target, PlainTarget)
     with pytest.raises(UnsupportedModelError, match=r"olmo2.*method='ar'"):
-        target.forward_tree(mx.array([[1, 2]]), TREES["chain"], 0, target.make_cache())
+        target.forward_rows(mx.array([[1, 2]]), TreeRows(TREES["chain"], 0, 2), target.make_cache())
 
 
 def test_the_adapter_adds_no_parameters(target):
@@ -214,6 +216,20 @@ def test_a_cache_of_limited_size_under_a_tree(keep, context):
         assert_close(got[i], step(target, tree.token_ids[i], plain))
     for token in (7, 40, 22):
         assert_close(step(target, token, cache), step(target, token, plain))
+
+
+@pytest.mark.parametrize("size", [5, 8, 12, 20])
+def test_a_ring_of_another_size_than_the_models_window(size, context):
+    """A row sees what both let it see: 12 tokens by the model, `size` by the cache."""
+    target, tree = tiny_target("llama, windows"), TREES["bushy"]
+
+    def make_cache():
+        return [RotatingKVCache(size) for _ in target.layers]
+
+    got, _, _ = verify(target, tree, prefilled(target, context, make_cache), len(context))
+    plain = prefilled(target, context, make_cache)
+    for i in deepest(tree):
+        assert_close(got[i], step(target, tree.token_ids[i], plain))
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5"])

@@ -11,6 +11,7 @@ from mlx_ddtree.kernels.choice import NO_KERNELS, KernelSet, always
 from mlx_ddtree.kernels.gated_delta import DeltaKernels
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import launch_gather_rows
+from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tuning.measure import profile_of
 
 from ..decoding.test_lossless import PROMPT, our_tokens, stock_tokens
@@ -27,7 +28,7 @@ def rounds(target, trees, context=(5, 9, 2, 40, 7)):
     target.forward(mx.array([list(context)]), cache)
     for tree in trees:
         tokens = mx.arange(len(tree))[None] % 64
-        hidden, _, pending = target.forward_tree(tokens, tree, length, cache)
+        hidden, _, pending = target.forward_rows(tokens, TreeRows(tree, length, len(tree)), cache)
         logits.append(np.array(target.unembed(hidden)))
         path = tree.path_to(int(tree.depths.argmax()))
         pending.commit(path)

@@ -12,14 +12,14 @@ from mlx.utils import tree_flatten
 from mlx_ddtree.kernels.choice import NO_KERNELS, KernelSet, always
 from mlx_ddtree.kernels.head import head_top_k
 from mlx_ddtree.kernels.quantized import verify_qmm
+from mlx_ddtree.target.forward import Forward
 from mlx_ddtree.target.quantized import (
-    Products,
-    RowsAllToSharded,
-    RowsEmbedding,
-    RowsLinear,
-    RowsShardedToAll,
+    KernelAllToSharded,
+    KernelEmbedding,
+    KernelLinear,
+    KernelShardedToAll,
+    adapt_quantized,
     head_weights,
-    take_rows,
 )
 
 from ..helpers import small_target
@@ -60,12 +60,13 @@ def test_who_computes(target):
         asked.append(x.size // x.shape[-1])
         return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
 
-    layers = sum(isinstance(m, RowsLinear | RowsEmbedding) for m in target.model.modules())
+    layers = sum(isinstance(m, KernelLinear | KernelEmbedding) for m in target.model.modules())
     assert layers == 7 * 2 + 1  # attention and MLP of two layers, and the tied head
     for rows in (1, 2, 32, 33):
         asked.clear()
-        with target.products.by(product):
-            hidden, _ = target.forward(mx.array([[1] * rows]), target.make_cache())
+        kernels = KernelSet(product=product)
+        hidden, _ = target.run(mx.array([[1] * rows]), target.make_cache(), kernels=kernels)
+        with target.current.running(kernels=kernels):
             target.unembed(hidden)
         assert asked == ([rows] * layers if 2 <= rows <= 32 else [])
     asked.clear()
@@ -91,13 +92,14 @@ def test_split_layers_ask_too(bias):
 
     whole = nn.Linear(64, 96, bias).to_quantized(32, 4)
     group, x = mx.distributed.init(), mx.random.normal((1, 5, 64))
-    for sharding, kind in (("all-to-sharded", RowsAllToSharded), ("sharded-to-all", RowsShardedToAll)):
-        model, products = nn.Sequential(shard_linear(whole, sharding, group=group)), Products()
+    for sharding, kind in (("all-to-sharded", KernelAllToSharded), ("sharded-to-all", KernelShardedToAll)):
+        model = nn.Sequential(shard_linear(whole, sharding, group=group))
+        forward = Forward()
         want = model(x)
-        take_rows(model, products)
+        adapt_quantized(model, forward)
         assert type(model.layers[0]) is kind
         np.testing.assert_array_equal(model(x), want)
-        with products.by(product):
+        with forward.running(kernels=KernelSet(product=product)):
             np.testing.assert_allclose(model(x), want, atol=1e-5)
     assert len(asked) == 2
 
@@ -106,8 +108,8 @@ def test_parameters_keep_their_names_and_other_modes_their_classes():
     four, mxfp4 = (nn.Linear(64, 64).to_quantized(32, 4, mode) for mode in ("affine", "mxfp4"))
     model = nn.Sequential(nn.Linear(64, 64), four, mxfp4)
     names = [name for name, _ in tree_flatten(model.parameters())]
-    take_rows(model, Products())
-    assert [type(m) for m in model.layers] == [nn.Linear, RowsLinear, nn.QuantizedLinear]
+    adapt_quantized(model, Forward())
+    assert [type(m) for m in model.layers] == [nn.Linear, KernelLinear, nn.QuantizedLinear]
     assert [name for name, _ in tree_flatten(model.parameters())] == names
     assert isinstance(four, nn.QuantizedLinear)
 
@@ -115,12 +117,12 @@ def test_parameters_keep_their_names_and_other_modes_their_classes():
 @needs_clang
 def test_bias_and_other_types():
     """A layer's bias is added; rows in another type than the scales' are left to MLX."""
-    products = Products(HOST)
+    forward = Forward(product=HOST)
     layer = nn.Linear(64, 40).to_quantized(group_size=32, bits=4)
     layer.bias = mx.random.normal((40,))
     x = mx.random.normal((1, 3, 64))
     want, half = layer(x), layer(x.astype(mx.float16))
-    take_rows(layer, products)
+    adapt_quantized(layer, forward)
     np.testing.assert_allclose(layer(x), want, atol=1e-5)
     np.testing.assert_array_equal(layer(x.astype(mx.float16)), half)
 

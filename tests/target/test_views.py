@@ -9,7 +9,7 @@ from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, QuantizedKVC
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.target.views import AppendView, RingView, check_cache
+from mlx_ddtree.target.views import AppendView, RingView, check_cache, mark, rewind
 from mlx_ddtree.tree import DraftTree
 
 
@@ -129,6 +129,107 @@ def test_a_ring_view_leaves_what_one_token_at_a_time_leaves(tree, size, context,
     last = rows_of(1, 2)
     for a, b in zip(ours.update_and_fetch(last, last), plain.update_and_fetch(last, last), strict=True):
         assert sorted(np.array(a).reshape(2, -1, 4)[0, :, 0]) == sorted(np.array(b).reshape(2, -1, 4)[0, :, 0])
+
+
+@settings(max_examples=60)
+@given(trees(), st.integers(2, 10), st.integers(0, 25), st.none() | st.integers(1, 14), st.booleans())
+def test_a_ring_view_shows_what_window_and_ring_both_show(tree, size, context, window, at_once):
+    """The last tokens of a node's path: no more than the layer's window, and no more than the ring holds, also where a
+    prompt that came at once has left more rows in the ring than that."""
+    ring, new = RotatingKVCache(size), rows_of(context, 1)
+    for part in mx.split(new, context, axis=2) if context and not at_once else [new][:context]:
+        ring.update_and_fetch(part, part)
+    view = RingView(ring, TreeRows(tree, context, len(tree)))
+    mask = np.array(view.make_mask(len(tree), return_array=True, window_size=window))
+    before = mask.shape[1] - len(tree)
+    seen = size if window is None else min(size, window)
+    for node in range(len(tree)):
+        path = path_and(tree, node, before)
+        assert np.flatnonzero(mask[node]).tolist() == path[-seen:]
+
+
+class Ring:
+    """A ring that tokens 0, 1, 2, ... go into; two of them are to stay alike."""
+
+    def __init__(self, size, keep):
+        self.cache, self.tokens = RotatingKVCache(size, keep=keep), 0
+
+    def add(self, counts):
+        for count in counts:
+            rows = mx.arange(self.tokens, self.tokens + count, dtype=mx.float32).reshape(1, 1, count, 1)
+            self.cache.update_and_fetch(rows, -rows)
+            self.tokens += count
+
+    def verify(self, tree, path):
+        """A tree whose path's rows are the next tokens, committed; other rows are no tokens at all."""
+        rows = np.full(len(tree), -1.0, np.float32)
+        rows[path] = self.tokens + np.arange(len(path))
+        view = RingView(self.cache, TreeRows(tree, self.tokens, len(tree)))
+        mx.eval(view.update_and_fetch(*[mx.array(x).reshape(1, 1, -1, 1) for x in (rows, -rows)]))
+        if path:
+            view.commit(path)
+            self.tokens += len(path)
+
+    def contents(self):
+        """Its rows as they lie, and where the next one goes."""
+        cache = self.cache
+        arrays = [] if cache.keys is None else [np.array(x)[0, 0, :, 0].tolist() for x in (cache.keys, cache.values)]
+        return [*arrays, cache.offset, cache._idx]
+
+
+@st.composite
+def steps(draw):
+    """What happens to a ring: rows that come together, one after the other, or as a tree."""
+    kind, count = draw(st.sampled_from(["prompt", "plain", "tree"])), draw(st.integers(2, 14))
+    if kind == "prompt":
+        return lambda ring: ring.add([count])
+    if kind == "plain":
+        return lambda ring: ring.add([1] * count)
+    tree = draw(trees(6))
+    path = tree.path_to(draw(st.integers(0, len(tree) - 1))) if draw(st.booleans()) else []
+    return lambda ring: ring.verify(tree, path)
+
+
+@settings(max_examples=150)
+@given(
+    *(st.integers(2, 10), st.integers(0, 1)),
+    *(
+        st.lists(steps(), max_size=4),
+        st.lists(st.lists(steps(), max_size=3), max_size=3),
+        st.lists(steps(), max_size=3),
+    ),
+)
+def test_a_rewound_ring_is_bit_for_bit_what_it_was(size, keep, before, undone, after):
+    """Through any number of turns, more than once to the same mark, and for everything that comes later."""
+    ring, plain = Ring(size, keep), Ring(size, keep)
+    for do in before:
+        do(ring)
+        do(plain)
+    marked, tokens = mark([ring.cache]), ring.tokens
+    for actions in undone:
+        for do in actions:
+            do(ring)
+        rewind([ring.cache], marked)
+        ring.tokens = tokens
+        assert ring.contents() == plain.contents()
+    for do in after:
+        do(ring)
+        do(plain)
+        assert ring.contents() == plain.contents()
+
+
+@settings(max_examples=60)
+@given(st.integers(2, 10), st.lists(st.tuples(steps(), st.booleans()), min_size=1, max_size=8), st.data())
+def test_a_ring_goes_back_to_any_of_its_marks(size, actions, data):
+    """To the latest one first or not: a mark outlives rewinding to another."""
+    ring, marks = Ring(size, 0), []
+    for do, marking in actions:
+        if marking:
+            marks.append((mark([ring.cache]), ring.contents()))
+        do(ring)
+    for marked, contents in data.draw(st.permutations(marks)):
+        rewind([ring.cache], marked)
+        assert ring.contents() == contents
 
 
 @pytest.mark.parametrize("cache", [ChunkedKVCache(8), CacheList(KVCache(), KVCache())])

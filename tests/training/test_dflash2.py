@@ -11,22 +11,18 @@ from mlx.utils import tree_flatten
 
 from mlx_ddtree.drafter.config import DFlash2Config
 from mlx_ddtree.drafter.dflash2 import selector_of
-from mlx_ddtree.drafter.load import load_drafter
+from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.hub.load import LoadedTarget
+from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
-from mlx_ddtree.training.data import Example, make_batch
+from mlx_ddtree.training.batches import make_batch
+from mlx_ddtree.training.blocks import make_blocks
 from mlx_ddtree.training.evaluate import chain_rounds, greedy_drafts
-from mlx_ddtree.training.loop import Settings, Trainer
-from mlx_ddtree.training.loss import (
-    context_keys_values,
-    draft_hidden,
-    embed_blocks,
-    make_blocks,
-    selector_loss,
-    slot_logits,
-    target_features,
-)
+from mlx_ddtree.training.examples import Example
+from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
+from mlx_ddtree.training.loop import Trainer
+from mlx_ddtree.training.loss import selector_loss, slot_logits
+from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import (
     default_config,
     dflash2_shape,
@@ -136,7 +132,7 @@ def test_drafts_are_walked_from_pair_to_pair():
 def test_the_loss_falls_and_the_checkpoint_loads(tmp_path, optimizer):
     """Block loss, selections and tau; what is saved is what was trained, under the public names."""
     target = make_target()
-    settings = Settings(
+    settings = TrainingSettings(
         steps=120, batch_size=4, anchors=8, lr=4e-3, evaluate_every=1000, save_every=1000, optimizer=optimizer
     )
     trainer = Trainer(target, make_drafter2(target), tossed(), tmp_path, settings)

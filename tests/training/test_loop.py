@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_ddtree.drafter.load import load_drafter
+from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import ConfigError, OptionError
-from mlx_ddtree.hub.load import LoadedTarget
+from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
-from mlx_ddtree.training.data import Example, make_batch
-from mlx_ddtree.training.evaluate import chain_rounds, evaluate
-from mlx_ddtree.training.loop import Settings, Trainer, learning_rate
-from mlx_ddtree.training.loss import context_keys_values, target_features
-from mlx_ddtree.training.setup import default_config, mask_token, new_drafter, public_config, save_drafter, start_from
+from mlx_ddtree.training.batches import make_batch
+from mlx_ddtree.training.evaluate import chain_rounds, evaluate_drafter
+from mlx_ddtree.training.examples import Example
+from mlx_ddtree.training.forward import context_keys_values, target_features
+from mlx_ddtree.training.loop import Trainer
+from mlx_ddtree.training.schedule import TrainingSettings, learning_rate
+from mlx_ddtree.training.setup import default_config, new_drafter, public_config, save_drafter, start_from
 
 from .tiny import CHARACTERS, MASK, make_target, make_tokenizer
 
@@ -39,7 +41,9 @@ def repetitive(count=24, length=40):
 def make_trainer(output, steps=120, examples=None, **settings):
     target = make_target()
     options = {"batch_size": 4, "anchors": 8, "lr": 4e-3, "evaluate_every": 1000, "save_every": 1000} | settings
-    return Trainer(target, make_drafter(target), examples or repetitive(), output, Settings(steps=steps, **options))
+    return Trainer(
+        target, make_drafter(target), examples or repetitive(), output, TrainingSettings(steps=steps, **options)
+    )
 
 
 def weights(drafter):
@@ -166,13 +170,13 @@ def test_tau_counts_greedy_responses_only():
     target.taps = drafter.config.target_layer_ids
     greedy, sampled = replace(repetitive(1)[0], greedy=True), Example((), tuple(range(3, 43)))
     options = {"anchors": 4, "gamma": 2.0}
-    both, alone = (evaluate(drafter, target, e, **options) for e in ([greedy, sampled], [greedy]))
+    both, alone = (evaluate_drafter(drafter, target, e, **options) for e in ([greedy, sampled], [greedy]))
     assert both.tau == alone.tau
     assert both.loss != alone.loss
 
 
 def test_the_schedule_warms_up_and_ends_at_zero():
-    settings = Settings(steps=100, lr=1.0, warmup=0.1)
+    settings = TrainingSettings(steps=100, lr=1.0, warmup=0.1)
     rates = [learning_rate(settings, s / 100) for s in range(101)]
     assert rates[5] == pytest.approx(0.5)
     assert max(rates) == rates[10] == 1.0
@@ -182,17 +186,18 @@ def test_the_schedule_warms_up_and_ends_at_zero():
 
 def test_options_that_make_no_sense():
     with pytest.raises(OptionError, match="one of"):
-        Settings(steps=3, minutes=1.0)
+        TrainingSettings(steps=3, minutes=1.0)
     with pytest.raises(OptionError, match="above 0"):
-        Settings(steps=3, anchors=0)
+        TrainingSettings(steps=3, anchors=0)
     with pytest.raises(OptionError, match="adamw, muon"):
-        Settings(steps=3, optimizer="sgd")
-    assert Settings(epochs=2.0, batch_size=8).total_steps(24) == 6
-    tokenizer = make_tokenizer()
-    assert mask_token(tokenizer, 64) == MASK
-    assert mask_token(tokenizer, 64, given=9) == 9
-    with pytest.raises(OptionError, match="--mask-token"):
-        mask_token(tokenizer, 64, given=64)
+        TrainingSettings(steps=3, optimizer="sgd")
+    assert TrainingSettings(epochs=2.0, batch_size=8).total_steps(24) == 6
+    for wrong in ({"steps": 3, "lr": float("nan")}, {"minutes": float("nan")}, {"epochs": float("inf")}):
+        with pytest.raises(OptionError):
+            TrainingSettings(**wrong)
+    for wrong in ({"gamma": 0.0}, {"gamma": -1.0}, {"seed": -1}):
+        with pytest.raises(OptionError, match=r"--(gamma|seed)"):
+            TrainingSettings(steps=3, **wrong)
 
 
 def test_the_program_from_prompts_to_drafter(tmp_path, monkeypatch, capsys):

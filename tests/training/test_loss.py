@@ -9,21 +9,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_ddtree.training.loss import (
-    Batch,
-    batch_features,
-    batch_loss,
-    context_keys_values,
-    default_gamma,
-    draft_hidden,
-    embed_blocks,
-    head_loss,
-    make_blocks,
-    sample_anchors,
-    shard_streams,
-    slot_logits,
-    target_features,
-)
+from mlx_ddtree.training.batches import Batch
+from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors
+from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
+from mlx_ddtree.training.loss import batch_features, batch_loss, head_loss, shard_streams, slot_logits
 from mlx_ddtree.training.setup import default_config, new_drafter
 
 from .tiny import MASK, VOCAB, make_target

@@ -29,8 +29,8 @@ PROMPT = [3, 14, 15, 9, 26, 5, 35]
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch):
-    monkeypatch.setattr(choose, "REPEATS", 1)
     monkeypatch.setattr(choose, "SIZES", (4, 8))
+    monkeypatch.setattr(choose, "CHECKED", (4, 13))
 
 
 def quantised_pair():
@@ -60,7 +60,7 @@ def test_all_that_a_model_has_agree(make, special):
 
 @pytest.mark.parametrize(("seconds", "used"), [(0.5, True), (0.97, True), (0.99, False), (2.0, False)])
 def test_kernels_are_used_where_whole_verifications_are_faster(monkeypatch, seconds, used):
-    monkeypatch.setattr(choose, "_seconds", lambda sides: {False: 1.0, True: seconds})
+    monkeypatch.setattr(choose, "fastest", lambda sides: {False: 1.0, True: seconds})
     chosen, findings = choose_kernels(state_of(quantised_pair()), "auto", HostLaunch("fast"))
     every = {*ALWAYS, "verify_qmm"} if used else set()
     assert set(chosen[4]) == set(chosen[8]) == every and chosen[DRAFT] == ([TOP_K] if used else [])
@@ -100,6 +100,58 @@ def test_a_kernel_that_does_not_run_is_not_used(caplog):
         assert "cannot run here" in caplog.text
     after = [np.array(x) for layer in state.target_cache for x in layer.keys_and_values()]
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def above(rows, host, fault):
+    """A launch whose kernels are at fault when one of their arrays has more than `rows` rows, which is another variant."""
+
+    def launch(kernel, inputs, **how):
+        outputs = host(kernel, inputs, **how)
+        return fault(outputs) if any(size > rows for x in inputs[:1] for size in x.shape[:-1]) else outputs
+
+    return launch
+
+
+def raises(outputs):
+    raise RuntimeError("more threads than the pipeline grants\nand a long trace")
+
+
+@pytest.mark.parametrize("name", ["verify_qmm", "head_topk"])
+@pytest.mark.parametrize("fault", [raises, lambda outputs: [x * 3 if x.dtype != mx.uint32 else x for x in outputs]])
+def test_a_fault_of_a_larger_variant_drops_the_kernel_and_ends_nothing(monkeypatch, caplog, name, fault):
+    """Checked at 13 rows alone these were chosen, and met while a text was decoded."""
+    monkeypatch.setattr(choose, "CHECKED", (8, 17))
+    launch = above(16, HostLaunch("fast"), fault)
+    with caplog.at_level(logging.WARNING):
+        chosen, _ = choose_kernels(state_of(quantised_pair()), "on", launch)
+    assert name not in {kernel for names in chosen.values() for kernel in names}
+    warnings = [record.message for record in caplog.records if f"kernel {name} " in record.message]
+    assert len(warnings) == 1 and "\n" not in warnings[0]
+
+
+def test_a_fault_while_timing_drops_the_kernel_everywhere(monkeypatch, caplog):
+    calls = []
+
+    def broken(sides):
+        calls.append(1)
+        if len(calls) == 5:  # the first kernel at the second size
+            raise RuntimeError("no pipeline")
+        return {False: 1.0, True: 0.5}
+
+    monkeypatch.setattr(choose, "fastest", broken)
+    with caplog.at_level(logging.WARNING):
+        chosen, findings = choose_kernels(state_of(quantised_pair()), "auto", HostLaunch("fast"))
+    assert "tree_attention" not in [*chosen[4], *chosen[8]] and "verify_qmm" in chosen[8]
+    assert not next(f for f in findings if f.name == "tree_attention").agrees
+
+
+def test_candidates_that_cannot_be_launched_come_from_mlx(caplog):
+    def broken(kernel, inputs, **how):
+        raise RuntimeError("no pipeline")
+
+    with caplog.at_level(logging.WARNING):
+        names, finding = choose.choose_top_k(state_of(quantised_pair()), "on", broken)
+    assert names == [] and not finding.agrees and "topk_logprobs cannot run here" in caplog.text
 
 
 def test_the_environment_overrules_what_is_asked_for(monkeypatch):

@@ -84,6 +84,68 @@ def test_what_is_no_text_is_damage_too(profile, caplog, put):
     assert str(profile.path) in caplog.text
 
 
+def leaves(value, path=()):
+    """The places of all single values of a JSON record."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in inner:
+            yield from leaves(item, (*path, key))
+    else:
+        yield path
+
+
+def with_value(record, path, value):
+    """A copy of the record with another value at one place."""
+    copy = json.loads(json.dumps(record))
+    inner = copy
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize(
+    "wrong", ["near", [], {}, True, -1, float("nan"), float("inf"), 1e300, 10**400, [[1.0]]], ids=str
+)
+def test_any_wrong_inner_value_is_measured_again(profile, wrong):
+    """At every place of the file: a number that cannot be one, or something else than a number."""
+    profile.kernels = {4: ["verify_qmm"], 0: ["topk_logprobs"]}
+    profile.findings = [{"name": "verify_qmm", "error": 1e-6, "agrees": True, "speedup": {4: 1.5}}]
+    profile.survival(True).trials += 1
+    store.save(profile)
+    record = json.loads(profile.path.read_text())
+    places = list(leaves(record))
+    assert len(places) > 100
+    for place in places[:: 1 + len(places) // 400] + places[-5:]:
+        if type(wrong) is type(record_at(record, place)) in (str, bool):
+            continue  # another name, another answer
+        profile.path.write_text(json.dumps(with_value(record, place, wrong)))
+        assert store.load(profile.path, BLOCK) is None, place
+
+
+def record_at(record, place):
+    for key in place:
+        record = record[key]
+    return record
+
+
+@pytest.mark.parametrize("bound", [0.0, -1e-3, float("nan"), float("inf"), float("-inf"), None, "0.1", True])
+@pytest.mark.parametrize("which", [0, 1])
+def test_bounds_that_no_measurement_gives_are_rejected(profile, bound, which):
+    """A bound of NaN or below 0 would guard nothing, and answers would change without a word."""
+    store.save(profile)
+    record = json.loads(profile.path.read_text())
+    record["parity"][which] = bound
+    profile.path.write_text(json.dumps(record))
+    assert store.load(profile.path, BLOCK) is None
+
+
+def test_deeply_nested_json_is_measured_again(profile):
+    store.save(profile)
+    profile.path.write_text("[" * 100_000 + "]" * 100_000)
+    assert store.load(profile.path, BLOCK) is None
+
+
 def test_a_profile_of_another_version_is_not_read(profile):
     store.save(profile)
     profile.path.write_text(json.dumps(json.loads(profile.path.read_text()) | {"version": VERSION - 1}))

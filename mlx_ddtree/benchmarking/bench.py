@@ -12,7 +12,7 @@ from mlx_lm.generate import stream_generate as stock_stream_generate
 from mlx_lm.sample_utils import make_sampler as make_stock_sampler
 
 from mlx_ddtree.benchmarking.prompts import Question
-from mlx_ddtree.benchmarking.record import Line, RunFile, group_key
+from mlx_ddtree.benchmarking.record import RunFile, RunLine, group_of_question
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import STOCK
 from mlx_ddtree.decoding.sampling import make_sampler
@@ -21,6 +21,8 @@ from mlx_ddtree.pair import Pair
 
 SEED = 7
 WARM_UP_TOKENS = 32
+GROUP_FIELDS = ("data", "temp", "index", "digest", "repeat")
+"""What a line calls the parts of its group's key."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,18 @@ class Task:
     question: Question
     temp: float
     repeat: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One setting's answer.
+
+    tokens: as generated, the end token included.
+    figures: what its line in the run says of it.
+    """
+
+    tokens: list[int]
+    figures: dict[str, Any]
 
 
 @dataclass
@@ -49,11 +63,10 @@ class Bench:
 
     def warm_up(self, task: Task) -> None:
         """Page in weights, compile kernels, start threads, measure the machine for 'auto'."""
-        room = min(WARM_UP_TOKENS, self.max_tokens)
-        brief = Bench(self.pair, self.settings, room, template=self.template)
-        first = replace(task, question=replace(task.question, turns=task.question.turns[:1]))
+        brief = Bench(self.pair, self.settings, min(WARM_UP_TOKENS, self.max_tokens), template=self.template)
+        first_turn = replace(task.question, turns=task.question.turns[:1])
         for _ in range(2):
-            brief.answer(first, 0)
+            brief.answer(replace(task, question=first_turn), 0)
 
     def measure(self, task: Task, number: int, run: RunFile) -> bool:
         """Answer one task and write it down.  False if it does not fit into the model's context.
@@ -65,77 +78,94 @@ class Bench:
             run.append(lines)
         return bool(lines)
 
-    def answer(self, task: Task, number: int) -> list[Line]:
+    def answer(self, task: Task, number: int) -> list[RunLine]:
         """A line for every turn and setting; none if the conversation does not fit."""
         messages: list[dict[str, str]] = []
-        lines: list[Line] = []
+        lines: list[RunLine] = []
         for turn, text in enumerate(task.question.turns):
+            # 1. The conversation so far, as tokens.
             messages.append({"role": "user", "content": text})
-            ids = self._token_ids(task.question, messages)
-            room = self._room(ids)
+            prompt = self._token_ids(task.question, messages)
+            room = self._room(prompt)
             if room < 1:
                 return []
-            answers, details = self._all(ids, room, task.temp, number + turn)
+
+            # 2. Every setting's answer to it.
+            answers = self._answer_by_all(prompt, room, task.temp, number + turn)
             reference = self._reference(answers, task.temp)
-            about = {
-                **dict(zip(("data", "temp", "index", "digest", "repeat"), self._key(task), strict=True)),
-                "turn": turn,
-                "turns": len(task.question.turns),
-                "prompt_tokens": len(ids),
-            }
-            repetition = {
-                "repeated": round(repeated_share(ids, reference), 4),
-                "lookup_tau": round(lookup_acceptance(ids, reference), 4),
-            }
-            for name in self.settings:
-                same = None if task.temp and name == STOCK else answers[name] == reference
-                lines.append(about | {"setting": name} | details[name] | repetition | {"identical": same})
+
+            # 3. A line for each, and the answer with which the conversation goes on.
+            lines += self._lines(task, turn, prompt, answers, reference)
             messages.append({"role": "assistant", "content": self._text(reference)})
         return lines
 
-    def _all(
-        self, ids: list[int], room: int, temp: float, shift: int
-    ) -> tuple[dict[str, list[int]], dict[str, dict[str, Any]]]:
-        """({setting: tokens}, {setting: figures}), measured in an order that starts elsewhere every time."""
-        names, answers, details = list(self.settings), {}, {}
+    def _answer_by_all(self, prompt: list[int], room: int, temp: float, shift: int) -> dict[str, Answer]:
+        """{setting: its answer}, measured in an order that starts elsewhere every time."""
+        names = list(self.settings)
+        answers = {}
         for i in range(len(names)):
             name = names[(i + shift) % len(names)]
             time.sleep(self.cool_down)
             mx.reset_peak_memory()
             if name == STOCK:
-                answers[name], details[name] = self._by_stock(ids, room, temp)
+                answers[name] = self._answer_by_stock(prompt, room, temp)
             else:
-                answers[name], details[name] = self._by_us(ids, room, temp, self.settings[name])
-        return answers, details
+                answers[name] = self._answer_by_setting(prompt, room, temp, self.settings[name])
+        return answers
 
-    def _by_stock(self, ids: list[int], room: int, temp: float) -> tuple[list[int], dict[str, Any]]:
+    def _answer_by_stock(self, prompt: list[int], room: int, temp: float) -> Answer:
         mx.random.seed(SEED)
         sampler = make_stock_sampler(temp) if temp else None
-        model, tokenizer = self.pair.target.model, self.pair.tokenizer
-        responses = list(stock_stream_generate(model, tokenizer, ids, max_tokens=room, sampler=sampler))
+        model = self.pair.target.model
+        stream = stock_stream_generate(model, self.pair.tokenizer, prompt, max_tokens=room, sampler=sampler)
+        responses = list(stream)
         tokens = [response.token for response in responses]
-        return tokens, _figures(len(tokens), responses[-1].generation_tps, len(tokens) - 1)
+        return Answer(tokens, _figures(len(tokens), responses[-1].generation_tps, len(tokens) - 1))
 
-    def _by_us(
-        self, ids: list[int], room: int, temp: float, options: Mapping[str, Any]
-    ) -> tuple[list[int], dict[str, Any]]:
+    def _answer_by_setting(self, prompt: list[int], room: int, temp: float, options: Mapping[str, Any]) -> Answer:
         sampler = make_sampler(temp, seed=SEED)
         tokens: list[int] = []
         last = None
-        for last in stream_generate(self.pair, ids, room, sampler=sampler, **options):
+        for last in stream_generate(self.pair, prompt, room, sampler=sampler, **options):
             tokens += last.tokens
         assert last is not None
         counts = last.statistics.as_dict()
         figures = _figures(len(tokens), last.generation_tps, last.rounds)
-        stages = {stage: round(seconds, 6) for stage, seconds in last.seconds.items()}
-        return tokens, figures | {"accepted": counts["accepted"], "nodes": counts["nodes"], "stages": stages}
+        figures["accepted"] = counts["accepted"]
+        figures["nodes"] = counts["nodes"]
+        figures["stages"] = {stage: round(seconds, 6) for stage, seconds in last.seconds.items()}
+        return Answer(tokens, figures)
 
-    def _reference(self, answers: Mapping[str, list[int]], temp: float) -> list[int]:
+    def _reference(self, answers: Mapping[str, Answer], temp: float) -> list[int]:
         """What the answers have to equal: at 0 mlx_lm's; above it, where mlx_lm draws otherwise, our plain decoding's
         (or the first setting's) with the same seed."""
         if not temp:
-            return answers[STOCK]
-        return answers.get("ar") or answers[next(name for name in self.settings if name != STOCK)]
+            return answers[STOCK].tokens
+        if "ar" in answers and answers["ar"].tokens:
+            return answers["ar"].tokens
+        first = next(name for name in self.settings if name != STOCK)
+        return answers[first].tokens
+
+    def _lines(
+        self, task: Task, turn: int, prompt: list[int], answers: Mapping[str, Answer], reference: list[int]
+    ) -> list[RunLine]:
+        """What the run's file says of one turn: a line for every setting."""
+        group = group_of_question(task.question, task.temp, task.repeat)
+        about = dict(zip(GROUP_FIELDS, group, strict=True))
+        about["turn"] = turn
+        about["turns"] = len(task.question.turns)
+        about["prompt_tokens"] = len(prompt)
+        repeated = round(repeated_share(prompt, reference), 4)
+        lookup_tau = round(lookup_acceptance(prompt, reference), 4)
+        lines = []
+        for name in self.settings:
+            answer = answers[name]
+            incomparable = task.temp and name == STOCK
+            line = about | {"setting": name} | answer.figures
+            line |= {"repeated": repeated, "lookup_tau": lookup_tau}
+            line["identical"] = None if incomparable else answer.tokens == reference
+            lines.append(line)
+        return lines
 
     def _token_ids(self, question: Question, messages: Sequence[Mapping[str, str]]) -> list[int]:
         tokenizer = self.pair.tokenizer
@@ -147,13 +177,12 @@ class Bench:
         ends = set(self.pair.tokenizer.eos_token_ids)
         return str(self.pair.tokenizer.decode([token for token in tokens if token not in ends]))
 
-    def _room(self, ids: Sequence[int]) -> int:
+    def _room(self, prompt: Sequence[int]) -> int:
+        """Tokens that an answer may have."""
         limit = self.pair.target.max_context
-        return self.max_tokens if limit is None else min(self.max_tokens, limit - len(ids))
-
-    @staticmethod
-    def _key(task: Task) -> tuple[Any, ...]:
-        return group_key(task.question, task.temp, task.repeat)
+        if limit is None:
+            return self.max_tokens
+        return min(self.max_tokens, limit - len(prompt))
 
 
 def _figures(tokens: int, tokens_per_second: float, rounds: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,8 @@ from mlx.utils import tree_flatten
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.errors import ConfigError, WeightsError
+from mlx_ddtree.errors import ConfigError, WeightsError, one_line
+from mlx_ddtree.untrusted import read_json
 
 OTHER_NAMES = {
     "encoder.fc.": "fc.",
@@ -21,55 +21,73 @@ OTHER_NAMES = {
 }
 """Beginnings of tensor names in Meta's layout, and ours."""
 QUANTISATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
-"""MLX's."""
+"""The formats that MLX quantises to."""
 
 
 def load_drafter(folder: Path) -> DFlashDrafter:
-    """The drafter of a local folder with config.json and *.safetensors.
+    """The drafter of a local folder with config.json and *.safetensors, its weights not evaluated.
 
     Raises ConfigError (config.json) or WeightsError (tensors), naming the key or tensor.
     """
-    config = DrafterConfig.from_dict(read_json(folder / "config.json"))
-    weights = read_weights(folder)
-    drafter = make_drafter(config, count_taps(config, weights))
+    config = DrafterConfig.from_dict(read_drafter_config(folder))
+    weights, files = read_weights(folder)
+    drafter = _make(config, count_taps(config, weights))
     if config.quantization:
         quantize(drafter, config.quantization, weights)
-    check_weights(drafter, weights, folder)
+    check_weights(drafter, weights, files, folder)
     drafter.load_weights(list(weights.items()))
     drafter.eval()
     return drafter
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_drafter_config(folder: Path) -> dict[str, Any]:
+    """A drafter's config.json, as it stands there.  Raises ConfigError."""
+    file = folder / "config.json"
+    if not file.exists():
+        raise ConfigError(f"{file} does not exist: is this the folder of a DFlash drafter?")
+    return read_json(file)
+
+
+def _make(config: DrafterConfig, taps: int) -> DFlashDrafter:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path} does not exist: is this the folder of a DFlash drafter?") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path} does not hold a JSON object")
-    return value
+        return make_drafter(config, taps)
+    except (
+        ArithmeticError,
+        ValueError,
+        TypeError,
+        KeyError,
+    ) as error:  # MLX's, at sizes or RoPE settings it cannot have
+        raise ConfigError(f"drafter config.json: MLX makes no network of these values: {one_line(error)}") from error
 
 
-def read_weights(folder: Path) -> dict[str, mx.array]:
-    """All tensors of the folder's safetensors files by our names, without a common `model.` prefix."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"no *.safetensors in {folder}")
+def read_weights(folder: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
+    """All tensors of the folder's safetensors files, and the file of each, by our names.
+
+    A `model.` before every name of a file is left out.  Raises WeightsError.
+    """
     weights: dict[str, mx.array] = {}
-    for file in files:
+    files: dict[str, str] = {}
+    for file in sorted(folder.glob("*.safetensors")):
         try:
-            weights |= cast(dict[str, mx.array], mx.load(str(file)))
+            tensors = cast(dict[str, mx.array], mx.load(str(file)))
         except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"{file} cannot be read, download it again: {error}") from None
-    if all(name.startswith("model.") for name in weights):
-        weights = {name.removeprefix("model."): value for name, value in weights.items()}
-    renamed = {our_name(name): value for name, value in weights.items()}
-    if len(renamed) < len(weights):
-        twice = sorted(name for name in weights if our_name(name) != name and our_name(name) in weights)
-        raise WeightsError(f"drafter in {folder}: {', '.join(twice)} is there under two names")
-    return renamed
+            raise WeightsError(f"{file} cannot be read, download it again: {one_line(error)}") from None
+        prefix = "model." if all(name.startswith("model.") for name in tensors) else ""
+        for stored_name, value in tensors.items():
+            name = our_name(stored_name.removeprefix(prefix))
+            if name in files:
+                raise WeightsError(_about_twice(public_name(name), files[name], file.name, folder))
+            weights[name] = value
+            files[name] = file.name
+    if not weights:
+        raise WeightsError(f"no *.safetensors in {folder}")
+    return weights, files
+
+
+def _about_twice(name: str, first: str, second: str, folder: Path) -> str:
+    if first == second:
+        return f"drafter in {folder}: {name} is there under two names"
+    return f"drafter in {folder}: {name} is in {first} and in {second}; move away the file that does not belong there"
 
 
 def our_name(name: str) -> str:
@@ -115,9 +133,9 @@ def quantize(drafter: DFlashDrafter, settings: dict[str, Any], weights: dict[str
 
     try:
         nn.quantize(drafter, group_size, bits, mode=mode, class_predicate=stored)
-    except (ValueError, TypeError) as error:
+    except (ArithmeticError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"drafter config.json: 'quantization' {settings!r} does not fit the layers: {error}"
+            f"drafter config.json: 'quantization' {settings!r} does not fit the layers: {one_line(error)}"
         ) from None
 
 
@@ -125,16 +143,26 @@ def quantization_settings(settings: dict[str, Any]) -> tuple[int, int]:
     """(group size, bits)."""
     try:
         return int(settings["group_size"]), int(settings["bits"])
-    except (KeyError, TypeError, ValueError):
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         raise ConfigError(
             f"drafter config.json: 'quantization' needs 'group_size' and 'bits' (MLX's formats); got {settings!r}"
         ) from None
 
 
-def check_weights(drafter: DFlashDrafter, weights: dict[str, mx.array], folder: Path) -> None:
+def check_weights(drafter: DFlashDrafter, weights: dict[str, mx.array], files: dict[str, str], folder: Path) -> None:
+    """Raise WeightsError naming up to five tensors that are missing, unexpected or misshapen.
+
+    files: the name of the file that each tensor stands in.
+    """
     expected: dict[str, mx.array] = dict(tree_flatten(drafter.parameters()))
+    known_files = {files[name] for name in expected.keys() & weights.keys()}
+    strangers = sorted(set(files.values()) - known_files)
+    if known_files and strangers:
+        raise WeightsError(
+            f"drafter in {folder}: {', '.join(strangers)} holds nothing of this drafter; move it to another folder"
+        )
     problems = [f"{name} is missing" for name in sorted(expected.keys() - weights.keys())]
-    problems += [f"{name} is unexpected" for name in sorted(weights.keys() - expected.keys())]
+    problems += [f"{name} is unexpected (in {files[name]})" for name in sorted(weights.keys() - expected.keys())]
     problems += [
         f"{name} has shape {tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}"
         for name in sorted(expected.keys() & weights.keys())

@@ -77,8 +77,8 @@ def test_a_quantised_drafter_beside_any_target(folders, tmp_path):
 
 
 def test_a_drafter_of_another_target(folders, tmp_path):
-    save_drafter(tmp_path / "other", small_drafter(small_target(vocab=70)))
-    with pytest.raises(PairError, match="vocabulary of 70 tokens"):
+    save_drafter(tmp_path / "other", small_drafter(small_target(hidden=64)))
+    with pytest.raises(PairError, match="hidden size 64"):
         load(str(folders / "Qwen3-8B-4bit"), str(tmp_path / "other"))
 
 
@@ -86,8 +86,14 @@ def test_without_drafter(folders):
     assert load(str(folders / "Qwen3-8B-4bit"), draft=False).drafter is None
 
 
-def test_no_drafter_known(folders):
+def test_no_drafter_known(folders, tmp_path):
+    unknown = shutil.copytree(folders / "Qwen3-8B-4bit", tmp_path / "my-model")
     with pytest.raises(PairError, match=r"draft=\.\.\. / --draft-model"):
+        load(str(unknown))
+
+
+def test_a_drafter_given_as_the_target_is_not_called_a_target_without_drafter(folders):
+    with pytest.raises(ConfigError, match="no tokenizer"):
         load(str(folders / "drafter"))
 
 

@@ -1,12 +1,14 @@
 """Loading is strict: whatever is wrong with a folder is named."""
 
+import shutil
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_ddtree.drafter.load import load_drafter
+from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import ConfigError, WeightsError
 
 from ..helpers import save_drafter, small_drafter, small_target
@@ -106,10 +108,35 @@ def test_missing_files(tmp_path, drafter):
         load_drafter(tmp_path / "d")
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\xff"])
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "\xff", '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' + "9" * 6000 + "}"]
+)
 def test_invalid_json(tmp_path, text):
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"config\.json"):
+        load_drafter(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_file_that_is_no_part_of_the_drafter_is_named(tmp_path, drafter, prefix):
+    weights = {prefix + name: value for name, value in tree_flatten(drafter.parameters())}
+    save_drafter(tmp_path, drafter, weights)
+    mx.save_safetensors(str(tmp_path / "stray.safetensors"), {"foo": mx.zeros(3)})
+    with pytest.raises(WeightsError, match=r"stray\.safetensors holds nothing of this drafter"):
+        load_drafter(tmp_path)
+
+
+def test_a_second_copy_of_the_weights_is_named(tmp_path, drafter):
+    """Which of the two files is meant, nobody can know."""
+    save_drafter(tmp_path, drafter)
+    shutil.copy(tmp_path / "model.safetensors", tmp_path / "stray.safetensors")
+    with pytest.raises(WeightsError, match=r"is in model\.safetensors and in stray\.safetensors"):
+        load_drafter(tmp_path)
+
+
+def test_sizes_that_mlx_cannot_have_are_refused(tmp_path, drafter):
+    save_drafter(tmp_path, drafter, hidden_size=10**9)
+    with pytest.raises(ConfigError, match="MLX makes no network"):
         load_drafter(tmp_path)
 
 

@@ -1,0 +1,43 @@
+"""The loop over rounds, one for all methods: prepare, hand out, propose, verify, learn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+
+from mlx_ddtree.decoding.adaptive import AdaptiveProposer
+from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.propose import FixedProposer, NoProposer, Proposer
+from mlx_ddtree.decoding.round import Keep, Round, decode_round
+from mlx_ddtree.decoding.state import DecodeState
+
+
+def decode_rounds(state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock) -> Iterator[Round]:
+    """Rounds without end; the caller stops when the text does."""
+    proposer = make_proposer(state, plan, clock)
+    done: Round | None = None
+    while True:
+        # 1. Send the next draft off: the device drafts while the caller handles the last round.
+        plain_tokens = proposer.prepare()
+        # 2. Hand the last round out.
+        if done is not None:
+            yield done
+        # 3. Where drafting does not pay, decode plainly for a while.
+        if plain_tokens:
+            yield from proposer.plainly(plain_tokens, keep)
+            done = None
+            continue
+        # 4. One round, and what there is to learn from it.
+        started = perf_counter()
+        done = decode_round(state, plan, proposer.propose, keep, clock)
+        done = proposer.learn(done, perf_counter() - started)
+
+
+def make_proposer(state: DecodeState, plan: RoundPlan, clock: Clock) -> Proposer:
+    """What the plan asks for: nothing, trees of one size, or a size chosen every round."""
+    if plan.method == "ar" or plan.tree_budget == 0:
+        return NoProposer(state, plan, clock)
+    if plan.adaptive:
+        return AdaptiveProposer(state, plan, clock)
+    return FixedProposer(state, plan, clock)

@@ -1,0 +1,80 @@
+"""What the next round verifies: a tree of one size, or nothing; decoding/adaptive.py chooses a size every round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
+from mlx_ddtree.decoding.plain import plain_rounds
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.round import Keep, Round
+from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.tree import DraftTree, build_tree
+
+ENDLESS = 1 << 62
+"""Tokens to decode plainly where nothing ever drafts."""
+
+
+class Proposer(Protocol):
+    """One sequence's source of draft trees, in the order in which the loop calls it."""
+
+    def prepare(self) -> int:
+        """Send the next draft off; or the tokens to decode plainly before the next one, 0 for none."""
+
+    def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
+        """Decode so many tokens plainly, or fewer where there is a reason to."""
+
+    def propose(self, root: int) -> DraftTree:
+        """The tree to verify behind this root, once the draft is there."""
+
+    def learn(self, done: Round, seconds: float) -> Round:
+        """Take note of how the proposed round went; the round with what was expected of it."""
+
+
+class NoProposer:
+    """Plain decoding, without end."""
+
+    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
+        self.state = state
+        self.plan = plan
+        self.clock = clock
+
+    def prepare(self) -> int:
+        return 0 if self.state.root is None or self.state.near_tie else ENDLESS
+
+    def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
+        return plain_rounds(self.state, self.plan, keep, self.clock, lambda done: done < count)
+
+    def propose(self, root: int) -> DraftTree:
+        return DraftTree.root(root)
+
+    def learn(self, done: Round, seconds: float) -> Round:
+        return done
+
+
+class FixedProposer(NoProposer):
+    """Trees of `plan.tree_budget` nodes, or chains of `plan.block_size` tokens."""
+
+    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
+        super().__init__(state, plan, clock)
+        assert plan.block_size is not None
+        assert plan.tree_budget != "auto"
+        self.block_size = plan.block_size
+        self.budget = plan.tree_budget
+        self.top_k = 1 if plan.method == "dflash" else plan.tree_budget
+        self.started: StartedDraft | None = None
+
+    def prepare(self) -> int:
+        if self.state.root is not None and not self.state.near_tie:
+            with self.state.all_or_nothing(), self.clock("draft"):
+                self.started = start_draft(self.state, self.block_size, self.top_k)
+        return 0
+
+    def propose(self, root: int) -> DraftTree:
+        assert self.started is not None
+        with self.clock("draft"):
+            token_ids, log_probs = finish_draft(self.started)
+        with self.clock("tree"):
+            return build_tree(root, token_ids, log_probs, self.budget)

@@ -1,0 +1,134 @@
+"""What callers see of every round, and the meter that counts and times them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import mlx.core as mx
+
+from mlx_ddtree.decoding.clock import Clock
+from mlx_ddtree.decoding.round import Round
+from mlx_ddtree.decoding.text import TextStream
+from mlx_ddtree.generation.shorten import Shortening
+from mlx_ddtree.generation.statistics import RoundStatistics
+from mlx_ddtree.pflash.compress import CompressionReport
+from mlx_ddtree.target import Target
+
+
+@dataclass
+class GenerationResponse:
+    """One round's output; mlx-lm's fields, and the round's statistics.
+
+    text: the next piece of text; may be empty.
+    tokens: ids committed in this round, an end token included.
+    token: the last of them.
+    logprobs: (len(tokens), V), what the tokens were chosen from; computed when first used.
+    from_draft: whether the drafter had proposed the first of them.
+    acceptance_length: tokens this round emits unless the text ends: accepted nodes + 1.
+    nodes, depth: size and depth of this round's draft tree, root excluded.
+    rounds: rounds so far; the first token comes from the prompt's own forward and counts as none.
+    kind: of this round: 'draft', 'lookup' (a copied continuation), 'plain', or 'tie' (a near tie that a
+        row of its own decided).
+    statistics: counts over the rounds so far.
+    seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
+    compression: what the prompt has lost, where it was to be compressed or filtered.
+    peak_memory: gigabytes.
+    finish_reason: 'length', 'stop' or None.
+    round: the round itself, with its tree and the accepted path (`mlx_ddtree.draw_tree`).
+    """
+
+    text: str
+    tokens: list[int]
+    token: int
+    logprobs: mx.array
+    from_draft: bool
+    prompt_tokens: int
+    prompt_tps: float
+    generation_tokens: int
+    generation_tps: float
+    peak_memory: float
+    acceptance_length: int
+    nodes: int
+    depth: int
+    rounds: int
+    kind: str
+    statistics: RoundStatistics
+    seconds: dict[str, float]
+    round: Round = field(repr=False)
+    finish_reason: str | None = None
+    compression: CompressionReport | None = None
+
+    @property
+    def mean_acceptance_length(self) -> float:
+        """tau: tokens per round so far."""
+        return (self.generation_tokens - 1) / self.rounds if self.rounds else 1.0
+
+
+def summary(response: GenerationResponse) -> str:
+    """mlx-lm's closing lines, and the acceptance length."""
+    return (
+        f"{'=' * 10}\n"
+        f"Prompt: {response.prompt_tokens} tokens, {response.prompt_tps:.3f} tokens-per-sec\n"
+        f"Generation: {response.generation_tokens} tokens, {response.generation_tps:.3f} tokens-per-sec\n"
+        f"Rounds: {response.rounds}, acceptance length {response.mean_acceptance_length:.2f}\n"
+        f"{response.statistics.lines()}\n"
+        f"Peak memory: {response.peak_memory:.3f} GB"
+        + (f"\n{response.compression.lines()}" if response.compression else "")
+    )
+
+
+class Meter:
+    """Counts and times rounds.  Generation time starts when the first token is there, as in mlx-lm."""
+
+    def __init__(self, target: Target, prompt_tokens: int, shortening: Shortening | None) -> None:
+        self.clock = Clock()
+        self._target = target
+        self._exchanged = target.rank_traffic
+        self._shortening = shortening
+        self.rounds = -1
+        self.tokens = 0
+        self._tidied = 0
+        self.statistics = RoundStatistics()
+        self._prompt_tokens = prompt_tokens
+        self._start = 0.0
+
+    def response(self, done: Round, text: TextStream) -> GenerationResponse:
+        """The round as callers see it."""
+        if self.tokens // 256 > self._tidied:  # gives unused memory back, as mlx-lm does
+            self._tidied = self.tokens // 256
+            mx.clear_cache()
+        self.rounds += 1
+        self.tokens += len(done.token_ids)
+        if self.rounds == 0:
+            self._start = perf_counter()
+            if self._shortening is not None:
+                self._shortening.first_token(self.clock.seconds)
+        else:
+            self.statistics.add(done)
+        exchange = self._target.rank_traffic
+        if self._exchanged is not None and exchange is not None:
+            self.statistics.exchange = exchange.since(self._exchanged)
+        log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
+        return GenerationResponse(
+            text=text.take(),
+            tokens=done.token_ids,
+            token=done.token_ids[-1],
+            logprobs=log_probs,
+            from_draft=done.accepted > 0,
+            prompt_tokens=self._prompt_tokens,
+            prompt_tps=self._prompt_tokens / (self.clock.seconds["prefill"] + self.clock.seconds.get("score", 0.0)),
+            generation_tokens=self.tokens,
+            generation_tps=self.tokens / (perf_counter() - self._start),
+            peak_memory=mx.get_peak_memory() / 1e9,
+            acceptance_length=done.accepted + 1,
+            nodes=done.nodes,
+            depth=int(done.tree.depths.max()),
+            rounds=self.rounds,
+            kind=done.kind,
+            statistics=self.statistics,
+            seconds=dict(self.clock.seconds),
+            round=done,
+            finish_reason=text.finish_reason,
+            compression=self._shortening.report if self._shortening else None,
+        )

@@ -1,0 +1,84 @@
+"""From a target that can be loaded and the name of a drafter to a Pair."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+
+from mlx_ddtree.drafter.load_drafter import load_drafter
+from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.errors import MlxDdtreeError, PairError
+from mlx_ddtree.hub.fetch import DEMO, DRAFTER_FILES, commit_of, fetch
+from mlx_ddtree.hub.load_target import LoadedTarget, look_at_target, try_target
+from mlx_ddtree.hub.registry import find_drafter
+from mlx_ddtree.pair import Pair
+
+
+def assemble_pair(
+    read_target: Callable[[], LoadedTarget],
+    target: str | None,
+    draft: str | bool | None,
+    *,
+    revision: str | None,
+    draft_revision: str | None,
+    trust_remote_code: bool,
+    kernels: str,
+    draft_window: int | None,
+) -> Pair:
+    """The pair of a target that `read_target` loads and its drafter; the options are those of `mlx_ddtree.load`.
+
+    1. The target's name or folder is looked at, so that a mistake there is called that.
+    2. The drafter is loaded: small, so what is wrong with it need not wait for the target's weights.  Where there is
+       none, the target is looked at more closely before the missing drafter is blamed.
+    3. The target is loaded.
+    """
+    look_at_target(target, revision)
+    drafter = None
+    notes: dict[str, Any] = {}
+    if draft is not False:
+        try:
+            drafter, notes = _load_drafter(_drafter_name(target, draft), draft_revision)
+        except MlxDdtreeError:
+            try_target(target, revision, trust_remote_code)
+            raise
+    loaded = read_target()
+    if drafter is not None:
+        if drafter.config.quantization is None:
+            # The drafter follows the target's arithmetic, whatever type it is stored in.
+            drafter.set_dtype(loaded.target.embed(mx.array([[0]])).dtype)
+        if draft_window is not None:
+            drafter.limit_window(draft_window)
+            notes["drafter_config"] = drafter.config.describe()
+        mx.eval(drafter.parameters())
+    return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes, kernels)
+
+
+def _drafter_name(target: str | None, draft: str | bool | None) -> str:
+    if isinstance(draft, str):
+        return draft
+    if target is None:
+        return str(DEMO / "drafter")
+    found = find_drafter(target)
+    if found is None:
+        raise PairError(
+            f"no public drafter is known for {target!r}: name one (draft=... / --draft-model), train one "
+            "(mlx_ddtree.train), or decode plainly (draft=False / --method ar)"
+        )
+    return found
+
+
+def _load_drafter(name: str, revision: str | None) -> tuple[DFlashDrafter, dict[str, Any]]:
+    """The drafter, not evaluated, and its notes."""
+    folder = fetch(name, revision, DRAFTER_FILES)
+    drafter = load_drafter(folder)
+    notes = {
+        "drafter": name,
+        "drafter_folder": str(folder),
+        "drafter_revision": commit_of(folder),
+        "drafter_config": drafter.config.describe(),
+    }
+    logging.getLogger(__name__).info("drafter %s: %s", folder, notes["drafter_config"])
+    return drafter, notes

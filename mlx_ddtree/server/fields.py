@@ -1,0 +1,80 @@
+"""Fields of other servers' requests: which change nothing, and which are refused because they would.
+
+A field that is passed over silently makes an answer other than the one that was asked for.  So every name that a
+request model does not have is known to say nothing about the answer, or has a value that asks for nothing, or is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from mlx_ddtree.server.errors import ApiError
+
+ABOUT_NO_ANSWER = frozenset(
+    """
+    cache_prompt chat_id draft_model metadata num_draft_tokens prediction prompt_cache_key prompt_cache_retention
+    safety_identifier service_tier session_id store user xtc_threshold
+    """.split()
+)
+"""Names for bookkeeping and for speed, and the threshold of a sampler (XTC) that is refused by its other option."""
+
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "best_of": (1,),
+    "continue_final_message": (False,),
+    "echo": (False,),
+    "function_call": ("auto", "none"),
+    "functions": ([],),
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1, 1.0),
+    "min_tokens": (0,),
+    "min_tokens_to_keep": (1,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True,),
+    "response_format": ({"type": "text"},),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "stop_token_ids": ([],),
+    "suffix": ("",),
+    "tool_choice": ("auto", "none"),
+    "typical_p": (1, 1.0),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "xtc_probability": (0, 0.0),
+}
+"""Name -> the values that change nothing, of options that are not offered."""
+
+HINTS = {
+    "enable_thinking": "it belongs into chat_template_kwargs",
+    "messages": "they belong to /v1/chat/completions",
+    "prompt": "it belongs to /v1/completions; a chat has messages",
+    "stop_sequences": "the name here is stop",
+}
+
+
+def check_fields(kind: type[BaseModel], body: Mapping[str, Any]) -> None:
+    """Raises ApiError 400 for the first field that asks for what is not offered.  Null asks for nothing."""
+    for name, value in body.items():
+        if value is None:
+            continue
+        if name in NEUTRAL:
+            _check_neutral(name, value)
+        elif name not in kind.model_fields and name not in ABOUT_NO_ANSWER:
+            hint = HINTS.get(name, "leave it out")
+            raise ApiError(400, f"{name[:80]}: this request has no such field; {hint}", param=name[:80])
+
+
+def _check_neutral(name: str, value: Any) -> None:
+    neutral = NEUTRAL[name]
+    if any(type(value) is type(other) and value == other for other in neutral):
+        return
+    shown = json.dumps(value)[:80]
+    message = f"{name}: {shown} is not supported here; leave it out or use {json.dumps(neutral[0])}"
+    raise ApiError(400, message, param=name)

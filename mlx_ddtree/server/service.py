@@ -1,0 +1,207 @@
+"""The handlers: from a request to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import monotonic, time
+from typing import Any
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.server.bodies import BodyRoom, HeldBody, read_body
+from mlx_ddtree.server.calls import Call, HungUp
+from mlx_ddtree.server.engine import Engine
+from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.events import Piece, PromptProgress
+from mlx_ddtree.server.json_response import AsciiJson, server_sent
+from mlx_ddtree.server.metrics import OUTCOMES
+from mlx_ddtree.server.options import compression_of, decoding_options_of, logit_bias_of
+from mlx_ddtree.server.parsing import parse
+from mlx_ddtree.server.prompt import Prepared, prepare
+from mlx_ddtree.server.reading import AnswerReader
+from mlx_ddtree.server.replies import ChatReply, Reply, TextReply
+from mlx_ddtree.server.requests import ChatRequest, TextRequest
+from mlx_ddtree.server.settings import ServerSettings
+
+KEEP_ALIVE = 2.0
+"""Seconds without a word after which a stream gets a comment: nobody takes it for dead, and who has gone is noticed."""
+ALIASES = ("default_model", "default")
+"""Names that any server's model answers to."""
+
+
+class Service:
+    """The handlers of one server; they run in its event loop."""
+
+    def __init__(self, engine: Engine, settings: ServerSettings) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.created = int(time())
+        self._bodies = BodyRoom(settings.limits)
+        self._preparing = anyio.CapacityLimiter(1)  # tokenizers are not made for several threads
+
+    async def chat(self, request: Request) -> Response:
+        return await self._answer(request, ChatRequest, "chat")
+
+    async def completion(self, request: Request) -> Response:
+        return await self._answer(request, TextRequest, "completions")
+
+    async def models(self, request: Request) -> Response:
+        return AsciiJson({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: Request) -> Response:
+        self._check_model(request.path_params["name"])
+        return AsciiJson(self._model())
+
+    async def health(self, request: Request) -> Response:
+        body = {"status": "ok", "waiting": self.engine.waiting}
+        if self.engine.alive:
+            return AsciiJson(body)
+        return AsciiJson({**body, "status": "unavailable"}, 503)
+
+    async def metrics(self, request: Request) -> Response:
+        return Response(self.engine.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def _answer(self, request: Request, kind: type[Any], endpoint: str) -> Response:
+        """Read, submit and answer one request; whatever happens, its call ends with an outcome."""
+        metrics = self.engine.metrics
+        start = monotonic()
+        held = HeldBody(self._bodies)
+
+        def ended(outcome: str) -> None:
+            held.release()
+            metrics.count(endpoint, outcome)
+            metrics.duration.observe(monotonic() - start)
+
+        call = Call(self.engine, self.settings.request_seconds, ended)
+        try:
+            raw = await read_body(request, held)
+            asked, reply = await self._submit(call, kind, raw)
+            del raw  # a waiting request keeps what it needs, not all that was sent
+            if asked.stream:
+                await call.peek(KEEP_ALIVE)
+                return EventStream(call, self._chunks(call, reply, start))
+            return await self._whole(request, call, reply, start)
+        except ApiError as error:
+            call.end(OUTCOMES.get(error.status, "error"))
+            raise
+        except ClientDisconnect:
+            call.end("hung_up")
+            return Response(status_code=499)  # nobody reads it
+        except asyncio.CancelledError:
+            call.end("stopping")
+            raise
+        except Exception:
+            call.end("error")
+            raise
+
+    async def _submit(self, call: Call, kind: type[Any], raw: bytes) -> tuple[Any, Reply]:
+        """Make a body a request, prepare its prompt and options, and queue it.  Raises ApiError.
+
+        Bodies are taken one at a time, beside the event loop: a large one takes seconds, and many times its size.
+        """
+        pair = self.engine.pair
+        settings = self.settings
+        if pair is None:
+            raise ApiError(503, "the model is not loaded", code="stopping")
+        asked, prepared = await anyio.to_thread.run_sync(self._prepare, pair, kind, raw, limiter=self._preparing)
+        logit_bias = logit_bias_of(asked, pair.target.args.vocab_size)
+        kept = settings.kv_keep_ratio if asked.kv_keep_ratio is None else asked.kv_keep_ratio
+        long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
+
+        def options() -> dict[str, Any]:
+            return decoding_options_of(asked, settings.defaults, logit_bias) | long_context
+
+        call.submit(prepared.ids, options, asked.top)
+        return asked, self._reply(pair, asked, prepared)
+
+    def _prepare(self, pair: Pair, kind: type[Any], raw: bytes) -> tuple[Any, Prepared]:
+        """A body as a request and a prompt, in a thread of its own."""
+        asked, body = parse(kind, raw)
+        self._check_model(asked.model)
+        compression = compression_of(asked, self.settings.compression)
+        return asked, prepare(pair, asked, body, self.settings.template, compression)
+
+    def _reply(self, pair: Pair, asked: Any, prepared: Prepared) -> Reply:
+        model = asked.model or self.settings.model
+        with_logprobs = asked.top is not None
+        if isinstance(asked, ChatRequest):
+            reader = AnswerReader(pair.tokenizer, prepared.state, prepared.tools)
+            return ChatReply(model, with_logprobs, asked.wants_usage, reader)
+        return TextReply(model, with_logprobs, asked.wants_usage)
+
+    async def _whole(self, request: Request, call: Call, reply: Reply, start: float) -> Response:
+        """The answer in one response, unless the client goes before it is complete."""
+        watcher = asyncio.create_task(hung_up(request))
+        watcher.add_done_callback(lambda task: None if task.cancelled() else call.hang_up())
+        try:
+            async for event in call.events():
+                if isinstance(event, Piece):
+                    start = self._first(start)
+                    reply.add(event)
+        except HungUp:
+            call.end("hung_up")
+            return Response(status_code=499)  # nobody reads it
+        finally:
+            watcher.cancel()
+        call.end("ok")
+        return AsciiJson(reply.whole())
+
+    async def _chunks(self, call: Call, reply: Reply, start: float) -> AsyncIterator[str]:
+        """The answer as server-sent events, an error among them if there is one."""
+        try:
+            for chunk in reply.opening():
+                yield server_sent(chunk)
+            async for event in call.events(KEEP_ALIVE):
+                if isinstance(event, Piece):
+                    start = self._first(start)
+                    for chunk in reply.add(event):
+                        yield server_sent(chunk)
+                elif isinstance(event, PromptProgress):
+                    yield f": prompt {event.done}/{event.total}\n\n"
+                else:
+                    yield ": still here\n\n"
+            yield "data: [DONE]\n\n"
+            call.end("ok")
+        except ApiError as error:
+            call.end(OUTCOMES.get(error.status, "error"))
+            yield server_sent(error.body())
+
+    def _first(self, start: float) -> float:
+        """Take the time of the first piece; infinity marks it as taken."""
+        if start != float("inf"):
+            self.engine.metrics.first_token.observe(monotonic() - start)
+        return float("inf")
+
+    def _model(self) -> dict[str, Any]:
+        return {"id": self.settings.model, "object": "model", "created": self.created, "owned_by": "mlx_ddtree"}
+
+    def _check_model(self, name: str | None) -> None:
+        if name not in (None, self.settings.model, *ALIASES):
+            message = f"model: {name!r} is not served here; this server has {self.settings.model!r}"
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events; however the sending ends, so does the call."""
+
+    def __init__(self, call: Call, chunks: AsyncIterator[str]) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(chunks, media_type="text/event-stream", headers=headers)
+        self.call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.call.end("hung_up")
+
+
+async def hung_up(request: Request) -> None:
+    """Wait until the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

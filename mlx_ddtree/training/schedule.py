@@ -1,0 +1,86 @@
+"""A training run's options, its budget and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from mlx_ddtree.errors import OptionError
+from mlx_ddtree.training.optimizer import OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """A run's options; the published recipe where it fits a small machine.
+
+    Exactly one of steps, epochs and minutes is the budget.
+    batch_size: sequences a step.  anchors: blocks per sequence and step.
+    gamma: decay of the slots' weights; None is `default_gamma`.
+    lr: peak learning rate.  warmup: the share of the budget until it is reached.  clip: largest gradient norm.
+    held_out: share of the sequences for validation.
+    evaluate_every, save_every: steps.
+
+    Raises OptionError for values that cannot be.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    minutes: float | None = None
+    batch_size: int = 8
+    anchors: int = 64
+    gamma: float | None = None
+    lr: float = 6e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.04
+    clip: float = 1.0
+    optimizer: str = "adamw"
+    seed: int = 0
+    held_out: float = 0.05
+    evaluate_every: int = 200
+    save_every: int = 200
+
+    def __post_init__(self) -> None:
+        budgets = [budget for budget in (self.steps, self.epochs, self.minutes) if budget is not None]
+        if len(budgets) != 1 or not 0 < budgets[0] < math.inf:
+            raise OptionError("give one of --steps, --epochs and --minutes, above 0")
+        if min(self.batch_size, self.anchors, self.evaluate_every, self.save_every) < 1 or not 0 < self.lr < math.inf:
+            raise OptionError("batch size, anchors, intervals and learning rate must be above 0")
+        if self.gamma is not None and not 0 < self.gamma < math.inf:
+            raise OptionError(f"--gamma {self.gamma}: give a number above 0")
+        if self.seed < 0:
+            raise OptionError(f"--seed {self.seed}: give a number, 0 or larger")
+        if self.optimizer not in OPTIMIZERS:
+            raise OptionError(f"unknown optimizer {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}")
+
+    def total_steps(self, sequences: int) -> int | None:
+        """Steps of the whole run over so many sequences; None when the clock decides."""
+        if self.epochs is None:
+            return self.steps
+        batches = sequences // min(self.batch_size, sequences)
+        return max(1, round(self.epochs * batches))
+
+
+@dataclass
+class TrainingProgress:
+    """Where a run stands; what a checkpoint keeps.
+
+    step: updates made.  seconds: spent on them.  tokens: of the sequences they saw.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    def done(self, total_steps: int | None, minutes: float | None) -> float:
+        """The share of the budget that is used up, which may be more than 1."""
+        if total_steps:
+            return self.step / total_steps
+        return self.seconds / (60.0 * (minutes or 1.0))
+
+
+def learning_rate(settings: TrainingSettings, done: float) -> float:
+    """Linear warm-up, then a cosine to 0.  done: share of the budget, 0..1."""
+    if done < settings.warmup:
+        return settings.lr * max(done / settings.warmup, 1e-2)
+    rest = (done - settings.warmup) / (1 - settings.warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))

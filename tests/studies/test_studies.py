@@ -1,0 +1,93 @@
+"""Every study runs, on its smallest input: what made the tables of docs/ can make them again."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_ddtree.hub.fetch import DEMO
+
+from ..metal_host import missing_compiler
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted(str(file.relative_to(ROOT / "studies")) for file in (ROOT / "studies").glob("*/*.py"))
+TARGET = str(Path(str(DEMO)) / "target")
+TOKENIZER = f"{TARGET}/tokenizer.json"
+PROMPTS = str(Path(str(DEMO)) / "heldout_prompts.jsonl")
+slow = pytest.mark.slow
+needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=str(missing_compiler()))
+
+# Command lines, with a folder of the test's own in place of TMP; and a word that must be printed.
+RUNS = [
+    pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
+    pytest.param(f"budget/random_leaf_gain.py {PROMPTS} --count 2 --max-tokens 16", "nodes"),
+    pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
+    pytest.param(
+        "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"
+    ),
+    pytest.param("kernels/hybrid_verification.py --nodes 4 --heads 4 --key-heads 2 --dim 32 --repeats 1", "replay"),
+    pytest.param("kernels/kernel_bytes.py --contexts 128 --nodes 4 --models-context 64", "saved", marks=needs_clang),
+    pytest.param("kernels/kernel_bytes_delta.py --nodes 4 --heads 4 --key-heads 2 --dim 32", "fork", marks=needs_clang),
+    pytest.param("kernels/kernel_bytes_qmm.py topk", "topk", marks=[slow, needs_clang]),
+    pytest.param("machines/distributed_model.py", "Kimi"),
+    pytest.param("pages/dci_recall.py --points 256", "subspace"),
+    pytest.param('pages/icecache_agreement.py tokens --context 128 --steps 4 --count 1 --setting {"budget":32}', "32"),
+    pytest.param('pages/icecache_agreement.py trees --context 128 --steps 4 --count 1 --setting {"budget":32}', "32"),
+    pytest.param("pages/icecache_times.py attention --contexts 256 --budget 64 --repeats 1", "256"),
+    pytest.param("pages/icecache_times.py rounds --contexts 256 --budget 64 --repeats 1 --offload TMP", "on disk"),
+    pytest.param("pages/page_quality.py --demo --lengths 192", "middle"),
+    pytest.param("prompts/block_mass.py demo --characters 600", "alpha"),
+    pytest.param("prompts/draft_window.py time --contexts 512", "window"),
+    pytest.param("prompts/draft_window.py acceptance --count 1 --lengths 0", "question", marks=slow),
+    pytest.param("prompts/long_context_plots.py --out TMP", ""),
+    pytest.param(f"prompts/long_context_recall.py TMP {TOKENIZER} --seq 512 --rows 2", ""),
+    pytest.param("prompts/needle_report.py demo --lengths 1024 --seeds 1 --depths 0.5", "lexical"),
+    pytest.param(
+        f"prompts/prefill_answers.py --model {TARGET} --tokens 200 --seeds 1 --keep 0.5 --depths 0.5", "whole prompt"
+    ),
+    pytest.param("prompts/prefill_times.py --tokens 256 --repeats 1 --scorer lexical", "dense"),
+]
+
+
+def run(command, monkeypatch, tmp_path):
+    """A study as its command line runs it, in this process."""
+    file, *arguments = command.replace("TMP", str(tmp_path)).split()
+    monkeypatch.setattr(sys, "path", [str((ROOT / "studies" / file).parent), *sys.path])
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "studies" / file), *arguments])
+    runpy.run_path(str(ROOT / "studies" / file), run_name="__main__")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_says_what_it_does(study, monkeypatch, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(f"{study} --help", monkeypatch, tmp_path)
+    assert end.value.code == 0
+    assert f"studies/{study}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command, word", RUNS)
+def test_runs(command, word, monkeypatch, tmp_path, capfd):
+    run(command, monkeypatch, tmp_path)
+    assert word in capfd.readouterr().out
+
+
+def test_the_profile_finds_the_forwards(monkeypatch, tmp_path, capsys):
+    """A forward under another name would be counted as the host's."""
+    run("budget/profile_rounds.py --count 1 --max-tokens 16 --tree-budget 8", monkeypatch, tmp_path)
+    milliseconds = dict(re.findall(r"^(target forward_rows|drafter forward) +([\d.]+)", capsys.readouterr().out, re.M))
+    assert len(milliseconds) == 2
+    assert all(float(spent) > 0 for spent in milliseconds.values())
+
+
+def test_simulated_machines_play_recorded_drafts(monkeypatch, tmp_path, capsys):
+    run(f"budget/record_drafts.py {PROMPTS} TMP/record.npz --count 1 --max-tokens 8", monkeypatch, tmp_path)
+    run("budget/simulate_machines.py TMP/record.npz", monkeypatch, tmp_path)
+    assert "M5 4-bit" in capsys.readouterr().out
+
+
+def test_every_study_is_run():
+    started = {command.values[0].split()[0] for command in RUNS}
+    started |= {f"budget/{name}.py" for name in ("profile_rounds", "record_drafts", "simulate_machines")}
+    assert started == set(STUDIES)
