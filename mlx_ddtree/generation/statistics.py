@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_ddtree.decoding.round import Round
-from mlx_ddtree.icecache.cache import Reads
+from mlx_ddtree.icecache.reads import Reads
 from mlx_ddtree.target.rank_traffic import RankTraffic
 
 

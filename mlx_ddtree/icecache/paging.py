@@ -12,8 +12,9 @@ from mlx_ddtree.budget.profile import ParityBounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
-from mlx_ddtree.icecache.cache import IceLayer, Reader, Reads
+from mlx_ddtree.icecache.cache import IceLayer
 from mlx_ddtree.icecache.options import IceCacheOptions
+from mlx_ddtree.icecache.reads import Reader, Reads
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.target import Target, family_of
 from mlx_ddtree.target.attention import asks_its_cache

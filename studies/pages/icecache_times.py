@@ -24,9 +24,10 @@ from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.icecache.cache import IceLayer, IceView, Reader, Reads
+from mlx_ddtree.icecache.cache import IceLayer, IceView
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import Paging
+from mlx_ddtree.icecache.reads import Reader, Reads
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree

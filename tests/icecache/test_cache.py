@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import KVCache
 
-from mlx_ddtree.icecache.cache import IceLayer, IceView, Reader
+from mlx_ddtree.icecache.cache import IceLayer, IceView
 from mlx_ddtree.icecache.options import IceCacheOptions
+from mlx_ddtree.icecache.reads import Reader
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import Pending

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.icecache.index.products import product
 from mlx_ddtree.icecache.index.table import Keys
 
 Groups = list[NDArray[np.int64]]
@@ -23,7 +24,7 @@ def by_neighbours(points: Keys, size: int) -> Groups:
     squares = (points**2).sum(axis=1)
     first = int(squares.argmax()) if len(points) else 0
     while len(left) > size:
-        distances = squares - 2 * points @ points[first]
+        distances = squares - 2 * product(points, points[first])
         nearest = np.argpartition(distances, size - 1)[:size]
         groups.append(left[nearest])
         distances[nearest] = -np.inf
@@ -45,9 +46,9 @@ def _bisected(points: Keys, rows: NDArray[np.int64], groups: int) -> Groups:
     spread = points[rows] - points[rows].mean(axis=0)
     direction = spread[(spread**2).sum(axis=1).argmax()]
     for _ in range(3):  # power iteration; the direction need not be exact
-        direction = (spread @ direction) @ spread
+        direction = product(product(spread, direction), spread)
         direction = direction / max(float(np.linalg.norm(direction)), 1e-20)
-    order = rows[np.argsort(spread @ direction, kind="stable")]
+    order = rows[np.argsort(product(spread, direction), kind="stable")]
     lower = groups // 2
     middle = -(-len(rows) * lower // groups)
     return [*_bisected(points, order[:middle], lower), *_bisected(points, order[middle:], groups - lower)]

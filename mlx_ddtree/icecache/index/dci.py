@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.icecache.index.products import product
 from mlx_ddtree.icecache.index.table import grown
 
 Metric = Literal["distance", "inner_product"]
@@ -57,7 +58,7 @@ class PrioritizedDci:
         self._squares, self._live = grown(self._squares, self._count, 0), grown(self._live, self._count, False)
         new = slice(first, self._count)
         self._points[new], self._live[new] = points, True
-        self._products[new] = points @ self._directions[:, : self.dim].T
+        self._products[new] = product(points, self._directions[:, : self.dim].T)
         self._squares[new] = (points**2).sum(axis=1)
         self._longest = max(self._longest, float(np.sqrt(self._squares[new].max(initial=0))))
         return np.arange(first, self._count, dtype=np.int32)
@@ -88,11 +89,11 @@ class PrioritizedDci:
 
     def _compare(self, query: Points, met: NDArray[np.integer]) -> NDArray[np.float32]:
         points = self._points[met]
-        return points @ query if self.metric == "inner_product" else np.linalg.norm(points - query, axis=1)
+        return product(points, query) if self.metric == "inner_product" else np.linalg.norm(points - query, axis=1)
 
     def _order(self, query: Points, live: NDArray[np.integer]) -> NDArray[np.integer]:
         """Places in `live` as the composite indices, taking turns, meet them."""
-        projected, sought = self._products[live], self._directions[:, : self.dim] @ query
+        projected, sought = self._products[live], product(self._directions[:, : self.dim], query)
         if self.metric == "inner_product" and self._longest:
             lift = np.sqrt(np.maximum(1 - self._squares[live] / self._longest**2, 0))
             projected = projected / self._longest + np.outer(lift, self._directions[:, self.dim])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.icecache.index.cuts import Groups, by_bisection
 from mlx_ddtree.icecache.index.pages import Pages
+from mlx_ddtree.icecache.index.products import product
 from mlx_ddtree.icecache.index.ranking import IndexRanking, first_pages
 from mlx_ddtree.icecache.index.table import Keys, Tokens, grown
 
@@ -104,7 +105,7 @@ class DciTree(Pages):
     def _similarity(self, tokens: Tokens, others: Tokens) -> Keys:
         """(n, m) inner products of lifted keys: c^2 less half their squared distance."""
         keys = self.table.keys
-        return keys[tokens] @ keys[others].T + np.outer(self._lift(tokens), self._lift(others))
+        return product(keys[tokens], keys[others].T) + np.outer(self._lift(tokens), self._lift(others))
 
     # Cells
 
@@ -135,7 +136,7 @@ class DciTree(Pages):
         if room.sum() < len(tokens):
             return self._cut(owner, np.concatenate([members[members >= 0], tokens]))
         means = self._means.now()[pages]
-        distances = (means**2).sum(axis=1) - 2 * table.keys[tokens] @ means.T
+        distances = (means**2).sum(axis=1) - 2 * product(table.keys[tokens], means.T)
         for token, row in zip(tokens.tolist(), distances, strict=True):
             best = int(np.where(room > 0, row, np.inf).argmin())
             table.append(int(pages[best]), token)
@@ -260,7 +261,7 @@ class DciTree(Pages):
             met = met[:, pages, None] & (members >= 0)
             self.visited += int(np.count_nonzero(met))
             tokens = np.maximum(members, 0).ravel()
-            scores = queries @ table.keys[tokens].T
+            scores = product(queries, table.keys[tokens].T)
             if lifts.any():
                 scores += np.outer(lifts, self._lift(tokens))
             scores = np.where(met, scores.reshape(met.shape), -np.inf)

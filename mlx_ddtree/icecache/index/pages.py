@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.icecache.index.cuts import by_neighbours
+from mlx_ddtree.icecache.index.products import product
 from mlx_ddtree.icecache.index.ranking import IndexRanking, PageMeans, best_member, first_pages
 from mlx_ddtree.icecache.index.table import Keys, PageTable, Tokens
 
@@ -76,7 +77,7 @@ class Pages(ABC):
         if self.ranking == "page_max":
             return best_member(self.table, queries)
         empty = self.table.pages[:, 0] < 0
-        return np.where(empty, -np.inf, queries @ self._means.now().T).astype(np.float32)
+        return np.where(empty, -np.inf, product(queries, self._means.now().T)).astype(np.float32)
 
     @abstractmethod
     def _build(self, tokens: Tokens) -> None: ...
@@ -125,7 +126,7 @@ class GreedyPages(Pages):
         if not len(used):
             return self._pack(tokens, used)
         means = self._means.now()[used]
-        distances = (means**2).sum(axis=1) - 2 * table.keys[tokens] @ means.T
+        distances = (means**2).sum(axis=1) - 2 * product(table.keys[tokens], means.T)
         nearest = np.unique(used[distances.argmin(axis=1)])
         members = table.pages[nearest]
         return self._pack(np.concatenate([members[members >= 0], tokens]), nearest)

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.icecache.index.products import product
 from mlx_ddtree.icecache.index.table import Keys, PageTable, Tokens
 
 IndexRanking = Literal["tree", "page_mean", "page_max"]
@@ -36,7 +37,7 @@ class PageMeans:
 
 def best_member(table: PageTable, queries: Keys) -> Scores:
     """(R, D) -> (R, P) largest inner product with a key of the page; -inf where it is empty."""
-    scores = queries @ table.keys.T
+    scores = product(queries, table.keys.T)
     pages = table.pages
     return np.where(pages >= 0, scores[:, np.maximum(pages, 0)], -np.inf).max(axis=-1)
 
