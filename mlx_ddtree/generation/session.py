@@ -10,7 +10,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache
 
 from mlx_ddtree.decoding.context import WHOLE, Held, copy_prompt_cache, make_prompt_cache, split_cache
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.generation.options import Prompt, prompt_token_ids
+from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression

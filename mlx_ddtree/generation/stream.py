@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, overload
 
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
-from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.decoding.adaptive import adaptive_rounds
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.context import WHOLE, PromptCache, split_cache
-from mlx_ddtree.decoding.parity import ParityMode
 from mlx_ddtree.decoding.plain import plain_rounds
-from mlx_ddtree.decoding.plan import Auto, RoundPlan
+from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import Progress, prefill
 from mlx_ddtree.decoding.round import Round, decode_round, rounds
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches
-from mlx_ddtree.generation.options import Prompt, make_plan, max_new_tokens, prompt_token_ids
+from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.planning import check_drafting, make_plan, max_new_tokens
+from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.generation.shorten import Shortening
 from mlx_ddtree.generation.statistics import RoundStatistics
-from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import make_paging
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import CompressionReport, PrefillCompression
+from mlx_ddtree.pflash.compress import CompressionReport
 from mlx_ddtree.target import Target
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning.store import save_if_worth
@@ -84,63 +83,85 @@ class GenerationResponse:
         return (self.generation_tokens - 1) / self.rounds if self.rounds else 1.0
 
 
+@callable_as_in_mlx_lm
 def stream_generate(
     pair: Pair,
     prompt: Prompt,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
     *,
-    method: str = "ddtree",
-    tree_budget: int | Auto = "auto",
-    block_size: int | None = None,
-    sampler: Sampler | MlxLmSampler | None = None,
-    logits_processors: Sequence[LogitsProcessor] = (),
-    stop: Sequence[str] = (),
-    parity: ParityMode = "exact",
     prompt_cache: list[Any] | None = None,
-    prefill_step_size: int = 2048,
     prompt_progress_callback: Progress | None = None,
-    compression: PrefillCompression | None = None,
-    kv_keep_ratio: float | None = None,
-    kv_budget: int | IceCacheOptions | None = None,
+    options: GenerationOptions | None = None,
+    **changes: Any,
 ) -> Iterator[GenerationResponse]:
     """Decode, yielding the text of every round as it commits.
 
     prompt: raw text, token ids, or chat messages ({"role", "content"}) for the chat template.
-    max_tokens: exact limit; -1 stops at the model's context length only.
-    method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
-    tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured once,
-        a few seconds) and how often drafts are right; or nodes without the root, 0..1024.
-    block_size: tokens of a block, root included; default: chosen every round, or with a tree budget the
-        checkpoint's.
-    sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's; default greedy.
-    logits_processors: mlx-lm's; they see each tree node's own path.
-    stop: strings that end the text and are not part of it.
-    parity: at temperature 0, 'exact' decides near ties as plain decoding does; 'rows' saves making the
-        cache anew where its rounding could decide; 'off' trusts every row.  See decoding/parity.py.
+    max_tokens: exact limit (default: 256); -1 stops at the model's context length only.
     prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then
         the drafter does not see what came before).  Afterwards it holds the prompt and all
         tokens yielded, however the generator ends.
+    prompt_progress_callback: hears (tokens processed, tokens in all) while the prompt is read.
+    options: how to answer; `changes` are single ones of GenerationOptions, in place of theirs.  The most used:
+
+    temp, top_p, min_p, top_k, seed: how tokens are drawn; greedy by default.
+    sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's, in their place.
+    logits_processors: mlx-lm's; they see each tree node's own path.
+    stop: strings that end the text and are not part of it.
+    method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
+    tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured once)
+        and how often drafts are right; or nodes without the root, 0..1024.
+    block_size: tokens of a block, root included; default: chosen every round, or with a tree budget the
+        checkpoint's.
+    parity: at temperature 0, 'exact' decides near ties as plain decoding does; 'rows' saves making the
+        cache anew where its rounding could decide; 'off' trusts every row.  See decoding/parity.py.
     compression: approximate: a long prompt keeps the tokens that matter for its end (pflash/compress.py).
     kv_keep_ratio: approximate: so many of the prompt's keys and values stay (pflash/kv_filter.py).
     kv_budget: approximate: context tokens that a layer reads in a round, or all of IceCacheOptions (docs/icecache.md).
 
-    Raises PromptError, OptionError, UnsupportedModelError.
+    `stream_generate(model, tokenizer, prompt)` works as in mlx-lm, after `model, tokenizer = load(...)`.
+
+    Raises PromptError, OptionError, PairError, UnsupportedModelError; what is wrong with prompt and options, at once.
     """
-    plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, parity)
+    how = options_of(options, max_tokens, changes)
     ids = prompt_token_ids(pair, prompt)
-    target_cache, drafter_cache, length = split_cache(pair, prompt_cache, method)
+    if how.method != "ar":
+        check_drafting(pair, how)
+    return _stream(pair, prompt, ids, how, prompt_cache, prompt_progress_callback)
+
+
+def _stream(
+    pair: Pair,
+    prompt: Prompt,
+    ids: list[int],
+    options: GenerationOptions,
+    prompt_cache: list[Any] | None,
+    prompt_progress_callback: Progress | None,
+) -> Iterator[GenerationResponse]:
+    plan = make_plan(pair, options)
+    target_cache, drafter_cache, length = split_cache(pair, prompt_cache, options.method)
     state = DecodeState(pair, target_cache, drafter_cache, length, None, held=getattr(prompt_cache, "held", WHOLE))
-    shortening = Shortening.of(state, prompt, ids, compression, kv_keep_ratio, prompt_cache, prompt_progress_callback)
-    limit = max_new_tokens(pair, max_tokens, state.position + (shortening.positions if shortening else len(ids)))
+    shortening = Shortening.of(
+        state,
+        prompt,
+        ids,
+        options.make_compression(),
+        options.kv_keep_ratio,
+        prompt_cache,
+        prompt_progress_callback,
+    )
+    limit = max_new_tokens(
+        pair, options.max_tokens, state.position + (shortening.positions if shortening else len(ids))
+    )
     rows = None if limit < 0 else length + len(ids) + limit  # at most
-    paging = make_paging(pair.target, kv_budget, target_cache, rows)
-    text = TextStream(pair.tokenizer, limit, stop)
+    paging = make_paging(pair.target, options.make_icecache(), target_cache, rows)
+    text = TextStream(pair.tokenizer, limit, options.stop)
     meter = _Meter(pair.target, len(ids), shortening)
     with wired_limit(pair.target.model):
         try:
             with meter.clock("prefill"):
                 kept = shortening.prefill_options() if shortening else {}
-                prefill(state, ids, prefill_step_size, prompt_progress_callback, **kept)
+                prefill(state, ids, options.prefill_step_size, prompt_progress_callback, **kept)
                 if paging is not None:
                     plan = paging.begin(state, plan, prompt_cache, meter.statistics)
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
@@ -175,23 +196,31 @@ def rounds_of(plan: RoundPlan) -> Callable[..., Iterator[Round]]:
 
 @overload
 def generate(
-    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: None = None, verbose: bool = False, **options: Any
+    pair: Pair, prompt: Prompt, max_tokens: int | None = None, *, n: None = None, verbose: bool = False, **options: Any
 ) -> str: ...
 
 
 @overload
 def generate(
-    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: int, verbose: bool = False, **options: Any
+    pair: Pair, prompt: Prompt, max_tokens: int | None = None, *, n: int, verbose: bool = False, **options: Any
 ) -> list[str]: ...
 
 
+@callable_as_in_mlx_lm
 def generate(
-    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: int | None = None, verbose: bool = False, **options: Any
+    pair: Pair,
+    prompt: Prompt,
+    max_tokens: int | None = None,
+    *,
+    n: int | None = None,
+    verbose: bool = False,
+    **options: Any,
 ) -> str | list[str]:
     """The whole answer as a string; `options` as for `stream_generate`.
 
     n: a list of so many answers with consecutive seeds instead, decoded together: the prompt is read once for all of
         them.  `options` as for `mlx_ddtree.stream_branches`.
+    verbose: print the text as it grows, and statistics.
     """
     if n is not None and n != 1:
         return generate_branches(pair, prompt, n, max_tokens, **options)

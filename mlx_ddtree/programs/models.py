@@ -14,7 +14,7 @@ from mlx_ddtree.hub.memory import Memory, machine_memory
 from mlx_ddtree.hub.registry import find_drafter, find_pairs, resolve
 from mlx_ddtree.hub.size import BITS
 from mlx_ddtree.machine import __version__
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
   mlx_ddtree.models
@@ -32,10 +32,14 @@ UNKNOWN = """
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("List the public pairs of target and drafter, or download one.", EXAMPLES)
+    parser = cli.make_parser(
+        "List the public pairs of target and drafter, or download one.", EXAMPLES, "mlx_ddtree.models"
+    )
     parser.add_argument("words", nargs="*", metavar="WORD", help="list pairs whose names hold these")
     parser.add_argument("--fits", action="store_true", help="only those that fit the memory, in 4, 8 or 16 bits")
-    parser.add_argument("--context", type=cli.positive, default=8192, metavar="N", help="tokens (default: %(default)s)")
+    parser.add_argument(
+        "--context", type=arguments.positive, default=8192, metavar="N", help="tokens (default: %(default)s)"
+    )
     parser.add_argument("--memory", type=float, metavar="GB", help="of another machine (default: this one's)")
     parser.add_argument("--online", action="store_true", help="ask the Hub for the sizes of drafters")
     parser.add_argument("--json", action="store_true", help="print one JSON object; sizes in bytes")

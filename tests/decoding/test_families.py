@@ -11,7 +11,8 @@ from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.round import decode_round
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.generation.options import make_plan
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.planning import make_plan
 from mlx_ddtree.tree import DraftTree
 
 from ..families import FAMILIES, tiny_pair
@@ -58,7 +59,7 @@ def test_long_accepted_paths_change_nothing(pair, seed):
     cache = make_prompt_cache(pair)
     layers = pair.target.num_caches
     state = DecodeState(pair, cache[:layers], cache[layers:], 0, None)
-    plan = make_plan(pair, "ddtree", 64, 8, None, (), "off")
+    plan = make_plan(pair, GenerationOptions(tree_budget=64, block_size=8, parity="off"))
     prefill(state, prompt, 16)
     text, accepted = [], []
     following = [prompt[-1], *want]

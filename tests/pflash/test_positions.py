@@ -15,7 +15,8 @@ from mlx_ddtree.decoding.prefill import Kept, prefill
 from mlx_ddtree.decoding.round import decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.generation.options import make_plan
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.planning import make_plan
 from mlx_ddtree.generation.stream import rounds_of
 from mlx_ddtree.target import PlainTarget
 from mlx_ddtree.tree import DraftTree
@@ -60,8 +61,7 @@ def run(pair, prompt, kept, n, *, compact=False, step=8, sampler=None, parity="o
     """Tokens and the logits they were chosen from, after a prompt of which `kept` is processed."""
     caches, layers = make_prompt_cache(pair), pair.target.num_caches
     state = DecodeState(pair, caches[:layers], caches[layers:], 0, None)
-    options = {"method": "ddtree", "tree_budget": "auto", "block_size": None} | how
-    plan = make_plan(pair, **options, sampler=sampler, processors=(), parity=parity)
+    plan = make_plan(pair, GenerationOptions(**how, sampler=sampler, parity=parity))
     prefill(state, prompt, step, kept=None if kept is None else Kept(np.array(kept, np.int32), compact))
     done = decode_round(state, plan.without_draft(), DraftTree.root, len, Clock())
     tokens, logits = list(done.token_ids), [np.array(done.logits)]
@@ -212,5 +212,5 @@ def test_an_interrupt_between_chunks_leaves_what_was_processed(at):
     rest = [k for k in kept if k < calls[-1]] + list(range(calls[-1], len(PROMPT)))
     before = calls[-1]
     prefill(state, PROMPT[before:], 4)
-    done = decode_round(state, make_plan(PAIR, "ar", 0, None, None, (), "off"), DraftTree.root, len, Clock())
+    done = decode_round(state, make_plan(PAIR, GenerationOptions(method="ar")), DraftTree.root, len, Clock())
     assert_close(np.array(done.logits), masked_logits(PAIR, PROMPT, rest, len(PROMPT)))
