@@ -1,6 +1,6 @@
 """Start the server and talk to it with the openai package, as any program for OpenAI's interface does.
 
-pip install "mlx-ddtree[server]" openai
+pip install ".[server]" openai      (in mlx_ddtree's folder)
 """
 
 import socket

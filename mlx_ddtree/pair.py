@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlx_ddtree.target import PlainTarget, Target, family_of
 
 @dataclass(repr=False)
 class Pair:
-    """What `load` returns and every decoding function takes.
+    """What `load` returns and every decoding function takes; `model, tokenizer = load(...)` works too.
 
     drafter: None decodes plainly (method 'ar').
     notes: how the pair was loaded (names, folders, revisions, 'adapter_folder' where there is an adapter), for
@@ -34,6 +35,17 @@ class Pair:
     kernels: str = "auto"
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Any]:
+        """`model, tokenizer = load(...)` as with mlx-lm: the pair itself stands for the model."""
+        yield self
+        yield self.tokenizer
+
+    def __repr__(self) -> str:
+        """One line; the weights have no place in it."""
+        drafter = "no drafter" if self.drafter is None else f"drafter {self.notes.get('drafter', 'unnamed')}"
+        model_type = getattr(self.target.args, "model_type", "unknown type")
+        return f"<Pair: target {self.notes.get('target', 'unnamed')} ({model_type}), {drafter}>"
 
     def __post_init__(self) -> None:
         if self.drafter is not None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mlx_ddtree.errors import OptionError
+from mlx_ddtree.errors import MissingExtraError
 from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
@@ -51,7 +51,7 @@ def serve(args: argparse.Namespace) -> int:
     try:
         from mlx_ddtree.server import run  # noqa: PLC0415  (an extra)
     except ModuleNotFoundError as error:
-        raise OptionError(f"the server needs {error.name}: pip install 'mlx-ddtree[server]'") from None
+        raise MissingExtraError("the server", str(error.name), "server") from None
     settings, engine = run.make_settings(args, os.environ.get(KEY_VARIABLE)), run.make_engine(args)
     with run.listen(args.host, args.port) as listener:
         run.end_quietly_on_sigterm()

@@ -11,6 +11,7 @@ import threading
 import openai
 import pytest
 
+from mlx_ddtree.errors import install_command
 from mlx_ddtree.server.__main__ import main
 
 from .running import BABBLE, QUESTION, text_of
@@ -127,4 +128,4 @@ def test_without_its_extra_it_says_which():
     code = "import sys; sys.modules['uvicorn'] = None; from mlx_ddtree.server.__main__ import main; sys.exit(main([]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: the server needs uvicorn: pip install 'mlx-ddtree[server]'\n"
+    assert done.stderr == f"error: the server needs uvicorn: run {install_command('server')} in mlx_ddtree's folder\n"
