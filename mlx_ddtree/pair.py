@@ -41,12 +41,6 @@ class Pair:
         yield self
         yield self.tokenizer
 
-    def __repr__(self) -> str:
-        """One line; the weights have no place in it."""
-        drafter = "no drafter" if self.drafter is None else f"drafter {self.notes.get('drafter', 'unnamed')}"
-        model_type = getattr(self.target.args, "model_type", "unknown type")
-        return f"<Pair: target {self.notes.get('target', 'unnamed')} ({model_type}), {drafter}>"
-
     def __post_init__(self) -> None:
         if self.drafter is not None:
             self.target.taps = check_pair(self.target, self.drafter)
