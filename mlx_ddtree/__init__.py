@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
 from mlx_ddtree.distributed.load import load  # noqa: E402
 from mlx_ddtree.errors import (  # noqa: E402
     ConfigError,
+    MissingExtraError,
     MlxDdtreeError,
     OptionError,
     PairError,
@@ -26,6 +27,7 @@ from mlx_ddtree.errors import (  # noqa: E402
 )
 from mlx_ddtree.generation.branches import stream_branches  # noqa: E402
 from mlx_ddtree.generation.draw import draw_tree  # noqa: E402
+from mlx_ddtree.generation.options import GenerationOptions  # noqa: E402
 from mlx_ddtree.generation.response import GenerationResponse  # noqa: E402
 from mlx_ddtree.generation.session import Session  # noqa: E402
 from mlx_ddtree.generation.stream import generate, stream_generate  # noqa: E402
@@ -37,7 +39,9 @@ sharded_load = load
 
 __all__ = [
     "ConfigError",
+    "GenerationOptions",
     "GenerationResponse",
+    "MissingExtraError",
     "MlxDdtreeError",
     "OptionError",
     "Pair",

@@ -32,6 +32,19 @@ class OptionError(MlxDdtreeError, ValueError):
     """An option's value is out of range or options contradict each other."""
 
 
+class MissingExtraError(OptionError):
+    """A part of this package needs another package, which is installed on request only."""
+
+    def __init__(self, part: str, package: str, extra: str, otherwise: str = "") -> None:
+        """part: what needs it.  extra: the group of pyproject.toml that brings it.  otherwise: how to do without."""
+        super().__init__(f"{part} needs {package}: run {install_command(extra)} in mlx_ddtree's folder{otherwise}")
+
+
+def install_command(*extras: str) -> str:
+    """What installs extras from a checkout, which is the only place that this package comes from."""
+    return f'pip install ".[{",".join(extras)}]"'
+
+
 class RankError(MlxDdtreeError):
     """The ranks of a model on several machines do not find each other, or one of them cannot do its part."""
 

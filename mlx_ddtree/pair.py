@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
@@ -18,7 +19,7 @@ from mlx_ddtree.target import PlainTarget, Target, family_of
 
 @dataclass(repr=False)
 class Pair:
-    """What `load` returns and every decoding function takes.
+    """What `load` returns and every decoding function takes; `model, tokenizer = load(...)` works too.
 
     drafter: None decodes plainly (method 'ar').
     notes: how the pair was loaded (names, folders, revisions, 'adapter_folder' where there is an adapter), for
@@ -37,6 +38,11 @@ class Pair:
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
     lock: RLock = field(default_factory=RLock, repr=False, compare=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        """`model, tokenizer = load(...)` as with mlx-lm: the pair itself stands for the model."""
+        yield self
+        yield self.tokenizer
 
     def __post_init__(self) -> None:
         if self.drafter is not None:

@@ -12,8 +12,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side; BLAS threads wo
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 
 import mlx_ddtree  # noqa: E402, F401  (before anything imports mlx.core)
-from mlx_ddtree.tuning import measure, stopwatch  # noqa: E402
+from mlx_ddtree.tuning import measure, rounding, stopwatch  # noqa: E402
 
+ROUNDING = {name: getattr(rounding, name) for name in ("STEPS", "LONG_TEXT", "LONG_STEPS")}
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
@@ -27,5 +28,15 @@ def cache_of_profiles(tmp_path_factory):
         patch.setattr(stopwatch, "MOST", 1)
         patch.setattr(measure, "SECOND_LOOKS", 1)
         patch.setattr(measure, "ROWS", (1, 2, 4, 8, 16, 32))
+        patch.setattr(rounding, "STEPS", 24)
+        patch.setattr(rounding, "LONG_TEXT", 64)
+        patch.setattr(rounding, "LONG_STEPS", 8)
         patch.setenv("MLX_DDTREE_CACHE", str(tmp_path_factory.mktemp("profiles")))
         yield
+
+
+@pytest.fixture
+def thorough_rounding(monkeypatch, cache_of_profiles):
+    """Bounds of rounding from the whole sample, for targets whose rows round coarsely."""
+    for name, value in ROUNDING.items():
+        monkeypatch.setattr(rounding, name, value)

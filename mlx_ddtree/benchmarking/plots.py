@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_ddtree.benchmarking.report import place_title, trained_block
 from mlx_ddtree.benchmarking.settings import method_of, size_of
 from mlx_ddtree.benchmarking.summary import STAGES, Cell, Summary, fastest, is_sized
-from mlx_ddtree.errors import OptionError
+from mlx_ddtree.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def _matplotlib() -> Any:
     try:
         import matplotlib  # noqa: PLC0415 (optional)
     except ImportError:
-        raise OptionError('plots need matplotlib: pip install "mlx-ddtree[plots]", or leave them out') from None
+        raise MissingExtraError("a report's plots", "matplotlib", "plots", ", or add --plots none") from None
     return matplotlib
 
 

@@ -18,7 +18,7 @@ from mlx_ddtree.pair import Pair
 
 
 @dataclass(frozen=True)
-class Held:
+class Coverage:
     """What caches hold of the tokens that they stand for; normally all of them, one row each.
 
     A prompt may have been compressed (pflash/): then rows and positions differ from there on.
@@ -39,7 +39,7 @@ class Held:
     filtered: int = 0
 
 
-WHOLE = Held()
+WHOLE = Coverage()
 """Every token has its row."""
 
 
@@ -48,14 +48,14 @@ class PromptCache(list[Any]):
 
     target_layers: how many of them are the target's.
     token_ids: the text that they stand for.  While a stream goes on its last token, the root, is not in them yet.
-    held: what they hold of that text.
+    coverage: how much of that text they hold.
     """
 
     def __init__(self, layers: Iterable[Any], target_layers: int) -> None:
         super().__init__(layers)
         self.target_layers = target_layers
         self.token_ids: list[int] = []
-        self.held = WHOLE
+        self.coverage = WHOLE
         self._lender: list[Any] | None = None
 
     @classmethod
@@ -90,7 +90,7 @@ class PromptCache(list[Any]):
         """A prompt cache that holds the same and goes its own way."""
         copied = PromptCache([*pair.target.copy_cache(self.target), *deepcopy(self.drafter)], self.target_layers)
         copied.token_ids = list(self.token_ids)
-        copied.held = self.held
+        copied.coverage = self.coverage
         return copied
 
 

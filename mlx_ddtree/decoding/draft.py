@@ -29,7 +29,7 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
     if drafter is None:
         raise ValueError("a draft needs a drafter")
     block = mx.array([[state.root] + [drafter.config.mask_token_id] * (block_size - 1)])
-    hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache, state.held.drafter_gap)[0, 1:]
+    hidden = drafter(target.embed(block), state.take_features(), state.drafter_cache, state.coverage.drafter_gap)[0, 1:]
     started = start_candidates(state.pair, block[0, 0], hidden, top_k)
     mx.async_eval(started.result)
     return started

@@ -31,6 +31,6 @@ def remake_cache(state: DecodeState) -> None:
     first = len(state.token_ids) - 1 - (state.length - state.exact)  # the root, the last token, is not cached
     target.rewind(cache, state.exact_mark)
     for token in state.token_ids[first:-1]:
-        hidden, _ = target.forward(mx.array([[token]]), cache, state.held.gap)
+        hidden, _ = target.forward(mx.array([[token]]), cache, state.coverage.gap)
         mx.async_eval(hidden, [c.state for c in cache])
     state.mark_exact()

@@ -82,7 +82,7 @@ def _one_at_a_time(
 def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> Choices:
     """Put `token` (1,) into the caches; what the target says after it, sent off and not awaited."""
     target = state.pair.target
-    hidden, features = target.forward(token[None], state.target_cache, state.held.gap)
+    hidden, features = target.forward(token[None], state.target_cache, state.coverage.gap)
     choices = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.position + 1, [], plan.sampler, bound=bound)
     state.append_features(features)
     if len(state.features) >= FEATURES_HELD:

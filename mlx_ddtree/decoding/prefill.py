@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.decoding.context import Held
+from mlx_ddtree.decoding.context import Coverage
 from mlx_ddtree.decoding.state import DecodeState
 
 Progress = Callable[[int, int], None]
@@ -78,7 +78,7 @@ def _sparse(
 ) -> Iterator[int]:
     """Kept tokens, chunk by chunk; how many tokens of the prompt are dealt with."""
     last, rows = len(prompt) - 1, len(kept.places) - 1
-    before, length, source = state.held, state.length, state.source
+    before, length, source = state.coverage, state.length, state.source
     first, drafted_first = state.position, state.drafted_length + before.drafter_gap
     head = before.head if before.source else length + int((kept.places == np.arange(rows + 1)).sum())
     dealt_with = 0
@@ -91,7 +91,7 @@ def _sparse(
             if stop > start:
                 _process(state, [prompt[i] for i in places], caches, at)
             drafted = state.drafted_length
-            state.held = Held(
+            state.coverage = Coverage(
                 gap=before.gap if kept.compact else first + done - state.length,
                 drafter_gap=before.drafter_gap if kept.compact or not drafted else drafted_first + done - drafted,
                 source=source + done,
@@ -112,7 +112,7 @@ def _process(
 ) -> None:
     """Put tokens into both caches; at: their positions for the target and the drafter, if not consecutive."""
     target = state.pair.target
-    places, drafted = (state.held.gap, None) if at is None else (mx.array(p)[None] for p in at)
+    places, drafted = (state.coverage.gap, None) if at is None else (mx.array(p)[None] for p in at)
     _, features = target.forward(mx.array(list(tokens))[None], caches, places)
     state.append_features(features)
     state.extend_drafter(drafted)

@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_ddtree.decoding.context import Held, PromptCache
+from mlx_ddtree.decoding.context import Coverage, PromptCache
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target.views import Mark
@@ -56,23 +56,23 @@ class DecodeState:
         return self.caches.token_ids
 
     @property
-    def held(self) -> Held:
+    def coverage(self) -> Coverage:
         """What the caches hold of the text."""
-        return self.caches.held
+        return self.caches.coverage
 
-    @held.setter
-    def held(self, held: Held) -> None:
-        self.caches.held = held
+    @coverage.setter
+    def coverage(self, coverage: Coverage) -> None:
+        self.caches.coverage = coverage
 
     @property
     def position(self) -> int:
         """Position of the token that comes next into the target's caches."""
-        return self.length + self.held.gap
+        return self.length + self.coverage.gap
 
     @property
     def source(self) -> int:
         """Tokens that the target's caches stand for."""
-        return self.held.source + self.length - self.held.rows
+        return self.coverage.source + self.length - self.coverage.rows
 
     @property
     def context(self) -> int:
@@ -91,7 +91,7 @@ class DecodeState:
         features = list(self.features)
         root = self.root
         length = self.length
-        held = self.held
+        coverage = self.coverage
         tokens = len(self.token_ids)
         drafted = self.drafted_length
         marked = self.pair.target.mark(self.target_cache)
@@ -105,7 +105,7 @@ class DecodeState:
             self.features = features
             self.root = root
             self.length = length
-            self.held = held
+            self.coverage = coverage
             raise
 
     def mark_exact(self, marked: Mark | None = None) -> None:
@@ -149,14 +149,14 @@ class DecodeState:
     def extend_drafter(self, at: Positions | None = None) -> None:
         """Give the drafter's caches what they have not seen, without drafting; at: positions, if not consecutive."""
         if self.pair.drafter is not None and self.features:
-            positions = self.held.drafter_gap if at is None else at
+            positions = self.coverage.drafter_gap if at is None else at
             self.pair.drafter.extend(self.take_features(), self.drafter_cache, positions)
 
     def settle(self) -> None:
         """Bring both caches up to everything emitted, so that a later call can continue them."""
         target = self.pair.target
         if self.root is not None:
-            _, features = target.forward(mx.array([[self.root]]), self.target_cache, self.held.gap)
+            _, features = target.forward(mx.array([[self.root]]), self.target_cache, self.coverage.gap)
             self.append_features(features)
             self.root = None
             self.length += 1

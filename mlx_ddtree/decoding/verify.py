@@ -54,7 +54,7 @@ def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification
     token_ids = np.full(row_count(tree, plan.tree_budget), tree.token_ids[0])
     token_ids[:nodes] = tree.token_ids
     # 2. One forward over context and tree.  Only the tree's own rows go through the LM head.
-    rows = TreeRows(tree, state.length, len(token_ids), state.held.gap)
+    rows = TreeRows(tree, state.length, len(token_ids), state.coverage.gap)
     hidden, features, pending = target.forward_rows(mx.array(token_ids)[None], rows, state.target_cache)
     hidden = hidden[0, :nodes]
     # 3. The target's choice after every node: the round's second and last wait, because the walk needs it.

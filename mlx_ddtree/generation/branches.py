@@ -6,86 +6,119 @@ draw depends on the seed and the position alone, so each text is what decoding i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from mlx_lm.generate import wired_limit
-from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.branches.forest import Branch, BranchesResponse, Forest
 from mlx_ddtree.branches.rows import check_full_attention
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.context import make_prompt_cache
-from mlx_ddtree.decoding.plan import Auto
 from mlx_ddtree.decoding.prefill import Progress, prefill
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.generation.options import Prompt, make_plan, max_new_tokens, prompt_token_ids
+from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.planning import check_drafting, make_plan, max_new_tokens
+from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.pair import Pair
 
 
+@callable_as_in_mlx_lm
 def stream_branches(
     pair: Pair,
     prompt: Prompt,
     n: int,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
     *,
-    method: str = "ddtree",
-    tree_budget: int | Auto = "auto",
-    block_size: int | None = None,
-    sampler: Sampler,
-    logits_processors: Sequence[LogitsProcessor] = (),
-    stop: Sequence[str] = (),
-    prefill_step_size: int = 2048,
     prompt_progress_callback: Progress | None = None,
+    options: GenerationOptions | None = None,
+    **changes: Any,
 ) -> Iterator[BranchesResponse]:
     """Decode n continuations of one prompt; the options are those of `stream_generate`.
 
-    sampler: of a temperature above 0.  Branch i has the seed `sampler.seed + i`, and its text is that of
+    temp, or sampler: a temperature above 0.  Branch i has the seed `seed + i`, and its text is that of
         `stream_generate` with this seed.
     max_tokens, stop: of each branch.
     tree_budget: nodes for each branch; 'auto' shares out what pays among all of them.
+    parity: has no effect, since there are no ties between draws.
 
-    For models with full attention in every layer; raises UnsupportedModelError for others, OptionError, PromptError.
+    For models with full attention in every layer that read all of the prompt; raises UnsupportedModelError for
+    others, OptionError, PromptError, PairError, at once.
     """
+    how = options_of(options, max_tokens, changes)
     pair.target.on_one_machine("decoding several answers together (n, --n)")
-    samplers = branch_samplers(sampler, n)
-    plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, "off")
+    refuse_partial_reading(how)
+    samplers = branch_samplers(how.make_sampler(pair.tokenizer), n)
     ids = prompt_token_ids(pair, prompt)
-    caches = make_prompt_cache(pair, drafts=method != "ar")
+    max_new_tokens(pair, how.max_tokens, len(ids))
+    if how.method != "ar":
+        check_drafting(pair, how)
+    caches = make_prompt_cache(pair, drafts=how.method != "ar")
     check_full_attention(caches.target)
-    limit = max_new_tokens(pair, max_tokens, len(ids))
+    how = how.changed(parity="off")
+    return _stream(DecodeState(pair, caches), ids, how, samplers, prompt_progress_callback)
+
+
+def _stream(
+    state: DecodeState,
+    ids: list[int],
+    options: GenerationOptions,
+    samplers: list[Sampler],
+    report: Progress | None,
+) -> Iterator[BranchesResponse]:
+    """Read the prompt once, then decode all branches until the last of them ends."""
+    pair = state.pair
+    plan = make_plan(pair, options)
+    limit = max_new_tokens(pair, options.max_tokens, len(ids))
     clock = Clock()
-    state = DecodeState(pair, caches)
     with wired_limit(pair.target.model):
         with clock("prefill"):
-            prefill(state, ids, prefill_step_size, prompt_progress_callback)
-            texts = [TextStream(pair.tokenizer, limit, stop) for _ in samplers]
-            forest = Forest(state, plan, [Branch(*both) for both in zip(samplers, texts, strict=True)], clock)
-        if prompt_progress_callback:
-            prompt_progress_callback(len(ids), len(ids))
+            prefill(state, ids, options.prefill_step_size, report)
+            branches = []
+            for sampler in samplers:
+                branches.append(Branch(sampler, TextStream(pair.tokenizer, limit, options.stop)))
+            forest = Forest(state, plan, branches, clock)
+        if report:
+            report(len(ids), len(ids))
         yield forest.response(len(ids))
         while forest.live:
             forest.round()
             yield forest.response(len(ids))
 
 
-def generate_branches(pair: Pair, prompt: Prompt, n: int, max_tokens: int = 256, **options: object) -> list[str]:
+def generate_branches(pair: Pair, prompt: Prompt, n: int, max_tokens: int | None = None, **options: Any) -> list[str]:
     """The n whole texts; `options` as for `stream_branches`."""
     texts = [""] * n
-    for response in stream_branches(pair, prompt, n, max_tokens, **options):  # type: ignore[arg-type]
+    for response in stream_branches(pair, prompt, n, max_tokens, **options):
         texts = [text + new for text, new in zip(texts, response.texts, strict=True)]
     return texts
 
 
+def refuse_partial_reading(options: GenerationOptions) -> None:
+    """Raise OptionError for options that take something away from the prompt or its caches."""
+    asked = {
+        "prefill_compression": options.make_compression().mode != "off",
+        "kv_keep_ratio": options.kv_keep_ratio is not None,
+        "kv_budget": options.kv_budget is not None,
+        "max_kv_size": options.max_kv_size is not None,
+        "kv_bits": options.kv_bits is not None,
+    }
+    wrong = [name for name, is_asked in asked.items() if is_asked]
+    if wrong:
+        raise OptionError(f"several answers at once (n, --n) read all of the prompt: leave out {', '.join(wrong)}")
+
+
 def branch_samplers(sampler: object, n: int) -> list[Sampler]:
-    """The seeds are consecutive.  Raises OptionError."""
-    if n < 1:
-        raise OptionError(f"n is {n}; use the number of continuations, 1 or more")
+    """A sampler for each of n branches, with consecutive seeds.  Raises OptionError."""
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise OptionError(f"n is {n!r}; use the number of continuations, 1 or more")
     if not isinstance(sampler, Sampler):
-        raise OptionError("several continuations need seeds: give sampler=make_sampler(temp, seed=...)")
+        raise OptionError("several continuations need seeds: give temp=..., seed=... or make_sampler(temp, seed=...)")
     if sampler.temp == 0:
         raise OptionError("at temperature 0 all continuations are the same: use n=1, or a temperature above 0")
-    return [replace(sampler, seed=sampler.seed + i) for i in range(n)]
+    return [replace(sampler, seed=sampler.seed + number) for number in range(n)]

@@ -1,98 +1,276 @@
-"""From what a caller gives to what the rounds need; every refusal of bad input is here."""
+"""Every option of generation: its name, type, default, range and help text, declared once.
+
+The command line (programs/arguments.py), a chat's /set, a server's defaults and the keyword arguments of
+`stream_generate` are all made of `GenerationOptions`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from typing import Any
 
-import mlx.core as mx
-from mlx_lm.sample_utils import LogitsProcessor
+from mlx_lm.sample_utils import LogitsProcessor, make_logits_processors
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
 from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
-from mlx_ddtree.decoding.plan import Auto, RoundPlan
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
-from mlx_ddtree.errors import OptionError, PairError, PromptError
-from mlx_ddtree.pair import Pair
+from mlx_ddtree.decoding.plan import Auto
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, make_sampler
+from mlx_ddtree.errors import OptionError
+from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
+from mlx_ddtree.icecache.options import IceCacheOptions
+from mlx_ddtree.pflash.compress import MODES, POSITIONS, PrefillCompression
 from mlx_ddtree.tree.build import MAX_BUDGET
-from mlx_ddtree.tuning.choose import mode_of
-from mlx_ddtree.tuning.measure import profile_of
 
 METHODS = ("ddtree", "dflash", "ar")
-Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | mx.array
+
+ANSWER = "answer"
+SAMPLING = "sampling"
+DECODING = "decoding"
+CACHES = "caches (as in mlx-lm; approximate)"
+PROMPTS = "long prompts (approximate: answers may change; all off by default)"
+CONTEXTS = "long contexts, approximate (docs/icecache.md)"
+
+_ELSEWHERE = {
+    "temperature": "temp",
+    "num_draft_tokens": "block_size",
+    "draft_model": "load(target, draft)",
+    "max_new_tokens": "max_tokens",
+}
+"""Names that users bring from other programs, and what they are called here."""
 
 
-def make_plan(
-    pair: Pair,
-    method: str,
-    tree_budget: int | Auto,
-    block_size: int | None,
-    sampler: Sampler | MlxLmSampler | None,
-    processors: Sequence[LogitsProcessor],
-    parity: ParityMode = "exact",
-) -> RoundPlan:
-    """Check the options against the pair and fill in what was measured of it."""
-    if method not in METHODS:
-        raise OptionError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
-    sampler = sampler if sampler is not None else Sampler()
-    if method == "ar":
-        return RoundPlan("ar", 1, 0, sampler, processors)
-    if pair.drafter is None:
-        raise PairError(f"method {method!r} needs a drafter and this pair has none; load one or use method='ar'")
-    trained = pair.drafter.config.block_size
-    if block_size is not None and not 2 <= block_size <= trained:
-        raise OptionError(f"block size {block_size} is out of range: this drafter takes 2 to {trained}")
-    if tree_budget != "auto" and not (isinstance(tree_budget, int) and 0 <= tree_budget <= MAX_BUDGET):
-        raise OptionError(
-            f"tree budget {tree_budget!r} is out of range: use 'auto', or 0 (no draft) to {MAX_BUDGET} nodes"
+def tree_budget(text: str) -> int | Auto:
+    """'auto' or a number of nodes.  Raises ValueError."""
+    return "auto" if text == "auto" else int(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How to answer; immutable, and checked when it is made.
+
+    Options that the command line has too are explained by their flags.  The others are objects:
+
+    sampler: takes the place of temp, top_p and so on: `make_sampler(...)`, or any of mlx-lm's.
+    logits_processors: mlx-lm's; they see each tree node's own path, and come before the repetition penalty.
+    compression: takes the place of the prefill_* options (pflash/compress.py).
+    kv_budget: besides a number, all of IceCacheOptions (docs/icecache.md).
+
+    Raises OptionError for a value of a wrong type or out of range, and for options that contradict each other.
+    """
+
+    max_tokens: int = option(256, ANSWER, "exact limit of an answer; -1 is the model's context", short="-m")
+    stop: Sequence[str] = option((), ANSWER, "strings that end the answer", metavar="TEXT")
+
+    temp: float = option(0.0, SAMPLING, "temperature; 0 is greedy", least=0)
+    top_p: float = option(1.0, SAMPLING, "nucleus sampling", least=0, most=1)
+    min_p: float = option(0.0, SAMPLING, "minimum probability, relative to the best token's", least=0, most=1)
+    min_tokens_to_keep: int = option(1, SAMPLING, "tokens that min-p always keeps", least=1)
+    top_k: int = option(0, SAMPLING, "sample among the k best tokens only; 0 is all", least=0)
+    xtc_probability: float = option(
+        0.0, SAMPLING, "how often XTC drops the most probable of the tokens above its threshold", least=0, most=1
+    )
+    xtc_threshold: float = option(0.1, SAMPLING, "probability of tokens that XTC may drop", least=0, most=0.5)
+    seed: int | None = option(None, SAMPLING, "makes sampling repeatable, whatever the method and budget")
+    repetition_penalty: float | None = option(None, SAMPLING, "mlx-lm's multiplicative penalty", above=0)
+    repetition_context_size: int = option(20, SAMPLING, "tokens it looks back", least=1)
+    sampler: Sampler | MlxLmSampler | None = None
+    logits_processors: Sequence[LogitsProcessor] = ()
+
+    method: str = option(
+        "ddtree", DECODING, "draft trees, linear drafts, or plain decoding without drafts", choices=METHODS
+    )
+    tree_budget: int | Auto = option(
+        "auto",
+        DECODING,
+        f"nodes of the draft tree, 0..{MAX_BUDGET}; auto: chosen every round from measured costs",
+        metavar="N",
+        kind=tree_budget,
+    )
+    block_size: int | None = option(
+        None, DECODING, "tokens of a draft block, the bonus token included", least=2, metavar="B"
+    )
+    parity: ParityMode = option(
+        "exact",
+        DECODING,
+        "near ties at temperature 0: decide them as plain decoding does, by a row of their own but without making "
+        "the cache anew, or trust every row",
+        choices=PARITY_MODES,
+    )
+    prefill_step_size: int = option(2048, DECODING, "prompt tokens at a time", least=1)
+
+    max_kv_size: int | None = option(
+        None, CACHES, "tokens that a layer's cache keeps: the first four and the last ones", least=16, metavar="N"
+    )
+    kv_bits: int | None = option(None, CACHES, "bits of keys and values", choices=(2, 3, 4, 5, 6, 8))
+    kv_group_size: int = option(64, CACHES, "values that share a scale", choices=(32, 64, 128))
+    quantized_kv_start: int = option(5000, CACHES, "tokens from which on --kv-bits counts", least=0)
+
+    prefill_compression: str = option(
+        "off",
+        PROMPTS,
+        "drop the tokens of a long prompt that matter least for its end; auto: of prompts above the threshold",
+        choices=MODES,
+    )
+    prefill_threshold: int = option(PrefillCompression.threshold, PROMPTS, "tokens", least=0, metavar="N")
+    prefill_keep_ratio: float | None = option(
+        None, PROMPTS, "share that is kept (default: 0.5 to 0.1, by length)", above=0, most=1, metavar="R"
+    )
+    prefill_scorer: str = option(
+        "self",
+        PROMPTS,
+        "what finds out what matters: self (the target's first layers), lexical (no model), or a small model's "
+        "folder or repository",
+        metavar="NAME",
+        reaches_out=True,
+    )
+    prefill_positions: str = option(
+        "original", PROMPTS, "leave kept tokens at their positions, or close the gaps", choices=POSITIONS
+    )
+    prefill_protect: Sequence[str] = option((), PROMPTS, "texts that stay wherever they occur", metavar="TEXT")
+    kv_keep_ratio: float | None = option(
+        None, PROMPTS, "share of the prompt's keys and values that every head keeps", above=0, most=1, metavar="R"
+    )
+    compression: PrefillCompression | None = None
+
+    kv_budget: int | IceCacheOptions | None = option(
+        None, CONTEXTS, "context tokens that a layer reads in a round", least=1, metavar="N"
+    )
+    kv_page_size: int = option(0, CONTEXTS, "tokens found together; 0: 4 or 8, by the budget", least=0, metavar="N")
+    kv_offload: str | None = option(
+        None, CONTEXTS, "keep what is in pages in a file there, not in memory", metavar="DIR", reaches_out=True
+    )
+
+    def __post_init__(self) -> None:
+        for name, flag in FLAGS.items():
+            value = getattr(self, name)
+            if not isinstance(value, IceCacheOptions):
+                object.__setattr__(self, name, checked(name, flag, DEFAULTS[name], value))
+        if self.max_tokens == 0 or self.max_tokens < -1:
+            raise OptionError(f"max_tokens is {self.max_tokens}; use a positive number, or -1 for no limit")
+        budget = self.tree_budget
+        if budget != "auto" and not (type(budget) is int and 0 <= budget <= MAX_BUDGET):
+            raise OptionError(
+                f"tree budget {budget!r} is out of range: use 'auto', or 0 (no draft) to {MAX_BUDGET} nodes"
+            )
+        self._check_objects()
+        self.make_compression()
+        self.make_icecache()
+
+    def _check_objects(self) -> None:
+        """Objects have the type they must have, and nothing is said twice."""
+        if self.sampler is not None and not callable(self.sampler) and not isinstance(self.sampler, Sampler):
+            raise OptionError(f"sampler is {self.sampler!r}: give make_sampler({self.sampler!r}), or temp=...")
+        if isinstance(self.logits_processors, str) or not isinstance(self.logits_processors, Sequence):
+            raise OptionError("logits_processors must be a list of functions; make_logits_processors(...) makes them")
+        if not all(map(callable, self.logits_processors)):
+            raise OptionError("logits_processors must be functions of (tokens, logits)")
+        if self.compression is not None and not isinstance(self.compression, PrefillCompression):
+            raise OptionError(f"compression is {self.compression!r}: give PrefillCompression(...)")
+        if self.sampler is not None:
+            refuse_both("sampler", self._changed(SAMPLING) - {"repetition_penalty", "repetition_context_size"})
+        if self.compression is not None:
+            refuse_both("compression", self._changed(PROMPTS) - {"kv_keep_ratio"})
+        if self.kv_offload is not None and self.kv_budget is None:
+            raise OptionError("kv_offload puts pages away, and only kv_budget makes pages: give both")
+
+    def _changed(self, group: str) -> set[str]:
+        """The options of a group that are not at their defaults."""
+        changed = set()
+        for name, flag in FLAGS.items():
+            if flag.group == group and getattr(self, name) != DEFAULTS[name]:
+                changed.add(name)
+        return changed
+
+    def make_sampler(self, tokenizer: TokenizerWrapper) -> Sampler | MlxLmSampler:
+        """The sampler given, or one of temp, top_p and the others.  XTC spares new lines and ends, as in mlx-lm."""
+        if self.sampler is not None:
+            return self.sampler
+        xtc: dict[str, Any] = {}
+        if self.xtc_probability > 0:
+            special = [*tokenizer.encode("\n"), *tokenizer.eos_token_ids]
+            xtc = {
+                "xtc_probability": self.xtc_probability,
+                "xtc_threshold": self.xtc_threshold,
+                "xtc_special_tokens": special,
+            }
+        return make_sampler(
+            self.temp, self.top_p, self.min_p, self.min_tokens_to_keep, self.top_k, seed=self.seed, **xtc
         )
-    bounds = parity_bounds(pair, parity, sampler)
-    if method == "dflash":
-        tree_budget = "auto" if block_size is None else block_size - 1
-    elif block_size is None and tree_budget != "auto":
-        block_size = trained
-    if tree_budget == "auto" or mode_of(pair.kernels) != "off":
-        profile_of(pair)  # knows what rounds cost and which kernels to use
-    return RoundPlan(method, block_size, tree_budget, sampler, processors, bounds)
+
+    def make_logits_processors(self) -> list[LogitsProcessor]:
+        """The processors given, and the repetition penalty."""
+        penalties = make_logits_processors(
+            repetition_penalty=self.repetition_penalty, repetition_context_size=self.repetition_context_size
+        )
+        return [*self.logits_processors, *penalties]
+
+    def make_compression(self) -> PrefillCompression:
+        """How long prompts are compressed; its mode is 'off' by default.  Raises OptionError."""
+        if self.compression is not None:
+            return self.compression
+        return PrefillCompression(
+            self.prefill_compression,
+            self.prefill_threshold,
+            self.prefill_keep_ratio,
+            self.prefill_scorer,
+            self.prefill_positions,
+            protect=tuple(self.prefill_protect),
+        )
+
+    def make_icecache(self) -> IceCacheOptions | None:
+        """What a cache that is read in part keeps in reach; None: everything is read.  Raises OptionError."""
+        if self.kv_budget is None or isinstance(self.kv_budget, IceCacheOptions):
+            return self.kv_budget
+        return IceCacheOptions(self.kv_budget, self.kv_page_size, offload=self.kv_offload)
+
+    def with_compression(self, compression: PrefillCompression) -> GenerationOptions:
+        """These options with an object in place of their prefill_* ones."""
+        defaults = {name: DEFAULTS[name] for name in self._changed(PROMPTS) - {"kv_keep_ratio"}}
+        return replace(self, compression=compression, **defaults)
+
+    def keywords(self) -> dict[str, Any]:
+        """Keyword arguments of `stream_generate` that ask for the same; what is at its default is left out."""
+        plain = self.with_compression(self.make_compression())
+        return {name: value for name, value in vars(plain).items() if value != DEFAULTS[name]}
+
+    def changed(self, **changes: Any) -> GenerationOptions:
+        """These options with others in their place.  Raises OptionError, also for names that are none."""
+        refuse_unknown(changes)
+        return replace(self, **changes)
+
+    def with_text(self, name: str, text: str) -> GenerationOptions:
+        """One option changed, from what a user typed: 'none' where it need not be set.  Raises OptionError."""
+        if name not in FLAGS:
+            raise OptionError(f"there is no setting {name!r}; there are {', '.join(FLAGS)}")
+        if text == NONE and DEFAULTS[name] is None:
+            return self.changed(**{name: None})
+        if text == NONE and FLAGS[name].several:
+            return self.changed(**{name: ()})
+        try:
+            value = FLAGS[name].parse(text)
+        except ValueError:
+            raise OptionError(f"{text!r} is no value for {name}") from None
+        return self.changed(**{name: value})
 
 
-def parity_bounds(pair: Pair, parity: ParityMode, sampler: Sampler | MlxLmSampler) -> ParityBounds:
-    """Without a seed that was asked for there is nothing to guard above temperature 0: the choice is a draw."""
-    if parity not in PARITY_MODES:
-        raise OptionError(f"unknown parity mode {parity!r}; choose one of {', '.join(PARITY_MODES)}")
-    if parity == "off" or not is_repeatable(sampler):
-        return TRUSTING
-    bounds = profile_of(pair).parity
-    return bounds if parity == "exact" else ParityBounds(bounds.rows)
+DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(GenerationOptions)}
+FLAGS: dict[str, Flag] = flags_of(GenerationOptions)
+"""The options that can be given as text."""
 
 
-def prompt_token_ids(pair: Pair, prompt: Prompt) -> list[int]:
-    """Raw text, ids, or chat messages -> ids.  Raises PromptError."""
-    items: Any = prompt.tolist() if isinstance(prompt, mx.array) else prompt
-    if isinstance(items, str):
-        bos = pair.tokenizer.bos_token
-        ids = pair.tokenizer.encode(items, add_special_tokens=bos is None or not items.startswith(bos))
-    elif len(items) and all(isinstance(item, Mapping) for item in items):
-        if not pair.tokenizer.has_chat_template:
-            raise PromptError("this tokenizer has no chat template: give the prompt as text or token ids")
-        ids = pair.tokenizer.apply_chat_template(list(items), add_generation_prompt=True)
-    else:
-        ids = list(items)
-    if not ids:
-        raise PromptError("the prompt is empty: give at least one token")
-    vocab_size = pair.target.args.vocab_size
-    if not all(isinstance(i, int) and 0 <= i < vocab_size for i in ids):
-        raise PromptError(f"the prompt has token ids outside the vocabulary (0..{vocab_size - 1})")
-    return ids
+def refuse_both(name: str, others: set[str]) -> None:
+    """Raise OptionError where an object and what would make it are given."""
+    if others:
+        raise OptionError(f"{name} and {', '.join(sorted(others))} say the same twice: give one or the other")
 
 
-def max_new_tokens(pair: Pair, max_tokens: int, used: int) -> int:
-    """The exact number of tokens after which to stop; `used` are the prompt's and the cache's."""
-    if max_tokens == 0 or max_tokens < -1:
-        raise OptionError(f"max_tokens is {max_tokens}; use a positive number, or -1 for no limit")
-    limit = pair.target.max_context
-    if limit is None:
-        return max_tokens
-    if used >= limit:
-        raise PromptError(f"the prompt needs {used} positions, but this model's context ends at {limit}")
-    return limit - used if max_tokens == -1 else min(max_tokens, limit - used)
+def refuse_unknown(names: Mapping[str, Any]) -> None:
+    """Raise OptionError for a name that is no option, with the one that was probably meant."""
+    for name in names:
+        if name in DEFAULTS:
+            continue
+        close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, DEFAULTS, 1, 0.5)
+        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(DEFAULTS)}"
+        raise OptionError(f"there is no option {name!r}; {meant}")

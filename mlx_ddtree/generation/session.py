@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache
 
-from mlx_ddtree.decoding.context import WHOLE, Held, PromptCache, make_prompt_cache
+from mlx_ddtree.decoding.context import WHOLE, Coverage, PromptCache, make_prompt_cache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.generation.options import Prompt, prompt_token_ids
+from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
@@ -28,12 +28,12 @@ from mlx_ddtree.tuning.measure import plain_step
 class PromptEnd:
     """Where the caches stood when they held a prompt but for its last token, and nothing more.
 
-    tokens: of that prompt; mark: of the target's caches; held: what they hold of those tokens.
+    tokens: of that prompt; mark: of the target's caches; coverage: what they hold of those tokens.
     """
 
     tokens: int
     mark: Mark
-    held: Held
+    coverage: Coverage
 
 
 class Session:
@@ -64,7 +64,7 @@ class Session:
 
     @property
     def token_ids(self) -> list[int]:
-        """What the caches stand for; `cache.held` says whether all of it is in them."""
+        """What the caches stand for; `cache.coverage` says whether all of it is in them."""
         return self.cache.token_ids
 
     @property
@@ -99,7 +99,7 @@ class Session:
         def progress(done: int, total: int) -> None:
             if done == total - 1:  # both caches hold everything but the last token, and nothing more
                 marked = self.pair.target.mark(self.cache.target)
-                self._prompt_end = PromptEnd(len(ids) - 1, marked, self.cache.held)
+                self._prompt_end = PromptEnd(len(ids) - 1, marked, self.cache.coverage)
             if report:
                 report(done, total)
 
@@ -135,8 +135,9 @@ class Session:
         if shared == len(self.token_ids):
             return shared
         if can_trim_prompt_cache(self.cache.target):
-            held = self.cache.held  # a compressed prompt stands for itself only; what nothing was dropped of stays
-            return shared if shared >= held.source else min(shared, held.head)
+            # A compressed prompt stands for itself only; what nothing was dropped of stays.
+            coverage = self.cache.coverage
+            return shared if shared >= coverage.source else min(shared, coverage.head)
         end = 0 if self._prompt_end is None else self._prompt_end.tokens
         return end if end <= shared else 0
 
@@ -167,19 +168,19 @@ class Session:
 
     def _take_back(self, shared: int) -> None:
         """Let the caches hold their first `shared` tokens only."""
-        held = self.cache.held
+        coverage = self.cache.coverage
         length = len(self.token_ids)
         if can_trim_prompt_cache(self.cache.target):
-            rows = rows_of(length, held.rows, held) - rows_of(shared, held.rows, held)
+            rows = rows_of(length, coverage.rows, coverage) - rows_of(shared, coverage.rows, coverage)
             self.pair.target.trim(self.cache.target, rows)
-            self.cache.held = held if shared >= held.source else WHOLE
+            self.cache.coverage = coverage if shared >= coverage.source else WHOLE
         elif shared and self._prompt_end is not None:
-            self.cache.held = self._prompt_end.held
+            self.cache.coverage = self._prompt_end.coverage
             self.pair.target.rewind(self.cache.target, self._prompt_end.mark)
         else:
             self._forget()
         for layer in self.cache.drafter if shared else []:
-            layer.offset = min(layer.offset, rows_of(shared, held.drafter_rows, held))
+            layer.offset = min(layer.offset, rows_of(shared, coverage.drafter_rows, coverage))
         del self.token_ids[shared:]
         if self._prompt_end is not None and self._prompt_end.tokens > shared:
             self._prompt_end = None
@@ -193,7 +194,7 @@ class Session:
         return shorter
 
 
-def rows_of(tokens: int, rows: int, held: Held) -> int:
+def rows_of(tokens: int, rows: int, coverage: Coverage) -> int:
     """Rows of the first `tokens` tokens, `rows` being those of the compressed ones: as many as tokens in the head
-    (held.head), and after what was compressed one more for each."""
-    return tokens if tokens < held.source else rows + tokens - held.source
+    (coverage.head), and after what was compressed one more for each."""
+    return tokens if tokens < coverage.source else rows + tokens - coverage.source

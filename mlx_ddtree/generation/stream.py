@@ -2,112 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, cast, overload
 
 from mlx_lm.generate import wired_limit
-from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.context import open_prompt_cache, sole_use
 from mlx_ddtree.decoding.loop import decode_rounds
-from mlx_ddtree.decoding.parity import ParityMode
-from mlx_ddtree.decoding.plan import Auto, RoundPlan
 from mlx_ddtree.decoding.prefill import Progress, prefill
 from mlx_ddtree.decoding.round import decode_round
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches
-from mlx_ddtree.generation.options import Prompt, make_plan, max_new_tokens, prompt_token_ids
+from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.planning import check_drafting, make_plan, max_new_tokens
+from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse, Meter, summary
 from mlx_ddtree.generation.shorten import Shortening
-from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import make_paging
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning.store import save_if_worth
 
 
+@callable_as_in_mlx_lm
 def stream_generate(
     pair: Pair,
     prompt: Prompt,
-    max_tokens: int = 256,
+    max_tokens: int | None = None,
     *,
-    method: str = "ddtree",
-    tree_budget: int | Auto = "auto",
-    block_size: int | None = None,
-    sampler: Sampler | MlxLmSampler | None = None,
-    logits_processors: Sequence[LogitsProcessor] = (),
-    stop: Sequence[str] = (),
-    parity: ParityMode = "exact",
     prompt_cache: list[Any] | None = None,
-    prefill_step_size: int = 2048,
     prompt_progress_callback: Progress | None = None,
-    compression: PrefillCompression | None = None,
-    kv_keep_ratio: float | None = None,
-    kv_budget: int | IceCacheOptions | None = None,
+    options: GenerationOptions | None = None,
+    **changes: Any,
 ) -> Iterator[GenerationResponse]:
     """Decode, yielding the text of every round as it commits.
 
     prompt: raw text, token ids, or chat messages ({"role", "content"}) for the chat template.
-    max_tokens: exact limit; -1 stops at the model's context length only.
+    max_tokens: exact limit (default: 256); -1 stops at the model's context length only.
+    prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then neither the
+        drafter nor logits processors see what came before).  Afterwards it holds the prompt and all
+        tokens yielded, however the generator ends; until then no other stream can have it.
+    prompt_progress_callback: hears (tokens processed, tokens in all) while the prompt is read.
+    options: how to answer; `changes` are single ones of GenerationOptions, in place of theirs.  The most used:
+
+    temp, top_p, min_p, top_k, seed: how tokens are drawn; greedy by default.
+    sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's, in their place.
+    logits_processors: mlx-lm's; they see each tree node's own path.
+    stop: strings that end the text and are not part of it.
     method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
     tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured once,
         a few seconds) and how often drafts are right; or nodes without the root, 0..1024.
     block_size: tokens of a block, root included; default: chosen every round, or with a tree budget the
         checkpoint's.
-    sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's; default greedy.
-    logits_processors: mlx-lm's; they see each tree node's own path.
-    stop: strings that end the text and are not part of it.
     parity: at temperature 0, 'exact' decides near ties as plain decoding does; 'rows' saves making the
         cache anew where its rounding could decide; 'off' trusts every row.  See decoding/parity.py.
-    prompt_cache: continue it, from `make_prompt_cache(pair)` or mlx-lm's of the same model (then neither the
-        drafter nor logits processors see what came before).  Afterwards it holds the prompt and all
-        tokens yielded, however the generator ends; until then no other stream can have it.
     compression: approximate: a long prompt keeps the tokens that matter for its end (pflash/compress.py).
     kv_keep_ratio: approximate: so many of the prompt's keys and values stay (pflash/kv_filter.py).
     kv_budget: approximate: context tokens that a layer reads in a round, or all of IceCacheOptions (docs/icecache.md).
 
-    Raises PromptError, OptionError, UnsupportedModelError: all but what depends on the cache's content at this call,
-    not when the first response is asked for.
+    `stream_generate(model, tokenizer, prompt)` works as in mlx-lm, after `model, tokenizer = load(...)`.
+
+    Raises PromptError, OptionError, PairError, UnsupportedModelError: all but what depends on the cache's content at
+    this call, not when the first response is asked for.
     """
-    plan = make_plan(pair, method, tree_budget, block_size, sampler, logits_processors, parity)
+    how = options_of(options, max_tokens, changes)
     ids = prompt_token_ids(pair, prompt)
-    caches = open_prompt_cache(pair, prompt_cache, drafts=plan.method != "ar")
-    answer = _Answer(
-        DecodeState(pair, caches),
-        plan,
-        prompt,
-        ids,
-        max_tokens,
-        stop=stop,
-        prefill_step_size=prefill_step_size,
-        progress=prompt_progress_callback,
-        compression=compression,
-        kv_keep_ratio=kv_keep_ratio,
-        kv_budget=kv_budget,
-    )
+    if how.method != "ar":
+        check_drafting(pair, how)
+    caches = open_prompt_cache(pair, prompt_cache, drafts=how.method != "ar")
+    answer = _Answer(DecodeState(pair, caches), how, prompt, ids, prompt_progress_callback)
     return _in_turns(pair, answer.stream(prompt_cache))
 
 
 @dataclass
 class _Answer:
-    """One call's work: a state, a plan, and what is to be done to the prompt."""
+    """One call's work: a state, how to answer, and the prompt with its ids."""
 
     state: DecodeState
-    plan: RoundPlan
+    options: GenerationOptions
     prompt: Prompt
     ids: list[int]
-    max_tokens: int
-    stop: Sequence[str]
-    prefill_step_size: int
     progress: Progress | None
-    compression: PrefillCompression | None
-    kv_keep_ratio: float | None
-    kv_budget: int | IceCacheOptions | None
 
     def stream(self, prompt_cache: list[Any] | None) -> Iterator[GenerationResponse]:
         """Decode; prompt_cache: what the caller gave, and goes on using afterwards."""
@@ -124,32 +103,35 @@ class _Answer:
     def _rounds(self, prompt_cache: list[Any] | None) -> Iterator[GenerationResponse]:
         state = self.state
         target = state.pair.target
+        options = self.options
+        # 1. How rounds draft; what they cost is measured now if it was not yet.
+        plan = make_plan(state.pair, options)
         length = state.caches.length  # another call may have gone on with the caches since this one was made
         state.length = length
-        # 1. What of the prompt is read, and how much may follow it.
+        # 2. What of the prompt is read, and how much may follow it.
+        compression = options.make_compression()
         shortening = Shortening.of(
-            state, self.prompt, self.ids, self.compression, self.kv_keep_ratio, prompt_cache, self.progress
+            state, self.prompt, self.ids, compression, options.kv_keep_ratio, prompt_cache, self.progress
         )
         positions = len(self.ids) if shortening is None else shortening.positions
-        limit = max_new_tokens(state.pair, self.max_tokens, state.position + positions)
+        limit = max_new_tokens(state.pair, options.max_tokens, state.position + positions)
         most = None if limit < 0 else length + len(self.ids) + limit
-        paging = make_paging(target, self.kv_budget, state.target_cache, most)
-        text = TextStream(state.pair.tokenizer, limit, self.stop)
+        paging = make_paging(target, options.make_icecache(), state.target_cache, most)
+        text = TextStream(state.pair.tokenizer, limit, options.stop)
         meter = Meter(target, len(self.ids), shortening)
-        plan = self.plan
         try:
             with meter.clock("prefill"):
-                # 2. The prompt goes into the caches, all but its last token.
+                # 3. The prompt goes into the caches, all but its last token.
                 kept = {} if shortening is None else shortening.prefill_options()
-                prefill(state, self.ids, self.prefill_step_size, self.progress, **kept)
+                prefill(state, self.ids, options.prefill_step_size, self.progress, **kept)
                 if paging is not None:
                     plan, meter.statistics.reads = paging.begin(state, plan)
-                # 3. That token, alone as in mlx-lm, says the answer's first one.
+                # 4. That token, alone as in mlx-lm, says the answer's first one.
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if self.progress:
                 self.progress(len(self.ids), len(self.ids))
             yield meter.response(first, text)
-            # 4. Rounds until the text ends.
+            # 5. Rounds until the text ends.
             rounds = decode_rounds(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
                 yield meter.response(next(rounds), text)
@@ -178,23 +160,31 @@ def _in_turns(pair: Pair, responses: Iterator[GenerationResponse]) -> Iterator[G
 
 @overload
 def generate(
-    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: None = None, verbose: bool = False, **options: Any
+    pair: Pair, prompt: Prompt, max_tokens: int | None = None, *, n: None = None, verbose: bool = False, **options: Any
 ) -> str: ...
 
 
 @overload
 def generate(
-    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: int, verbose: bool = False, **options: Any
+    pair: Pair, prompt: Prompt, max_tokens: int | None = None, *, n: int, verbose: bool = False, **options: Any
 ) -> list[str]: ...
 
 
+@callable_as_in_mlx_lm
 def generate(
-    pair: Pair, prompt: Prompt, max_tokens: int = 256, *, n: int | None = None, verbose: bool = False, **options: Any
+    pair: Pair,
+    prompt: Prompt,
+    max_tokens: int | None = None,
+    *,
+    n: int | None = None,
+    verbose: bool = False,
+    **options: Any,
 ) -> str | list[str]:
     """The whole answer as a string; `options` as for `stream_generate`.
 
     n: a list of so many answers with consecutive seeds instead, decoded together: the prompt is read once for all of
         them.  `options` as for `mlx_ddtree.stream_branches`.
+    verbose: print the text as it grows, and statistics.
     """
     if n is not None and n != 1:
         return generate_branches(pair, prompt, n, max_tokens, **options)

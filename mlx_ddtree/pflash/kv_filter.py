@@ -48,7 +48,7 @@ def filter_cache(state: DecodeState, views: Sequence[Any], keep_ratio: float) ->
     views: what the prompt went through (target/last_queries.py).
     Returns the rows of the target's caches before and after; the same number if the ends alone would take them all.
     """
-    first, length = state.held.filtered, state.length
+    first, length = state.coverage.filtered, state.length
     keep = math.ceil(keep_ratio * (length - first))
     sinks = SINKS if first == 0 else 0
     if keep <= sinks + WINDOW or keep == length - first:
@@ -95,14 +95,14 @@ def _replace(state: DecodeState, filtered: Sequence[tuple[KVCache, mx.array, mx.
     """Put new keys and values, `rows` rows of each, into the caches, which stand for the same tokens and the same next
     position as before.  All of it happens or, interrupted, nothing."""
     before = [(cache, cache.keys, cache.values, cache.offset) for cache, _, _ in filtered]
-    held, length = state.held, state.length
+    coverage, length = state.coverage, state.length
     standing = {"source": state.source, "rows": rows, "drafter_rows": state.drafted_length, "head": 0, "filtered": rows}
     try:
         for cache, keys, values in filtered:
             cache.keys, cache.values, cache.offset = keys, values, rows
-        state.held, state.length = replace(held, gap=state.position - rows, **standing), rows
+        state.coverage, state.length = replace(coverage, gap=state.position - rows, **standing), rows
     except BaseException:
         for cache, *old in before:
             cache.keys, cache.values, cache.offset = old
-        state.held, state.length = held, length
+        state.coverage, state.length = coverage, length
         raise

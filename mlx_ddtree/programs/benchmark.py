@@ -29,9 +29,10 @@ from mlx_ddtree.benchmarking.settings import BLOCKS, BUDGETS, METHODS, PUBLISHED
 from mlx_ddtree.benchmarking.summary import Summary, summarise
 from mlx_ddtree.distributed.load import load
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.generation.options import tree_budget
 from mlx_ddtree.machine import __version__, describe, machine
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
   mlx_ddtree.benchmark                                          a short run of the embedded pair
@@ -46,13 +47,15 @@ FORMAT = 1
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Measure a pair against stock mlx_lm on the same prompts.", EXAMPLES)
+    parser = cli.make_parser(
+        "Measure a pair against stock mlx_lm on the same prompts.", EXAMPLES, "mlx_ddtree.benchmark"
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
         "run", help="measure, or go on with a run; the default", formatter_class=parser.formatter_class
     )
-    cli.add_model_options(run)
+    arguments.add_model_options(run)
     _add_run_options(run)
     report = commands.add_parser("report", help="tables and plots of finished or unfinished runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN.jsonl")
@@ -75,17 +78,17 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--data", nargs="+", metavar="NAME", help=f"JSONL files, or: {HELD_OUT} {' '.join(PUBLISHED)}")
     what.add_argument("--data-dir", type=Path, default=Path("data"), help="has NAME.jsonl (default: %(default)s)")
     what.add_argument("--temps", nargs="+", type=float, metavar="T", help="for rows without one of their own (0)")
-    what.add_argument("--count", type=cli.positive, metavar="N", help="prompts of each data set (8)")
-    what.add_argument("--max-tokens", type=cli.positive, metavar="N", help="of an answer (160)")
+    what.add_argument("--count", type=arguments.positive, metavar="N", help="prompts of each data set (8)")
+    what.add_argument("--max-tokens", type=arguments.positive, metavar="N", help="of an answer (160)")
     what.add_argument("--methods", nargs="+", default=list(METHODS), help="default: %(default)s")
-    what.add_argument("--budgets", nargs="+", type=cli.tree_budget, metavar="N", help="tree sizes, and auto")
-    what.add_argument("--blocks", nargs="+", type=cli.tree_budget, metavar="B", help="linear block sizes, and auto")
+    what.add_argument("--budgets", nargs="+", type=tree_budget, metavar="N", help="tree sizes, and auto")
+    what.add_argument("--blocks", nargs="+", type=tree_budget, metavar="B", help="linear block sizes, and auto")
     how = parser.add_argument_group("how")
-    how.add_argument("--repeats", type=cli.positive, default=1, help="the median of so many timings counts (1)")
+    how.add_argument("--repeats", type=arguments.positive, default=1, help="the median of so many timings counts (1)")
     how.add_argument("--cool-down", type=float, default=0.0, metavar="S", help="rest before every answer, seconds (0)")
     how.add_argument(
         "--chat-template-config",
-        type=json.loads,
+        type=arguments.json_object,
         default={"enable_thinking": False},
         help="('{\"enable_thinking\": false}')",
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
-from mlx_ddtree.machine import __version__, cache_folder
-from mlx_ddtree.programs import cli
-from mlx_ddtree.programs.conversation import Conversation, Settings
+from mlx_ddtree.machine import cache_folder
+from mlx_ddtree.programs import arguments, cli
+from mlx_ddtree.programs.conversation import CHAT_MAX_TOKENS, Conversation
 
 try:
     import readline
@@ -38,17 +39,15 @@ QUOTES = '"""'
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Chat with a model; drafts make it faster and change nothing it says.", EXAMPLES)
-    parser.add_argument("--system-prompt", help="system message for the chat template")
-    parser.add_argument("--max-tokens", "-m", type=int, default=1024, help="of an answer; -1 is the model's context")
+    """The program's options."""
+    parser = cli.make_parser(
+        "Chat with a model; drafts make it faster and change nothing it says.", EXAMPLES, "mlx_ddtree.chat"
+    )
     parser.add_argument("--load", metavar="FILE", help="go on with a conversation that /save wrote")
-    cli.add_model_options(parser)
-    cli.add_sampling_options(parser)
-    cli.add_decoding_options(parser)
-    cli.add_compression_options(parser)
-    cli.add_kv_options(parser)
-    parser.add_argument("--verbose", "-v", action="store_true", help="log how models are loaded")
-    parser.add_argument("--version", action="version", version=__version__)
+    arguments.add_template_options(parser)
+    arguments.add_model_options(parser)
+    arguments.add_generation_options(parser, max_tokens=CHAT_MAX_TOKENS)
+    arguments.add_output_options(parser, "log how models are loaded (default: figures after answers on a terminal)")
     return parser
 
 
@@ -57,57 +56,55 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def chat(args: argparse.Namespace) -> int:
-    names = Settings.__dataclass_fields__
-    settings = Settings(**{name: value for name, value in vars(args).items() if name in names})
-    settings.options()  # a wrong option is refused before the models load
-    pair = cli.load_pair(args)
+    """Load the pair, then answer until the user leaves."""
+    settings = arguments.generation_options(args)  # a wrong option is refused before the models load
+    pair = arguments.load_pair(args)
     conversation = Conversation(pair, settings, args.system_prompt)
     if args.load:
         print(conversation.load(args.load))
     terminal = sys.stdin.isatty() or pair.target.shards > 1  # mlx.launch passes a terminal's lines on, without it
+    figures = terminal if args.verbose is None else bool(args.verbose)
     if terminal:
         print(f"{args.model or 'the embedded pair'}; /help lists the commands, Ctrl-D leaves")
     with _line_editing(terminal):
         for message in messages(terminal):
             if message in ("/exit", "/quit"):
                 break
-            respond(conversation, message, terminal)
+            respond(conversation, message, terminal, figures)
     return 0
 
 
-def respond(conversation: Conversation, message: str, terminal: bool) -> None:
-    """Obey a command or answer a message; the session outlives errors and Ctrl-C."""
+def respond(conversation: Conversation, message: str, terminal: bool = False, figures: bool = False) -> None:
+    """Obey a command or answer a message; the conversation outlives errors and Ctrl-C.
+
+    terminal: show how far a long prompt is read.  figures: a line of them after an answer.
+    """
     try:
         if message.startswith("/") and not message.startswith("//"):
             print(HELP if message == "/help" else conversation.command(message))
         else:
-            say(conversation, message.removeprefix("/") if message.startswith("//") else message, terminal)
+            said = message.removeprefix("/") if message.startswith("//") else message
+            answer(conversation, said, terminal, figures)
     except MlxDdtreeError as error:
         print(f"error: {error}")
     except KeyboardInterrupt:
         print("\n(stopped)")
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) or conversation.pair.target.shards > 1:
+            raise  # nobody reads any more, or another machine is gone
+        logging.getLogger(__name__).info("this message failed", exc_info=True)
+        print(f"error: {type(error).__name__}: {error}\n(a fault of mlx_ddtree; the conversation goes on)")
 
 
-def say(conversation: Conversation, message: str, terminal: bool) -> None:
+def answer(conversation: Conversation, message: str, terminal: bool, figures: bool) -> None:
     """Stream the answer, then a line of figures for people."""
     last: GenerationResponse | None = None
-    for response in conversation.say(message, cli.progress_bar(terminal)):
-        print(response.text, end="", flush=True)
-        last = response
+    for last in conversation.say(message, cli.progress_bar(terminal)):
+        print(last.text, end="", flush=True)
     print()
-    if terminal and last is not None:
-        print(cli.dim(brief(last)))
+    if figures and last is not None:
+        print(cli.dim(cli.brief(last)))
     conversation.measure_plain()
-
-
-def brief(last: GenerationResponse) -> str:
-    lost, shorter = last.compression, ""
-    if lost is not None and lost.kept_tokens < lost.prompt_tokens:
-        shorter = f", {lost.kept_tokens} of {lost.prompt_tokens} prompt tokens kept"
-    return (
-        f"[{last.generation_tokens} tokens, {last.generation_tps:.0f} tok/s, {last.mean_acceptance_length:.1f} a round"
-        f"{shorter}{', cut at the limit' if last.finish_reason == 'length' else ''}]"
-    )
 
 
 def messages(terminal: bool) -> Iterator[str]:

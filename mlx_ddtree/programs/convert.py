@@ -23,7 +23,9 @@ EXAMPLES = """\
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Convert a DFlash drafter to MLX, quantise it, and publish it.", EXAMPLES)
+    parser = cli.make_parser(
+        "Convert a DFlash drafter to MLX, quantise it, and publish it.", EXAMPLES, "mlx_ddtree.convert"
+    )
     parser.add_argument("--hf-path", "--model", required=True, help="drafter: Hugging Face repository or local folder")
     parser.add_argument("--revision", help="branch, tag or commit of --hf-path")
     parser.add_argument("--mlx-path", type=Path, help="new folder (default: mlx_model, or --upload-repo's name)")

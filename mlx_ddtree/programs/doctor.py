@@ -19,7 +19,7 @@ from mlx_ddtree.kernels.cases import Case, typical_cases
 from mlx_ddtree.kernels.metal import launch_on_metal
 from mlx_ddtree.machine import __version__, machine
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.measure import profile_of
 from mlx_ddtree.tuning.stopwatch import fastest
@@ -50,8 +50,10 @@ class Examination:
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Examine this machine: its facts, and every Metal kernel against MLX.", EXAMPLES)
-    cli.add_model_options(parser)
+    parser = cli.make_parser(
+        "Examine this machine: its facts, and every Metal kernel against MLX.", EXAMPLES, "mlx_ddtree.doctor"
+    )
+    arguments.add_model_options(parser)
     parser.add_argument("--pair", action="store_true", help="also measure a pair: costs, rounding, kernels in use")
     parser.add_argument("--forget", action="store_true", help="remove all that was measured and learned of pairs here")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -74,7 +76,7 @@ def examine(args: argparse.Namespace) -> int:
         report["kernels"] = None
     if args.pair or args.model or args.draft_model:
         args.method = "ddtree"
-        report["pair"] = measured(cli.load_pair(args))
+        report["pair"] = measured(arguments.load_pair(args))
     print(json.dumps(report) if args.json else text(report))
     return 0 if all(k["result"] == "ok" for k in report["kernels"] or []) else 1
 

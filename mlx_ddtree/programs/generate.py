@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
+import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mlx_lm.sample_utils import LogitsProcessor, make_logits_processors
-
 from mlx_ddtree._blas import use_fast_blas
-from mlx_ddtree.decoding.sampling import Sampler, make_sampler
 from mlx_ddtree.errors import OptionError, PromptError
-from mlx_ddtree.generation.branches import stream_branches
-from mlx_ddtree.generation.draw import draw_tree
-from mlx_ddtree.generation.response import GenerationResponse, summary
-from mlx_ddtree.generation.stream import stream_generate
-from mlx_ddtree.machine import __version__
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.prompts import chat_token_ids, text_token_ids
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs import cli
-from mlx_ddtree.programs.compare import compare, comparison_table
+from mlx_ddtree.programs import answers, arguments, cli
+from mlx_ddtree.programs.cache_file import CacheFile, read_cache_file, rest_token_ids
+from mlx_ddtree.programs.compare import compare, print_comparison
 
 EXAMPLES = """\
   mlx_ddtree.generate --prompt "Write a function that reverses a string."
@@ -33,23 +29,42 @@ EXAMPLES = """\
 DEFAULT_PROMPT = "Write a function that checks whether a number is prime."
 
 
+@dataclass(frozen=True)
+class PreparedPrompt:
+    """A prompt as the target reads it.
+
+    ids: its tokens, or those that follow a cache file.
+    source: what they were made of, chat messages or text.
+    template: further arguments of the chat template.
+    """
+
+    ids: list[int]
+    source: list[dict[str, str]] | str
+    template: dict[str, Any]
+
+
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Generate text with DFlash drafts and DDTree draft trees, losslessly.", EXAMPLES)
+    """The program's options."""
+    parser = cli.make_parser(
+        "Generate text with DFlash drafts and DDTree draft trees, losslessly.", EXAMPLES, "mlx_ddtree.generate"
+    )
     parser.add_argument("--prompt", "-p", default=DEFAULT_PROMPT, help="the user's message; '-' reads stdin")
-    parser.add_argument("--system-prompt", help="system message for the chat template")
-    parser.add_argument("--ignore-chat-template", action="store_true", help="use the prompt as raw text")
-    parser.add_argument("--chat-template-config", type=json.loads, default={}, metavar="JSON", help="template options")
-    parser.add_argument("--max-tokens", "-m", type=int, default=256, help="exact limit; -1 is the model's context")
-    parser.add_argument("--stop", nargs="+", default=[], metavar="TEXT", help="strings that end the answer")
-    cli.add_model_options(parser)
-    cli.add_sampling_options(parser)
-    cli.add_decoding_options(parser)
-    cli.add_compression_options(parser)
-    cli.add_kv_options(parser)
+    arguments.add_template_options(parser)
+    prompt = parser.add_argument_group("prompt, of one answer")
+    prompt.add_argument("--ignore-chat-template", action="store_true", help="use the prompt as raw text")
+    prompt.add_argument(
+        "--chat-template-config", type=arguments.json_object, default={}, metavar="JSON", help="template options"
+    )
+    prompt.add_argument("--prefill-response", metavar="TEXT", help="how the answer begins; it is not printed again")
+    prompt.add_argument(
+        "--prompt-cache-file", metavar="FILE", help="what mlx_lm.cache_prompt wrote: the beginning of the prompt"
+    )
+    arguments.add_model_options(parser)
+    arguments.add_generation_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--n",
-        type=cli.positive,
+        type=arguments.positive,
         default=1,
         metavar="N",
         help="answers with consecutive seeds, decoded together; above temperature 0 (default: %(default)s)",
@@ -57,8 +72,7 @@ def make_arguments() -> argparse.ArgumentParser:
     output.add_argument("--compare", action="store_true", help="answer by ar, dflash and ddtree, and compare them")
     output.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     output.add_argument("--show-tree", action="store_true", help="draw every round's draft tree on stderr")
-    output.add_argument("--verbose", "-v", action="store_true", help="say how models were loaded, and statistics")
-    output.add_argument("--version", action="version", version=__version__)
+    arguments.add_output_options(parser, "say how models were loaded, and statistics (default: a line on a terminal)")
     return parser
 
 
@@ -67,172 +81,85 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def answer(args: argparse.Namespace) -> int:
-    prompt_text = sys.stdin.read() if args.prompt == "-" else args.prompt
-    if not prompt_text.strip():
-        raise PromptError("the prompt is empty: give --prompt TEXT, or '-' and text on stdin")
+    """Load, read the prompt, and print what the options ask for."""
+    # 1. What is wrong with the command line is said before the models load.
+    text = read_prompt(args.prompt)
     refuse_conflicts(args)
-    options = decoding_options(args)  # what is wrong with them is said before the models load
-    pair = cli.load_pair(args, need_drafter=args.compare)
+    options = arguments.generation_options(args)
+    cache = None if args.prompt_cache_file is None else read_cache_file(args.prompt_cache_file, args.model)
+    if cache is not None:
+        args.model = cache.model
+    # 2. The models, and the prompt as the target reads it.
+    pair = arguments.load_pair(args, need_drafter=args.compare)
     if args.verbose:
         print_notes(pair)
-    prompt = chat_prompt(pair, prompt_text, args)
-    options |= compression_options(pair, prompt_text, prompt, args)
+    prompt = prepare_prompt(pair, text, args, cache)
+    options = protect_prompt(pair, prompt, options)
+    # 3. The answer, or several.
     if args.compare:
-        return print_comparison(pair, prompt, options, args.json)
-    return (print_branches if args.n > 1 else print_answer)(pair, prompt, options, args)
+        if options.seed is None:
+            options = options.changed(seed=secrets.randbits(31))  # all methods draw the same tokens
+        return print_comparison(compare(pair, prompt.ids, options), args.json)
+    if args.n > 1:
+        return answers.print_branches(pair, prompt.ids, options, args)
+    return answers.print_answer(pair, prompt.ids, options, args, None if cache is None else cache.layers)
+
+
+def read_prompt(given: str) -> str:
+    """The prompt's text; '-' is standard input.  Raises PromptError."""
+    text = sys.stdin.read() if given == "-" else given
+    if not text.strip():
+        raise PromptError("the prompt is empty: give --prompt TEXT, or '-' and text on stdin")
+    return text
 
 
 def refuse_conflicts(args: argparse.Namespace) -> None:
     """Raise OptionError for options that exclude each other."""
     if args.n > 1 and (args.compare or args.show_tree):
         raise OptionError("--n decodes several answers together: leave out --compare and --show-tree")
-    if args.n > 1 and (args.prefill_compression != "off" or args.kv_keep_ratio or args.kv_budget):
-        raise OptionError("--n reads all of the prompt: leave out --prefill-compression, --kv-keep-ratio, --kv-budget")
     if args.compare and args.show_tree:
         raise OptionError("--show-tree shows one method's trees: leave out --compare")
+    if args.prompt_cache_file is not None and (args.n > 1 or args.compare):
+        raise OptionError("--prompt-cache-file goes on with one answer: leave out --n and --compare")
 
 
-def print_answer(pair: Pair, prompt: list[int], options: dict[str, Any], args: argparse.Namespace) -> int:
-    """One answer, as it grows."""
-    show = not args.json
-    text, tokens, response = "", [], None
-    for response in stream_generate(pair, prompt, method=args.method, **options):
-        text += response.text
-        tokens += response.tokens
-        if args.show_tree and response.nodes:
-            show_tree(response, pair)
-        if show:
-            print(response.text, end="", flush=True)
-    assert response is not None
-    if args.json:
-        print(json.dumps(report(text, tokens, response, args)))
-    else:
-        print()
-        if args.verbose:
-            print(summary(response), file=sys.stderr)
-    return 0
+def prepare_prompt(pair: Pair, text: str, args: argparse.Namespace, cache: CacheFile | None) -> PreparedPrompt:
+    """Token ids, through the chat template unless told otherwise, as mlx_lm.generate makes them.
 
-
-def chat_prompt(pair: Pair, text: str, args: argparse.Namespace) -> list[int]:
-    """Token ids, through the chat template unless told otherwise; as mlx_lm.generate does it."""
+    Raises PromptError.
+    """
     if args.ignore_chat_template or not pair.tokenizer.has_chat_template:
-        return list(pair.tokenizer.encode(text))
-    template = pair.tokenizer.apply_chat_template
-    return list(template(messages(text, args), add_generation_prompt=True, **args.chat_template_config))
+        raw = text + (args.prefill_response or "")
+        return PreparedPrompt(text_token_ids(pair.tokenizer, raw), raw, {})
+    messages = [{"role": "user", "content": text}]
+    if args.system_prompt:
+        messages.insert(0, {"role": "system", "content": args.system_prompt})
+    begun = args.prefill_response is not None
+    if begun:
+        messages.append({"role": "assistant", "content": args.prefill_response})
+    template = args.chat_template_config
+    if cache is None:
+        ids = chat_token_ids(pair.tokenizer, messages, template, continue_last=begun)
+    else:
+        ids = rest_token_ids(pair.tokenizer, messages, template, continue_last=begun)
+    return PreparedPrompt(ids, messages, template)
 
 
-def messages(text: str, args: argparse.Namespace) -> list[dict[str, str]]:
-    system = [{"role": "system", "content": args.system_prompt}] if args.system_prompt else []
-    return [*system, {"role": "user", "content": text}]
-
-
-def compression_options(pair: Pair, text: str, ids: list[int], args: argparse.Namespace) -> dict[str, Any]:
-    """For `stream_generate`: which tokens of the template's prompt are protected is known only here."""
-    compression = cli.compression(args)
-    if compression.concerns(len(ids)):
-        chat = not args.ignore_chat_template and pair.tokenizer.has_chat_template
-        prompt = messages(text, args) if chat else text
-        compression = compression.protecting(pair, prompt, ids, **args.chat_template_config)
-    return {"compression": compression, "kv_keep_ratio": args.kv_keep_ratio}
-
-
-def decoding_options(args: argparse.Namespace) -> dict[str, Any]:
-    sampler: Sampler = make_sampler(
-        args.temp, args.top_p, args.min_p, args.min_tokens_to_keep, args.top_k, seed=args.seed
-    )
-    processors: list[LogitsProcessor] = make_logits_processors(
-        repetition_penalty=args.repetition_penalty, repetition_context_size=args.repetition_context_size
-    )
-    return {
-        "max_tokens": args.max_tokens,
-        "tree_budget": args.tree_budget,
-        "block_size": args.block_size,
-        "parity": args.parity,
-        "sampler": sampler,
-        "logits_processors": processors,
-        "stop": args.stop,
-        "prefill_step_size": args.prefill_step_size,
-        "kv_budget": cli.kv_budget(args.kv_budget, args.kv_page_size, args.kv_offload),
-        "prompt_progress_callback": cli.progress_bar(sys.stderr.isatty()),
-    }
-
-
-def report(text: str, tokens: list[int], last: GenerationResponse, args: argparse.Namespace) -> dict[str, Any]:
-    """The object that --json prints."""
-    return {
-        "text": text,
-        "tokens": tokens,
-        "prompt_tokens": last.prompt_tokens,
-        "generation_tokens": last.generation_tokens,
-        "prompt_tps": last.prompt_tps,
-        "generation_tps": last.generation_tps,
-        "rounds": last.rounds,
-        "acceptance_length": last.mean_acceptance_length,
-        "method": args.method,
-        "tree_budget": args.tree_budget,
-        "block_size": args.block_size,
-        "finish_reason": last.finish_reason,
-        "peak_memory_gb": last.peak_memory,
-        "seconds": last.seconds,
-        "statistics": last.statistics.as_dict(),
-        **({"compression": last.compression.as_dict()} if last.compression else {}),
-    }
-
-
-def print_branches(pair: Pair, prompt: list[int], options: dict[str, Any], args: argparse.Namespace) -> int:
-    """All answers, once they are complete: they grow at the same time."""
-    alone = ("parity", "compression", "kv_keep_ratio", "kv_budget")  # there are no ties between draws
-    options = {name: value for name, value in options.items() if name not in alone}
-    texts, tokens, last = [""] * args.n, [list[int]() for _ in range(args.n)], None
-    for last in stream_branches(pair, prompt, args.n, method=args.method, **options):
-        texts = [text + new for text, new in zip(texts, last.texts, strict=True)]
-        tokens = [ids + new for ids, new in zip(tokens, last.tokens, strict=True)]
-    assert last is not None
-    answers = list(zip(last.seeds, texts, tokens, last.finish_reasons, strict=True))
-    choices = [
-        {"index": i, "seed": seed, "text": text, "tokens": ids, "finish_reason": reason}
-        for i, (seed, text, ids, reason) in enumerate(answers)
-    ]
-    totals = {
-        "prompt_tokens": last.prompt_tokens,
-        "generation_tokens": last.generation_tokens,
-        "rounds": last.rounds,
-        "kv_rows": last.kv_rows,
-        "kv_rows_alone": last.kv_rows_alone,
-        "seconds": last.seconds,
-        "peak_memory_gb": last.peak_memory,
-    }
-    if args.json:
-        print(json.dumps({"choices": choices, "method": args.method, "tree_budget": args.tree_budget, **totals}))
-        return 0
-    for i, (seed, text, _, _) in enumerate(answers):
-        print(cli.dim(f"--- {i + 1} of {args.n}, seed {seed} ---"))
-        print(text)
-    if args.verbose:
-        print(", ".join(f"{name}: {value}" for name, value in totals.items()), file=sys.stderr)
-    return 0
+def protect_prompt(pair: Pair, prompt: PreparedPrompt, options: GenerationOptions) -> GenerationOptions:
+    """The options with what is protected in this prompt, if it is to be compressed; only here the template is known."""
+    compression = options.make_compression()
+    if not compression.concerns(len(prompt.ids)):
+        return options
+    return options.with_compression(compression.protecting(pair, prompt.source, prompt.ids, **prompt.template))
 
 
 def print_notes(pair: Pair) -> None:
     """How the models were loaded, on stderr."""
-    notes = {k: v for k, v in pair.notes.items() if k != "target_config"}
-    for key, value in {**notes, "taps": pair.target.taps, "blas": use_fast_blas()}.items():
+    notes = {key: value for key, value in pair.notes.items() if key != "target_config"}
+    notes["taps"] = pair.target.taps
+    notes["blas"] = use_fast_blas()
+    for key, value in notes.items():
         print(f"{key}: {value}", file=sys.stderr)
-
-
-def show_tree(response: GenerationResponse, pair: Pair) -> None:
-    """The round's tree on stderr; its text follows on stdout."""
-    print(f"\n{draw_tree(response, pair.tokenizer).text(cli.colors(sys.stderr))}", file=sys.stderr, flush=True)
-
-
-def print_comparison(pair: Pair, prompt: list[int], options: Mapping[str, Any], as_json: bool) -> int:
-    results = compare(pair, prompt, options)
-    if as_json:
-        print(json.dumps({r.method: r.as_dict() for r in results}))
-    else:
-        print(results[0].text)
-        print("\n" + comparison_table(results))
-    return 0
 
 
 if __name__ == "__main__":

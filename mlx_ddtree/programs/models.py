@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mlx_ddtree.errors import OptionError, PairError
 from mlx_ddtree.hub.cached import cached_models
-from mlx_ddtree.hub.catalogue import PublicPair, ask_for_sizes, public_pairs
+from mlx_ddtree.hub.catalogue import PublicPair, Variant, ask_for_sizes, public_pairs
 from mlx_ddtree.hub.fetch import DRAFTER_FILES, TARGET_FILES, commit_of, fetch
-from mlx_ddtree.hub.memory import Memory, machine_memory
-from mlx_ddtree.hub.registry import find_drafter, find_pairs, resolve
+from mlx_ddtree.hub.memory import mac_memory, machine_memory
+from mlx_ddtree.hub.registry import find_drafter, find_pairs, resolve, usual_quantisation
 from mlx_ddtree.hub.size import BITS
 from mlx_ddtree.machine import __version__
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
   mlx_ddtree.models
@@ -26,17 +28,24 @@ GB = 1e9
 EXPLANATION = """
 GB that a pair needs with weights of 4, 8 and 16 bits and {context} tokens of context: the target's weights (as
 mlx_lm.convert would write them), the drafter's, the KV caches in 16 bits and 1.1 GB to work in.  Brackets: more than
-the {usable:.1f} GB of {what}."""
-UNKNOWN = """
-~: as large as usual drafters for that target; --online asks the Hub for the size."""
+{usable:.1f} GB ({what}).  The repositories are named as mlx-community names its own; any other
+quantisation of the same target works as well."""
+ESTIMATE = "~: as large as usual drafters for that target; --online asks the Hub for the size."
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("List the public pairs of target and drafter, or download one.", EXAMPLES)
+    """The program's options."""
+    parser = cli.make_parser(
+        "List the public pairs of target and drafter, or download one.", EXAMPLES, "mlx_ddtree.models"
+    )
     parser.add_argument("words", nargs="*", metavar="WORD", help="list pairs whose names hold these")
     parser.add_argument("--fits", action="store_true", help="only those that fit the memory, in 4, 8 or 16 bits")
-    parser.add_argument("--context", type=cli.positive, default=8192, metavar="N", help="tokens (default: %(default)s)")
-    parser.add_argument("--memory", type=float, metavar="GB", help="of another machine (default: this one's)")
+    parser.add_argument(
+        "--context", type=arguments.positive, default=8192, metavar="N", help="tokens (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--memory", type=gigabytes, metavar="GB", help="what fits a Mac with so much memory (default: this machine)"
+    )
     parser.add_argument("--online", action="store_true", help="ask the Hub for the sizes of drafters")
     parser.add_argument("--json", action="store_true", help="print one JSON object; sizes in bytes")
     parser.add_argument("--version", action="version", version=__version__)
@@ -53,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def models(args: argparse.Namespace) -> int:
+    """List pairs, or download one."""
     if args.download:
         if args.words:
             raise OptionError(f"--download takes one name; what is {' '.join(args.words)!r}?")
@@ -63,44 +73,94 @@ def models(args: argparse.Namespace) -> int:
 
 
 def show(args: argparse.Namespace) -> int:
+    """Print the list."""
     found = find_pairs(args.words)
     if not found:
         raise OptionError(f"no public pair's name holds {' and '.join(args.words)}; mlx_ddtree.models lists all")
-    memory = machine_memory() if args.memory is None else Memory(int(args.memory * GB), "memory given")
+    memory = machine_memory() if args.memory is None else mac_memory(args.memory)
     cached = cached_models()
     asked = ask_for_sizes(drafter for _, drafter in found) if args.online else {}
     pairs = public_pairs(args.words, args.context, memory.usable, cached, asked)
     shown = [pair for pair in pairs if pair.fits or not args.fits]
     if args.json:
         about = {"memory": memory.usable, "memory_source": memory.what, "context": args.context}
-        print(json.dumps(about | {"pairs": [pair.as_json() for pair in shown]}))
+        print(json.dumps(about | {"pairs": [as_json(pair) for pair in shown]}))
     elif not shown:
         print(f"none of {len(pairs)} pairs fits {memory.usable / GB:.1f} GB ({memory.what})")
     else:
-        rows = [row(pair) for pair in shown]
-        print(cli.columns(rows))
-        unknown = UNKNOWN if any(r["drafter GB"].startswith("~") for r in rows) else ""
-        values = {"context": args.context, "usable": memory.usable / GB, "what": memory.what}
-        print(EXPLANATION.format(**values) + unknown)
+        print(cli.columns([row(pair) for pair in shown]))
+        print(EXPLANATION.format(context=args.context, usable=memory.usable / GB, what=memory.what))
+        if any(variant.need.drafter_is_estimate for pair in shown for variant in pair.variants):
+            print(ESTIMATE)
+        model = to_type(shown)
+        if model is not None:
+            print(f"\nuse one, for example:\n  mlx_ddtree.generate --model {model} --prompt ...")
     return 0
+
+
+def as_json(pair: PublicPair) -> dict[str, Any]:
+    """A pair for programs, with the 4-bit repository to load."""
+    return pair.as_json() | {"repository_4bit": usual_quantisation(pair.target)}
+
+
+def to_type(pairs: Sequence[PublicPair]) -> str | None:
+    """What to give as --model: the largest pair that fits in 4 bits, or None where none does."""
+    fitting = [pair for pair in pairs if fits_in(pair, 4)]
+    if not fitting:
+        return None
+    chosen = max(fitting, key=lambda pair: pair.parameters or 0)
+    return chosen.here[0] if chosen.here else usual_quantisation(chosen.target)
+
+
+def fits_in(pair: PublicPair, bits: int) -> bool:
+    """Whether anybody's quantisation to so many bits fits."""
+    return any(variant.bits == bits and variant.fits for variant in pair.variants)
 
 
 def row(pair: PublicPair) -> Mapping[str, str]:
     """A line for people."""
-    computed = {variant.bits: variant for variant in pair.variants if variant.repository is None}
-    need = pair.variants[0].need if pair.variants else None
-    cells = {"target": pair.target, "drafter": pair.drafter}
+    cells = {"4-bit repository": usual_quantisation(pair.target), "drafter": pair.drafter}
     cells["parameters"] = "?" if pair.parameters is None else f"{pair.parameters / 1e9:.1f} B"
-    cells["drafter GB"] = "?" if need is None else f"{'~' * need.drafter_is_estimate}{need.drafter / GB:.1f}"
+    cells["drafter GB"] = drafter_gigabytes(pair)
+    computed = {variant.bits: variant for variant in pair.variants if variant.repository is None}
     for bits in BITS:
-        variant = computed.get(bits)
-        text = "?" if variant is None else f"{variant.need.total / GB:.1f}"
-        cells[f"{bits}-bit"] = text if variant is None or variant.fits else f"({text})"
-    here = [*(["drafter"] if pair.drafter_here else []), *pair.here]
-    return cells | {"here": ", ".join(here) or "-"}
+        cells[f"{bits}-bit"] = needed_gigabytes(computed.get(bits))
+    here = ["drafter"] if pair.drafter_here else []
+    here += pair.here
+    cells["here"] = ", ".join(here) or "-"
+    return cells
+
+
+def drafter_gigabytes(pair: PublicPair) -> str:
+    """The drafter's weights; with a tilde where they are estimated."""
+    if not pair.variants:
+        return "?"
+    need = pair.variants[0].need
+    size = f"{need.drafter / GB:.1f}"
+    return f"~{size}" if need.drafter_is_estimate else size
+
+
+def needed_gigabytes(variant: Variant | None) -> str:
+    """What a pair needs in all; in brackets where that is too much."""
+    if variant is None:
+        return "?"
+    total = f"{variant.need.total / GB:.1f}"
+    return total if variant.fits else f"({total})"
+
+
+def gigabytes(text: str) -> float:
+    """A size of memory, for argparse."""
+    try:
+        number = float(text.lower().removesuffix("gb"))
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of memory; use a number of GB, such as 24")
+    return number
 
 
 def download(args: argparse.Namespace) -> int:
+    """Fetch a target and its drafter."""
     target = resolve(args.download)
     drafter = args.draft_model or find_drafter(target)
     if drafter is None:

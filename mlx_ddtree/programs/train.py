@@ -15,7 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.hub.load_target import load_target
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.answers import Answering, answer_prompts
 from mlx_ddtree.training.chat_format import ChatFormat
@@ -39,7 +39,9 @@ DEFAULT_EPOCHS = 6.0
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Train a DFlash drafter: the target answers prompts, the drafter learns them.", EXAMPLES)
+    parser = cli.make_parser(
+        "Train a DFlash drafter: the target answers prompts, the drafter learns them.", EXAMPLES, "mlx_ddtree.train"
+    )
     parser.add_argument("--model", help="target: local folder or Hugging Face repository (default: the embedded one)")
     parser.add_argument("--output", required=True, type=Path, help="folder for drafter, answers, checkpoint and log")
     parser.add_argument("--init", type=Path, metavar="DIR", help="start from this drafter instead of random weights")
@@ -52,16 +54,18 @@ def make_arguments() -> argparse.ArgumentParser:
     )
     data.add_argument("--no-regenerate", action="store_true", help="learn the file's responses, not the target's own")
     data.add_argument(
-        "--max-tokens", type=cli.positive, default=256, metavar="N", help="of an answer, or of a window of text"
+        "--max-tokens", type=arguments.positive, default=256, metavar="N", help="of an answer, or of a window of text"
     )
     data.add_argument("--sampled-share", type=float, default=0.25, help="of answers that are sampled (%(default)s)")
     data.add_argument("--temp", type=float, default=0.7, help="temperature of the sampled ones (%(default)s)")
     shape = parser.add_argument_group("drafter")
-    shape.add_argument("--layers", type=cli.positive, help="default: 5")
-    shape.add_argument("--taps", type=cli.positive, help="target layers it reads (default: 5)")
-    shape.add_argument("--block-size", type=cli.positive, metavar="B", help="default: 16, with --dflash2 8")
+    shape.add_argument("--layers", type=arguments.positive, help="default: 5")
+    shape.add_argument("--taps", type=arguments.positive, help="target layers it reads (default: 5)")
+    shape.add_argument("--block-size", type=arguments.positive, metavar="B", help="default: 16, with --dflash2 8")
     shape.add_argument("--dflash2", action="store_true", help="a DFlash 2 drafter; with --init, made of a v1 drafter")
-    shape.add_argument("--selector-rank", type=cli.positive, metavar="R", help="of DFlash 2's selector (default: 256)")
+    shape.add_argument(
+        "--selector-rank", type=arguments.positive, metavar="R", help="of DFlash 2's selector (default: 256)"
+    )
     shape.add_argument("--mask-token", type=int, metavar="ID", help="default: the tokenizer's, or an unused id")
     _add_training_options(parser)
     return parser

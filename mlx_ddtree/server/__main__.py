@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 
-from mlx_ddtree.errors import OptionError
-from mlx_ddtree.machine import __version__
-from mlx_ddtree.programs import cli
+from mlx_ddtree.errors import MissingExtraError
+from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
   mlx_ddtree.server
@@ -23,28 +21,27 @@ HOSTS_HELP = "further host names that clients may use, such as host.docker.inter
 
 
 def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser("Serve a model with OpenAI's API; drafts make it faster and change nothing.", EXAMPLES)
+    parser = cli.make_parser(
+        "Serve a model with OpenAI's API; drafts make it faster and change nothing.", EXAMPLES, "mlx_ddtree.server"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--api-key", help=f"clients must send it; better in ${KEY_VARIABLE}, where ps cannot see it")
     parser.add_argument("--allowed-hosts", type=_names, default=[], metavar="LIST", help=HOSTS_HELP)
     parser.add_argument("--allowed-origins", type=_names, default=[], metavar="LIST", help="web pages' origins (CORS)")
     parser.add_argument("--served-model-name", metavar="NAME", help="the model's name to clients (default: --model)")
-    parser.add_argument("--max-tokens", type=cli.positive, default=1024, help="of an answer, unless a request says")
-    parser.add_argument("--chat-template-args", type=json.loads, default={}, metavar="JSON", help="template options")
+    parser.add_argument(
+        "--chat-template-args", type=arguments.json_object, default={}, metavar="JSON", help="template options"
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--queue-size", type=int, default=32, help="requests that may wait (default: %(default)s)")
     limits.add_argument("--request-timeout", type=float, metavar="SECONDS", help="waiting included (default: none)")
     limits.add_argument("--shutdown-timeout", type=float, default=10, metavar="SECONDS", help="for running requests")
     limits.add_argument("--prompt-cache-size", type=int, default=10, help="prompt caches kept (default: %(default)s)")
     limits.add_argument("--prompt-cache-bytes", metavar="SIZE", help="of all of them: 500MB, 4GB (default: memory / 8)")
-    cli.add_model_options(parser)
-    cli.add_sampling_options(parser)
-    cli.add_decoding_options(parser)
-    cli.add_compression_options(parser)
-    cli.add_kv_options(parser)
-    parser.add_argument("--verbose", "-v", action="store_true", help="log requests, and how models are loaded")
-    parser.add_argument("--version", action="version", version=__version__)
+    arguments.add_model_options(parser)
+    arguments.add_generation_options(parser, max_tokens=1024)
+    arguments.add_output_options(parser, "log requests, and how models are loaded")
     return parser
 
 
@@ -56,7 +53,7 @@ def serve(args: argparse.Namespace) -> int:
     try:
         from mlx_ddtree.server import run  # noqa: PLC0415  (an extra)
     except ModuleNotFoundError as error:
-        raise OptionError(f"the server needs {error.name}: pip install 'mlx-ddtree[server]'") from None
+        raise MissingExtraError("the server", str(error.name), "server") from None
     settings = run.make_settings(args, os.environ.get(KEY_VARIABLE))
     engine = run.make_engine(args)
     with run.listen(args.host, args.port) as listener:

@@ -11,7 +11,7 @@ from mlx_lm.server import convert_chat
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.errors import PromptError
-from mlx_ddtree.generation.options import prompt_token_ids
+from mlx_ddtree.generation.prompts import prompt_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
 from mlx_ddtree.server.errors import ApiError

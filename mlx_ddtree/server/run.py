@@ -12,9 +12,8 @@ from functools import partial
 import uvicorn
 from mlx_lm.utils import _parse_size
 
-from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs import arguments
 from mlx_ddtree.server.access import is_loopback
 from mlx_ddtree.server.app import make_app
 from mlx_ddtree.server.connections import BoundedConnection
@@ -71,9 +70,7 @@ def make_settings(args: argparse.Namespace, key: str | None) -> ServerSettings:
 
     key: counts unless --api-key gives another.  Raises OptionError.
     """
-    make_sampler(args.temp, args.top_p, args.min_p, top_k=args.top_k)  # a wrong option is refused before loading
-    if not isinstance(args.chat_template_args, dict):
-        raise OptionError("--chat-template-args must be a JSON object")
+    options = arguments.generation_options(args)  # a wrong option is refused before loading
     names = RequestDefaults.__dataclass_fields__
     return ServerSettings(
         model=args.served_model_name or args.model or "mlx_ddtree-demo",
@@ -81,11 +78,11 @@ def make_settings(args: argparse.Namespace, key: str | None) -> ServerSettings:
         api_key=args.api_key or key or None,
         allowed_hosts=args.allowed_hosts,
         origins=args.allowed_origins,
-        defaults=RequestDefaults(**{name: value for name, value in vars(args).items() if name in names}),
+        defaults=RequestDefaults(**{name: getattr(options, name) for name in names}),
         template=args.chat_template_args,
         request_seconds=args.request_timeout,
-        compression=cli.compression(args),
-        kv_keep_ratio=args.kv_keep_ratio,
+        compression=options.make_compression(),
+        kv_keep_ratio=options.kv_keep_ratio,
     )
 
 
@@ -93,11 +90,11 @@ def make_engine(args: argparse.Namespace) -> Engine:
     """An engine that is not started.  Raises OptionError."""
     if args.queue_size < 0 or args.prompt_cache_size < 0:
         raise OptionError("--queue-size and --prompt-cache-size must be at least 0")
+    options = arguments.generation_options(args)
     names = ("method", "tree_budget", "block_size", "parity", "prefill_step_size")
     return Engine(
-        lambda: cli.load_pair(args),
-        {name: getattr(args, name) for name in names}
-        | {"kv_budget": cli.kv_budget(args.kv_budget, args.kv_page_size, args.kv_offload)},
+        lambda: arguments.load_pair(args),
+        {name: getattr(options, name) for name in names} | {"kv_budget": options.make_icecache()},
         queue_size=args.queue_size,
         cache_size=args.prompt_cache_size,
         cache_bytes=cache_bytes(args.prompt_cache_bytes),

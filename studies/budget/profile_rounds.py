@@ -12,8 +12,9 @@ import json
 from time import perf_counter
 
 from mlx_ddtree import load, stream_generate
+from mlx_ddtree.generation.options import tree_budget
 from mlx_ddtree.hub.fetch import DEMO
-from mlx_ddtree.programs.cli import columns, tree_budget
+from mlx_ddtree.programs.cli import columns
 
 import mlx.core as mx  # isort: skip
 

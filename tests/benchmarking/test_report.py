@@ -19,6 +19,7 @@ from mlx_ddtree.benchmarking.report import (
 )
 from mlx_ddtree.benchmarking.settings import PUBLISHED_BUDGETS
 from mlx_ddtree.benchmarking.summary import summarise
+from mlx_ddtree.errors import install_command
 from mlx_ddtree.programs.benchmark import main
 
 from .runs import HEADER, SETTINGS, group, line, write_run
@@ -136,7 +137,7 @@ def test_two_models_share_a_report(run, tmp_path):
 def test_without_matplotlib_it_says_which_extra(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert main(["report", str(run), "--report", str(tmp_path / "out")]) == 2
-    assert "mlx-ddtree[plots]" in capsys.readouterr().err
+    assert install_command("plots") in capsys.readouterr().err
     assert main(["report", str(run), "--report", str(tmp_path / "out"), "--plots", "none"]) == 0
 
 

@@ -15,6 +15,8 @@ from ..helpers import small_pair
 from .rounding import round_blocks
 from .test_lossless import our_tokens, without_end
 
+pytestmark = pytest.mark.usefixtures("thorough_rounding")
+
 PROMPTS = [[5, 9 + 3 * i, 23, 41 - i, 12, 7 + i] for i in range(10)]
 BITS = 6
 

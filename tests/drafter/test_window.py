@@ -54,7 +54,7 @@ def test_a_window_survives_the_last_update_and_a_rewind_behind_it(window, back, 
         start = cache.offset
         cache.update_and_fetch(*[mx.zeros((1, 1, count, 2))] * 2)
     cache.offset = max(0, start - min(further, back))
-    assert cache.held >= min(cache.offset, window - 1)
+    assert cache.stored >= min(cache.offset, window - 1)
 
 
 @pytest.mark.parametrize("window", [1, 2, 300])
@@ -65,7 +65,7 @@ def test_an_answer_taken_back_leaves_a_whole_window(window):
         start = cache.offset
         cache.update_and_fetch(*[mx.zeros((1, 1, 4096, 2))] * 2)
     cache.offset = start - BACK
-    assert cache.held == window - 1
+    assert cache.stored == window - 1
 
 
 def test_memory_is_bounded():

@@ -196,7 +196,7 @@ def test_generation_ends_at_the_context_limit():
         ({"max_tokens": -2}, OptionError, "max_tokens"),
         ({"tree_budget": -1}, OptionError, "tree budget -1"),
         ({"tree_budget": 1025}, OptionError, "1024"),
-        ({"block_size": 1}, OptionError, "block size 1"),
+        ({"block_size": 1}, OptionError, "block_size 1"),
         ({"block_size": 9}, OptionError, "2 to 8"),
         ({"method": "magic"}, OptionError, "ddtree, dflash, ar"),
         ({"prompt_cache": []}, OptionError, "layers"),

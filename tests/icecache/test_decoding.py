@@ -8,13 +8,12 @@ from mlx_lm.models.cache import KVCache, QuantizedKVCache
 
 from mlx_ddtree import Session, generate, make_prompt_cache, stream_generate
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
+from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.icecache.cache import IceLayer
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.icecache.store import ColdRows
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs.cli import kv_budget as of_arguments
-from mlx_ddtree.programs.conversation import Settings
 from mlx_ddtree.programs.generate import main
 from mlx_ddtree.target import PlainTarget
 
@@ -228,9 +227,9 @@ def test_the_command_line(capsys, tmp_path):
 
 
 def test_the_chat_has_it_as_settings():
-    settings = Settings().with_text("kv_budget", "256")
-    assert settings.options()["kv_budget"] == of_arguments(256, 0, None)
-    assert Settings().options()["kv_budget"] is None
+    settings = GenerationOptions().with_text("kv_budget", "256")
+    assert settings.make_icecache() == IceCacheOptions(256)
+    assert GenerationOptions().make_icecache() is None
     with pytest.raises(OptionError, match="has no room"):
         settings.with_text("kv_budget", "10")
 

@@ -271,5 +271,5 @@ def test_the_embedded_pair_with_chat_messages():
         "What is function_7?<|im_end|>\n<|im_start|>assistant\n"
     )
     assert last.compression.ratio < 0.4
-    assert prompt_cache.held.gap == len(ids) - last.compression.kept_tokens
+    assert prompt_cache.coverage.gap == len(ids) - last.compression.kept_tokens
     assert prompt_cache.token_ids[: len(ids)] == ids

@@ -206,7 +206,7 @@ def test_an_interrupt_leaves_all_caches_or_none_filtered(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             filter_cache(state, views, 0.5)
         caught += 1
-        assert {c.offset for c in caches} == {199} and state.length == 199 and state.held.gap == 0
+        assert {c.offset for c in caches} == {199} and state.length == 199 and state.coverage.gap == 0
     assert caught == 4
 
 

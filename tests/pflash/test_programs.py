@@ -6,9 +6,11 @@ import json
 import pytest
 
 from mlx_ddtree import load
+from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.pflash.compress import PrefillCompression
-from mlx_ddtree.programs import cli
-from mlx_ddtree.programs.conversation import Conversation, Settings
+from mlx_ddtree.programs import arguments
+from mlx_ddtree.programs.conversation import Conversation
 from mlx_ddtree.programs.generate import main, make_arguments
 from mlx_ddtree.server.__main__ import make_arguments as server_arguments
 from mlx_ddtree.server.options import compression_of
@@ -53,8 +55,8 @@ def test_without_flags_nothing_is_reported(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (("--prefill-keep-ratio", "2"), "keep ratio 2.0"),
-        (("--kv-keep-ratio", "0"), "KV keep ratio 0.0"),
+        (("--prefill-keep-ratio", "2"), "prefill_keep_ratio 2.0"),
+        (("--kv-keep-ratio", "0"), "kv_keep_ratio 0.0"),
         ((*SHORTER, "--prefill-protect", "not in there"), "does not occur"),
         ((*SHORTER[:2], "--prefill-scorer", "/no/such/folder"), "/no/such/folder"),
     ],
@@ -69,30 +71,32 @@ def test_all_flags_arrive():
         *("--prefill-compression", "auto", "--prefill-threshold", "5", "--prefill-keep-ratio", "0.2"),
         *("--prefill-scorer", "x", "--prefill-positions", "compact", "--prefill-protect", "a", "b"),
     ])  # fmt: skip
-    assert cli.compression(args) == PrefillCompression("auto", 5, 0.2, "x", "compact", protect=("a", "b"))
-    assert cli.compression(make_arguments().parse_args([])) == PrefillCompression("off")
+    assert arguments.generation_options(args).make_compression() == PrefillCompression(
+        "auto", 5, 0.2, "x", "compact", protect=("a", "b")
+    )
+    assert arguments.generation_options(make_arguments().parse_args([])).make_compression() == PrefillCompression("off")
 
 
 def test_a_chat_goes_on_behind_a_compressed_message():
-    settings = Settings(
+    settings = GenerationOptions(
         max_tokens=4, method="ar", prefill_compression="always", prefill_scorer="lexical", prefill_keep_ratio=0.3,
         prefill_protect=["something that is said later"],
     )  # fmt: skip
     talk = Conversation(load(), settings)
     *_, last = talk.say(LONG)
     assert last.compression.ratio < 0.35
-    held = talk.session.cache.held
+    coverage = talk.session.cache.coverage
     *_, last = talk.say("And function_8?")
-    assert last.compression is None and talk.session.cache.held == held
-    assert talk.session.reused >= held.source
+    assert last.compression is None and talk.session.cache.coverage == coverage
+    assert talk.session.reused >= coverage.source
     assert "prefill_compression" in talk.command("/set prefill_compression off")
-    with pytest.raises(cli.MlxDdtreeError, match="sometimes"):
+    with pytest.raises(MlxDdtreeError, match="sometimes"):
         talk.command("/set prefill_compression sometimes")
 
 
 def test_a_loaded_chat_keeps_its_current_message(tmp_path):
     """Older turns are what is compressed."""
-    talk = Conversation(load(), Settings(max_tokens=4, method="ar"))
+    talk = Conversation(load(), GenerationOptions(max_tokens=4, method="ar"))
     talk.messages = [{"role": "user", "content": LONG}, {"role": "assistant", "content": "It is a function."}]
     for name, value in (
         ("prefill_compression", "always"),

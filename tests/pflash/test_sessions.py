@@ -44,7 +44,7 @@ class Talk:
         self.kept = [k for k in self.kept if k < start]
         new = range(len(ids) - start) if report is None else [i for a, b in report.spans for i in range(a, b)]
         self.kept += [start + i for i in new]
-        if self.session.cache.held.filtered == 0:
+        if self.session.cache.coverage.filtered == 0:
             logits = masked_logits(self.pair, [*ids, *said[:-1]], self.kept, len(ids))
             got = np.concatenate([np.array(r.logprobs) for r in responses])
             np.testing.assert_allclose(got - got[:, :1], logits - logits[:, :1], atol=1e-4 * np.abs(logits).max())
@@ -65,7 +65,7 @@ def test_a_continued_prompt_goes_on_behind_the_compressed_one(name):
     ids = [*ids, *said, *RNG.integers(3, 60, 60).tolist()]
     said, report = talk.say(ids)
     assert report.prompt_tokens == 60 and report.kept_tokens < 40
-    assert talk.session.cache.held.gap == len(ids) + 6 - len(talk.kept)
+    assert talk.session.cache.coverage.gap == len(ids) + 6 - len(talk.kept)
     talk.say([*ids, *said, 5, 6])
 
 
@@ -73,7 +73,7 @@ def test_another_prompt_keeps_what_nothing_was_dropped_of():
     """The system prompt's rows, and no more than that: what follows was chosen for another question."""
     talk = Talk()
     talk.say(PROMPT)
-    head = talk.session.cache.held.head
+    head = talk.session.cache.coverage.head
     assert head >= SYSTEM[1]
     talk.say([*PROMPT[:70], 3, 4, 5])  # few new tokens: no compression
     assert talk.session.reused == head
@@ -111,17 +111,17 @@ def test_caches_that_cannot_be_trimmed_go_back_to_their_prompt(name):
         return [t for r in session.stream(ids, 6, **options) for t in r.tokens]
 
     said = say(PROMPT)
-    held = session.cache.held
+    coverage = session.cache.coverage
     other = [*PROMPT, (said[0] + 1) % 60, 5]
     again = say(other)
-    assert session.reused == len(PROMPT) - 1 and session.cache.held == held
+    assert session.reused == len(PROMPT) - 1 and session.cache.coverage == coverage
     fresh = Session(pair)
     for _ in fresh.stream(PROMPT, 1, **options):
         pass
     want = [t for r in fresh.stream(other, 6, **options) for t in r.tokens]
     assert fresh.reused == len(PROMPT) - 1
     assert again == want
-    assert say([50, 51]) and session.reused == 0 and session.cache.held.gap == 0
+    assert say([50, 51]) and session.reused == 0 and session.cache.coverage.gap == 0
 
 
 @pytest.mark.parametrize("name", ["qwen3", "qwen3_5"])
@@ -145,7 +145,7 @@ def test_an_interrupt_while_kept_tokens_are_processed(name, chunks):
     done = list(session.token_ids)
     assert done == PROMPT[: len(done)] and 8 * chunks <= len(done) < 100
     rows = {c.offset for c in session.cache if hasattr(c, "offset")}
-    assert rows == {8 * chunks} and session.cache.held.gap == len(done) - 8 * chunks
+    assert rows == {8 * chunks} and session.cache.coverage.gap == len(done) - 8 * chunks
     list(session.stream([*done, 5, 6, 7], 4, parity="off", tree_budget=4))
     assert session.reused == len(done)
 
@@ -165,11 +165,11 @@ def test_filtered_caches_are_continued_and_never_cut():
     said, report = talk.say(PROMPT)
     before, after = report.kv_rows
     assert before == 99 and after == 90
-    held = talk.session.cache.held
-    assert (held.gap, held.source, held.head) == (9, 99, 0)
+    coverage = talk.session.cache.coverage
+    assert (coverage.gap, coverage.source, coverage.head) == (9, 99, 0)
     ids = [*PROMPT, *said, 7]
     talk.say(ids)
     assert talk.session.reused == len(ids) - 1
     assert talk.session.reusable([*PROMPT[:50], 3]) == 0
     talk.say([*PROMPT[:50], 3])
-    assert talk.session.reused == 0 and talk.session.cache.held.gap == 0
+    assert talk.session.reused == 0 and talk.session.cache.coverage.gap == 0

@@ -120,9 +120,9 @@ def test_a_pipe_gets_answers_and_nothing_else():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--temp", "-1"], "temperature"),
+        (["--temp", "-1"], "temp -1.0 is out of range"),
         (["--model", "/nowhere"], "no such folder"),
-        (["--load", "/nowhere.json"], "cannot be read"),
+        (["--load", "/nowhere.json"], "does not exist"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(capsys, arguments, message):

@@ -91,7 +91,7 @@ def test_verbose_says_how_the_pair_was_read(capsys):
         (["--draft-model", "./not/there"], "no such folder"),
         (["--tree-budget", "5000"], "out of range"),
         (["--block-size", "99"], "out of range"),
-        (["--temp", "-1"], "negative"),
+        (["--temp", "-1"], "temp -1.0 is out of range"),
         (["--max-tokens", "0"], "max_tokens"),
         (["--prompt", "word " * 9000], "context ends at"),
     ],

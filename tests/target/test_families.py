@@ -164,7 +164,11 @@ def test_other_models_decode_plainly():
     target = make_target(tiny_model({"model_type": "olmo2"}))
     assert isinstance(target, PlainTarget)
     with pytest.raises(UnsupportedModelError, match=r"olmo2.*method='ar'"):
-        target.forward_rows(mx.array([[1, 2]]), TreeRows(TREES["chain"], 0, 2), target.make_cache())
+        target.forward_rows(
+            mx.array(TREES["chain"].token_ids)[None],
+            TreeRows(TREES["chain"], 0, len(TREES["chain"])),
+            target.make_cache(),
+        )
 
 
 def test_the_adapter_adds_no_parameters(target):

@@ -11,6 +11,8 @@ from ..decoding.test_lossless import our_tokens, stock_tokens
 from ..families import tiny_pair
 from ..helpers import small_pair
 
+pytestmark = pytest.mark.usefixtures("thorough_rounding")
+
 
 def in_type(pair, dtype):
     pair.target.model.set_dtype(dtype)

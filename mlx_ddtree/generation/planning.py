@@ -1,0 +1,70 @@
+"""From options to what the rounds need: how to draft, how to choose, and when to stop."""
+
+from __future__ import annotations
+
+from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
+from mlx_ddtree.decoding.parity import ParityMode
+from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
+from mlx_ddtree.errors import OptionError, PairError, PromptError
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.tuning.choose import mode_of
+from mlx_ddtree.tuning.measure import profile_of
+
+
+def make_plan(pair: Pair, options: GenerationOptions) -> RoundPlan:
+    """Check the options against the pair and fill in what was measured of it.
+
+    Raises PairError where drafts need a drafter that is not there, OptionError for a block that it cannot draft.
+    """
+    sampler = options.make_sampler(pair.tokenizer)
+    processors = options.make_logits_processors()
+    if options.method == "ar":
+        return RoundPlan("ar", 1, 0, sampler, processors)
+    check_drafting(pair, options)
+    bounds = parity_bounds(pair, options.parity, sampler)
+    block_size = options.block_size
+    tree_budget = options.tree_budget
+    if options.method == "dflash":
+        tree_budget = "auto" if block_size is None else block_size - 1
+    elif block_size is None and tree_budget != "auto":
+        block_size = pair.drafter.config.block_size  # type: ignore[union-attr]  # check_drafting has seen it
+    if tree_budget == "auto" or mode_of(pair.kernels) != "off":
+        profile_of(pair)  # knows what rounds cost and which kernels to use
+    return RoundPlan(options.method, block_size, tree_budget, sampler, processors, bounds)
+
+
+def check_drafting(pair: Pair, options: GenerationOptions) -> None:
+    """Raise PairError or OptionError if this pair cannot draft so."""
+    if pair.drafter is None:
+        raise PairError(
+            f"method {options.method!r} needs a drafter and this pair has none; load one or use method='ar'"
+        )
+    trained = pair.drafter.config.block_size
+    if options.block_size is not None and options.block_size > trained:
+        raise OptionError(f"block size {options.block_size} is out of range: this drafter takes 2 to {trained}")
+
+
+def parity_bounds(pair: Pair, parity: ParityMode, sampler: Sampler | MlxLmSampler) -> ParityBounds:
+    """Margins below which a choice is a near tie.
+
+    Without a seed that was asked for nothing is guarded above temperature 0: the choice is a draw.
+    """
+    if parity == "off" or not is_repeatable(sampler):
+        return TRUSTING
+    bounds = profile_of(pair).parity
+    return bounds if parity == "exact" else ParityBounds(bounds.rows)
+
+
+def max_new_tokens(pair: Pair, max_tokens: int, used: int) -> int:
+    """The exact number of tokens after which to stop; -1 is none.
+
+    used: positions that the prompt and the cache before it take.  Raises PromptError where they leave no room.
+    """
+    limit = pair.target.max_context
+    if limit is None:
+        return max_tokens
+    if used >= limit:
+        raise PromptError(f"the prompt needs {used} positions, but this model's context ends at {limit}")
+    return limit - used if max_tokens == -1 else min(max_tokens, limit - used)
