@@ -12,15 +12,15 @@ import numpy as np
 from mlx_ddtree.branches.draft import BranchCache, draft_branches, extend_branches
 from mlx_ddtree.branches.rows import BranchSlots, ForestRows
 from mlx_ddtree.budget.forest import ForestBudget
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import finish_draft, start_candidates
 from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.round import Clock
 from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.tree import DraftTree, accept, build_tree
-from mlx_ddtree.tree.candidates import Candidates
+from mlx_ddtree.tree.lattice import Candidates
 
 
 @dataclass

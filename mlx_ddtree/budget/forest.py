@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from mlx_ddtree.budget.calibration import Trust
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.tree.build import grow_tree
-from mlx_ddtree.tree.candidates import Candidates
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import candidate_lattice
+from mlx_ddtree.tree.lattice import Candidates, candidate_lattice
 
 MOST_NODES = 64
 """Nodes of all branches together: rows beyond this cost more than they bring on the machines that are known."""

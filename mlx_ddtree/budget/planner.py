@@ -19,9 +19,8 @@ from mlx_ddtree.budget.lookup import Copy, LookupIndex
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.tree.build import grow_tree
-from mlx_ddtree.tree.candidates import Candidates
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import NextTokens, add_chain, best_chain, candidate_lattice, off_spine_by_depth
+from mlx_ddtree.tree.lattice import Candidates, NextTokens, add_chain, best_chain, candidate_lattice, off_spine_by_depth
 
 LONGEST_COPY = 32
 """Tokens of a copied path; it may be longer than the drafter's block."""

@@ -11,11 +11,10 @@ from time import perf_counter
 
 from mlx_ddtree.budget.lookup import Copy
 from mlx_ddtree.budget.planner import Outcome, Planner, Proposal
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Keep, Round
+from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree

@@ -12,7 +12,7 @@ from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
 from mlx_ddtree.kernels.topk import finish_top_k
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.tree.candidates import Candidates
+from mlx_ddtree.tree.lattice import Candidates
 
 
 class StartedDraft(NamedTuple):

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from mlx_ddtree.decoding.adaptive import AdaptiveProposer
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.propose import FixedProposer, NoProposer, Proposer
-from mlx_ddtree.decoding.round import Keep, Round, decode_round
+from mlx_ddtree.decoding.round import Clock, Keep, Round, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 
 

@@ -11,9 +11,8 @@ from itertools import count
 
 import mlx.core as mx
 
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Keep, Round, decode_round
+from mlx_ddtree.decoding.round import Clock, Keep, Round, decode_round
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree

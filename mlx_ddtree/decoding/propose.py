@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Keep, Round
+from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree, build_tree
 

@@ -1,14 +1,14 @@
-"""One round: draft, verify, accept, commit."""
+"""One round: draft, verify, accept, commit; what it emits, and where its time goes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 
 import mlx.core as mx
 
-from mlx_ddtree.decoding.clock import Clock
-from mlx_ddtree.decoding.commit import commit
 from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
@@ -16,10 +16,31 @@ from mlx_ddtree.decoding.verify import Verification, verify
 from mlx_ddtree.target.views import Mark
 from mlx_ddtree.tree import DraftTree, accept
 
+STAGES = ("prefill", "draft", "tree", "verify", "commit")
+
 Propose = Callable[[int], DraftTree]
 """From the root's token to the draft tree."""
 Keep = Callable[[list[int]], int]
 """From the tokens that a round would emit to how many of them belong to the text."""
+
+
+class Clock:
+    """Seconds by stage.
+
+    It adds no waits of its own: MLX runs lazily, so the copies that a commit asks for run with
+    the next draft and are counted there.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,29 @@ def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Ke
             commit(state, path, verification, token_ids)
     logits = verification.logits[mx.array(path[: len(token_ids)])]
     return Round(token_ids, logits, tree, path, chosen, alone, _kind(tree, alone))
+
+
+def commit(state: DecodeState, path: Sequence[int], verification: Verification, token_ids: Sequence[int]) -> None:
+    """Make the accepted path a part of the context; the rest of the tree is gone.
+
+    path: node indices, root first, of the accepted path.
+    token_ids: the emitted tokens.  Normally the accepted nodes' tokens and the new bonus token.
+        Fewer when the text ends inside the path: then the path is cut after the last emitted
+        token, which is in the cache, and no root is left.
+    """
+    # 1. The rows of the path stay in the target's caches.
+    kept = path[: len(token_ids) + 1]
+    as_plainly = len(verification.chosen) == 1 and state.exact == state.length
+    verification.pending.commit(kept)
+    state.length += len(kept)
+    if as_plainly:
+        state.mark_exact()
+    # 2. Their features wait for the drafter.
+    if state.drafter_cache and verification.features is not None:
+        state.append_features(mx.take(verification.features, mx.array(list(kept)), axis=1))
+    # 3. The last choice is the new root.
+    state.root = token_ids[-1] if len(token_ids) == len(path) else None
+    state.token_ids.extend(token_ids)
 
 
 def _verify_root(state: DecodeState, plan: RoundPlan, before: Mark) -> tuple[DraftTree, Verification]:

@@ -14,9 +14,9 @@ from mlx_lm.generate import wired_limit
 
 from mlx_ddtree.branches.forest import Branch, BranchesResponse, Forest
 from mlx_ddtree.branches.rows import check_full_attention
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.prefill import Progress, prefill
+from mlx_ddtree.decoding.round import Clock
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream

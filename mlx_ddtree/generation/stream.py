@@ -8,11 +8,10 @@ from typing import Any, cast, overload
 
 from mlx_lm.generate import wired_limit
 
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.context import open_prompt_cache, sole_use
 from mlx_ddtree.decoding.loop import decode_rounds
 from mlx_ddtree.decoding.prefill import Progress, prefill
-from mlx_ddtree.decoding.round import decode_round
+from mlx_ddtree.decoding.round import Clock, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches

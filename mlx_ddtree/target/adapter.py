@@ -4,8 +4,8 @@ Everything a family does by itself (scaled embeddings, alternating windows, shar
 experts) stays mlx-lm's.  Five things are changed on this instance, and none of them changes what the model
 computes for mlx-lm:
 
-rotary embeddings  also take a position per row, and gaps (target/rope.py)
-tapped layers      leave their output (target/taps.py)
+rotary embeddings  also take a position per row, and gaps (target/forward.py)
+tapped layers      leave their output (target/forward.py)
 gated delta layers also take a tree (target/gated_delta.py)
 attention          asks the layer's cache, which may leave a tree's rows to a kernel (target/attention.py)
 quantised layers   ask whether a kernel shall multiply a tree's rows (target/quantized.py)
@@ -29,12 +29,10 @@ from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.target.attention import adapt_attention
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
-from mlx_ddtree.target.forward import Forward
+from mlx_ddtree.target.forward import Forward, adapt_rope, tap
 from mlx_ddtree.target.gated_delta import adapt_gated_delta
 from mlx_ddtree.target.quantized import adapt_quantized, head_weights
-from mlx_ddtree.target.rope import adapt_rope
 from mlx_ddtree.target.rows import Rows
-from mlx_ddtree.target.taps import tap
 from mlx_ddtree.target.views import Mark, Pending, check_cache, mark, rewind, views_of
 
 
@@ -120,8 +118,10 @@ class TreeTarget(MakesCaches):
     def best_of_tree(self, hidden: mx.array, k: int) -> HeadTopK | None:
         """The k best tokens of a verification's rows (N, D) by a kernel that writes no logits, where there is one."""
         kernel = self.kernels.of(len(hidden)).head_top_k
+        if kernel is None or not 2 <= len(hidden) <= MAX_ROWS:
+            return None
         weights = head_weights(self._head_module)
-        if kernel is None or weights is None or not 2 <= len(hidden) <= MAX_ROWS:
+        if weights is None:
             return None
         return kernel(hidden, weights, k, soft_cap=self.logit_softcap)
 

@@ -1,15 +1,21 @@
-"""What the modules of a model know of the forward that runs through them, beside their inputs."""
+"""What the modules of a model know of the forward that runs through them, beside their inputs.
+
+Rotary embeddings ask it where rows stand, and tapped layers leave their outputs with it; both are changed here, on the
+loaded instance.  Quantised layers ask it for a kernel (target/quantized.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 from mlx_ddtree.kernels.choice import MLX, KernelSet
-from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.kernels.rope import Positions, TreeRope
 
 
 @dataclass
@@ -17,10 +23,10 @@ class Forward:
     """The forward that runs through one model now.  All modules of the model hold this object; between forwards it says
     what mlx-lm does by itself.
 
-    positions: where the rows stand, beside what their caches say; rotary embeddings ask (target/rope.py).
+    positions: where the rows stand, beside what their caches say; rotary embeddings ask.
     product: x (..., K) times a quantised weight's transpose, a form of kernels.quantized.verify_qmm; quantised layers
         ask (target/quantized.py).  None: MLX's own operation.
-    outputs: what tapped layers have given, (1, n, D) each, by the layer's number; they leave it here (target/taps.py).
+    outputs: what tapped layers have given, (1, n, D) each, by the layer's number; they leave it here.
     """
 
     positions: Positions = 0
@@ -38,3 +44,54 @@ class Forward:
             self.positions = 0
             self.product = None
             self.outputs.clear()
+
+
+class ForwardRope(TreeRope):
+    """A TreeRope that moves its rows to the positions of the running forward."""
+
+    def __init__(self, rope: nn.Module, forward: Forward) -> None:
+        super().__init__(rope)
+        self.forward = forward
+
+    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
+        """x: (1, heads, L, head_dim); offset: what the cache says, an int or (1, L) int32 positions."""
+        positions = self.forward.positions
+        if isinstance(positions, mx.array):
+            return super().__call__(x, positions)
+        if positions:
+            offset = offset + positions
+        return super().__call__(x, offset)
+
+
+def adapt_rope(module: nn.Module, forward: Forward) -> None:
+    """Let an attention module's rotary embedding take a position per row; modules without one stay as they are."""
+    if "rope" not in module or isinstance(module, TreeRope):
+        return
+    rope = module.rope.rope if isinstance(module.rope, TreeRope) else module.rope
+    module.rope = ForwardRope(rope, forward)
+
+
+def tap(layers: Sequence[nn.Module | None], taps: Sequence[int], forward: Forward) -> None:
+    """From now on each call of layers[i], for i in `taps`, leaves its output (1, n, D) in forward.outputs[i].
+
+    Only these instances change, by a subclass of their own class each, which `tap` with other taps
+    takes away again; the model's parameters keep their names.
+    """
+    for i, layer in enumerate(layers):
+        if layer is None:  # another stage of a pipeline has it
+            continue
+        own = getattr(type(layer), "untapped", type(layer))
+        layer.__class__ = _tapped(own, i, forward) if i in taps else own
+
+
+def _tapped(own: type[Any], index: int, forward: Forward) -> type[Any]:
+    class Tapped(own):
+        untapped = own
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            result = super().__call__(*args, **kwargs)
+            forward.outputs[index] = result[0] if isinstance(result, tuple) else result
+            return result
+
+    Tapped.__name__ = own.__name__
+    return Tapped

@@ -15,12 +15,12 @@ from tqdm import tqdm
 from mlx_ddtree.budget.cost import ROWS, CostTable, never_falling
 from mlx_ddtree.budget.planner import LONGEST_COPY
 from mlx_ddtree.budget.profile import ParityBounds, Profile
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
+from mlx_ddtree.decoding.round import Clock
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify

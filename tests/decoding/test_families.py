@@ -7,9 +7,8 @@ from mlx_lm.models.cache import QuantizedKVCache, RotatingKVCache
 from mlx_lm.models.cache import make_prompt_cache as mlx_lm_cache
 
 from mlx_ddtree import make_prompt_cache, make_sampler
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.prefill import prefill
-from mlx_ddtree.decoding.round import decode_round
+from mlx_ddtree.decoding.round import Clock, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.planning import make_plan

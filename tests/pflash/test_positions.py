@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import KVCache
 
 from mlx_ddtree import make_prompt_cache, make_sampler
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.loop import decode_rounds
 from mlx_ddtree.decoding.prefill import Kept, prefill
-from mlx_ddtree.decoding.round import decode_round
+from mlx_ddtree.decoding.round import Clock, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.generation.options import GenerationOptions

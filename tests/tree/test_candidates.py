@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_ddtree.tree.build import build_tree
-from mlx_ddtree.tree.candidates import Candidates
-from mlx_ddtree.tree.lattice import best_chain, candidate_lattice
+from mlx_ddtree.tree.lattice import Candidates, best_chain, candidate_lattice
 
 
 @st.composite
