@@ -138,8 +138,9 @@ def body(card: DrafterCard, target: str | None, licence: str) -> str:
 
         ## Use it
 
+        With mlx_ddtree installed (`pip install .` in a checkout of it):
+
         ```sh
-        pip install mlx-ddtree
         mlx_ddtree.generate --model {name} --draft-model {card.name} --prompt "Explain quicksort."
         ```
 
