@@ -1,17 +1,25 @@
-"""Draft: one forward of the drafter gives the candidates of the next L positions."""
+"""Draft: one forward of the drafter gives the candidates of the next L positions.
+
+Trees are built by the host, so it waits for the candidates.  A chain of the best ones needs no host: its tokens go from
+the drafter to the target on the device (`UnreadChain`), and the host reads them with the target's answer.
+"""
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
 
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
-from mlx_ddtree.kernels.topk import finish_top_k
+from mlx_ddtree.kernels.topk import best_token_ids, finish_top_k
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tree.lattice import Candidates
 
 
@@ -59,6 +67,50 @@ def finish_draft(started: StartedDraft) -> Candidates:
         return Candidates(*finish_top_k(started.result, started.top_k))
     candidates = Candidates(*finish_pairwise(started.result, started.pairs))
     return candidates.greedy() if started.top_k == 1 else candidates
+
+
+@dataclass(frozen=True)
+class UnreadChain:
+    """A draft's best path, on its way to the target before the host has seen its tokens.
+
+    root: the token before it.
+    started: a draft of single candidates (top_k 1, no pairs).
+    """
+
+    root: int
+    started: StartedDraft
+
+    @cached_property
+    def shape(self) -> DraftTree:
+        """The chain with every token but the root's unknown, as 0."""
+        length = self.started.result.shape[0]
+        return DraftTree.chain(np.array([self.root] + [0] * length))
+
+    @cached_property
+    def token_ids(self) -> mx.array:
+        """(N,) int32 on the device, root first; lazy."""
+        return mx.concatenate([mx.array([self.root], mx.int32), best_token_ids(self.started.result)])
+
+    def read(self) -> DraftTree:
+        """The chain, once `token_ids` are there; how probable its tokens were is worked out when first asked for."""
+        return _ScoredLater(np.asarray(self.token_ids), self.started)
+
+
+class _ScoredLater(DraftTree):
+    """A chain whose log-probabilities take a pass over the drafter's logits, which most rounds never need."""
+
+    def __init__(self, token_ids: NDArray[np.int32], started: StartedDraft) -> None:
+        chain = DraftTree.chain(token_ids)
+        for name in ("token_ids", "parents", "depths"):
+            object.__setattr__(self, name, getattr(chain, name))
+        object.__setattr__(self, "_started", started)
+
+    @cached_property
+    def log_weights(self) -> NDArray[np.float32]:
+        """(N,) float32, as a DraftTree's."""
+        started: StartedDraft = self.__dict__["_started"]
+        _, log_probs = finish_top_k(started.result, 1)
+        return DraftTree.chain(self.token_ids, log_probs[:, 0]).log_weights
 
 
 def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:

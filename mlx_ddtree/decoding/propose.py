@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
+from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
@@ -25,8 +25,8 @@ class Proposer(Protocol):
     def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
         """Decode so many tokens plainly, or fewer where there is a reason to."""
 
-    def propose(self, root: int) -> DraftTree:
-        """The tree to verify behind this root, once the draft is there."""
+    def propose(self, root: int) -> DraftTree | UnreadChain:
+        """The tree to verify behind this root, once the draft is there; or a chain, which need not wait for it."""
 
     def learn(self, done: Round, seconds: float) -> Round:
         """Take note of how the proposed round went; the round with what was expected of it."""
@@ -46,7 +46,7 @@ class NoProposer:
     def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
         return plain_rounds(self.state, self.plan, keep, self.clock, lambda done: done < count)
 
-    def propose(self, root: int) -> DraftTree:
+    def propose(self, root: int) -> DraftTree | UnreadChain:
         return DraftTree.root(root)
 
     def learn(self, done: Round, seconds: float) -> Round:
@@ -71,9 +71,19 @@ class FixedProposer(NoProposer):
                 self.started = start_draft(self.state, self.block_size, self.top_k)
         return 0
 
-    def propose(self, root: int) -> DraftTree:
+    def propose(self, root: int) -> DraftTree | UnreadChain:
         assert self.started is not None
+        if can_stay_unread(self.started, self.plan):
+            return UnreadChain(root, self.started)
         with self.clock("draft"):
             token_ids, log_probs = finish_draft(self.started)
         with self.clock("tree"):
             return build_tree(root, token_ids, log_probs, self.budget)
+
+
+def can_stay_unread(started: StartedDraft, plan: RoundPlan) -> bool:
+    """Whether the host need not see a draft before the target does.
+
+    Trees are built by the host, pairs of candidates are compared by it, and logits processors read the tokens there.
+    """
+    return started.top_k == 1 and started.pairs == 0 and not plan.processors

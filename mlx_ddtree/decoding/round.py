@@ -9,6 +9,7 @@ from time import perf_counter
 
 import mlx.core as mx
 
+from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
@@ -18,8 +19,8 @@ from mlx_ddtree.tree import DraftTree, accept
 
 STAGES = ("prefill", "draft", "tree", "verify", "commit")
 
-Propose = Callable[[int], DraftTree]
-"""From the root's token to the draft tree."""
+Propose = Callable[[int], DraftTree | UnreadChain]
+"""From the root's token to the draft tree, or to a chain that only the device knows."""
 Keep = Callable[[list[int]], int]
 """From the tokens that a round would emit to how many of them belong to the text."""
 
@@ -90,10 +91,11 @@ def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Ke
     with state.all_or_nothing() as before:
         # 1. Draft.  A near tie is decided by a row of its own: the root alone.
         alone = state.near_tie
-        tree = DraftTree.root(state.root) if alone else propose(state.root)
+        proposed = DraftTree.root(state.root) if alone else propose(state.root)
         with clock("verify"):
             # 2. Verify: the target chooses a token after every node.
-            verification = verify(state, tree, plan)
+            verification = verify(state, proposed, plan)
+            tree = verification.tree
             # 3. Accept: follow the target's choices from the root, as far as rounding cannot have made them.
             agreed = accept(tree, verification.chosen)[: verification.pending.room]
             path = verification.before_near_tie(agreed)

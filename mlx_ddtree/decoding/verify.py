@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_ddtree.budget.cost import ROWS
+from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
@@ -23,6 +24,7 @@ ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
 class Verification:
     """The target's answer to a tree of N nodes, root included; its rows await the commit.
 
+    tree: what was verified.
     chosen: N token ids, what the target says after each node.
     logits: (N, V).
     features: (1, rows, taps * D), or None without taps.
@@ -30,6 +32,7 @@ class Verification:
     close: N flags, whether rounding could have made the choice another one; None where nobody asked.
     """
 
+    tree: DraftTree
     chosen: list[int]
     logits: mx.array
     features: mx.array | None
@@ -46,16 +49,17 @@ class Verification:
         return path
 
 
-def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification:
+def verify(state: DecodeState, proposed: DraftTree | UnreadChain, plan: RoundPlan) -> Verification:
     """Run the target over the tree and let it choose a token after every node."""
     target = state.pair.target
+    unread = proposed if isinstance(proposed, UnreadChain) else None
+    tree = proposed.shape if isinstance(proposed, UnreadChain) else proposed
     nodes = len(tree)
-    # 1. The tree's tokens are the rows of the forward; padding makes shapes recur.
-    token_ids = np.full(row_count(tree, plan.tree_budget), tree.token_ids[0])
-    token_ids[:nodes] = tree.token_ids
+    # 1. The tree's tokens are the rows of the forward; those of an unread chain come from the drafter by themselves.
+    token_ids = _padded(tree, plan) if unread is None else unread.token_ids
     # 2. One forward over context and tree.  Only the tree's own rows go through the LM head.
     rows = TreeRows(tree, state.length, len(token_ids), state.coverage.gap)
-    hidden, features, pending = target.forward_rows(mx.array(token_ids)[None], rows, state.target_cache)
+    hidden, features, pending = target.forward_rows(token_ids[None], rows, state.target_cache)
     hidden = hidden[0, :nodes]
     # 3. The target's choice after every node: the round's second and last wait, because the walk needs it.
     bound = plan.parity.cache if nodes == 1 else plan.parity.rows
@@ -64,10 +68,19 @@ def verify(state: DecodeState, tree: DraftTree, plan: RoundPlan) -> Verification
         logits = target.unembed_tree(hidden)
         start = state.position + 1
         choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound)
-        mx.eval(choices)
+        mx.eval(choices, token_ids)
     chosen: list[int] = choices.token_ids.tolist()  # type: ignore[assignment]
     close: list[bool] | None = None if choices.close is None else choices.close.tolist()  # type: ignore[assignment]
-    return Verification(chosen, choices.logits, features, pending, close)
+    if unread is not None:
+        tree = unread.read()
+    return Verification(tree, chosen, choices.logits, features, pending, close)
+
+
+def _padded(tree: DraftTree, plan: RoundPlan) -> mx.array:
+    """(rows,) the tree's tokens, padded with the root's so that shapes recur."""
+    token_ids = np.full(row_count(tree, plan.tree_budget), tree.token_ids[0])
+    token_ids[: len(tree)] = tree.token_ids
+    return mx.array(token_ids)
 
 
 def row_count(tree: DraftTree, budget: int | Literal["auto"]) -> int:
