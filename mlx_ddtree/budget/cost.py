@@ -31,6 +31,8 @@ class CostTable:
         cheaper than a verification of one row.
     draft: seconds by block size.
     round: seconds of a round that are neither (tree, walk, commit, text).
+    unread: seconds of a draft and the verification of its chain where the host reads nothing in between, as a share of
+        what both take by themselves.
     scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
     """
 
@@ -42,6 +44,7 @@ class CostTable:
     draft: dict[int, float]
     round: float = 0.0
     scale: dict[int, float] = field(default_factory=dict)
+    unread: float = 1.0
 
     def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
         """(len(rows),) seconds at this context length."""
@@ -74,6 +77,17 @@ class CostTable:
             ratio = min(seconds / self.draft[block_size], 2.0)
             self.draft[block_size] *= 1 + RATE * (ratio - 1)
 
+    def unread_chain(self, block_size: int, context: int) -> float:
+        """Seconds of a draft and the verification of its chain, one behind the other on the device."""
+        place = int(np.searchsorted(self.rows, block_size))
+        verify_seconds = float(self.verification(context, chain=True)[place])
+        return self.unread * (self.drafting(block_size) + verify_seconds)
+
+    def saw_unread(self, block_size: int, context: int, seconds: float) -> None:
+        """Refine `unread` by a round's own timing of its draft and verification."""
+        ratio = min(seconds / self.unread_chain(block_size, context), 2.0)
+        self.unread *= 1 + RATE * (ratio - 1)
+
     def saw_rest(self, seconds: float) -> None:
         self.round += RATE * (min(seconds, 2 * self.round or seconds) - self.round)
 
@@ -103,7 +117,8 @@ class CostTable:
         if min(verify.min(), chain.min(), plain.min()) <= 0:
             raise ValueError("a cost table in which something takes no time")
         rest = saved_numbers.number(saved["round"])
-        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale)
+        unread = saved_numbers.positive(saved["unread"])
+        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale, unread)
 
 
 def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:

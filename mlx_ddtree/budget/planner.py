@@ -18,6 +18,7 @@ from mlx_ddtree.budget.calibration import AGREES, DISAGREES, UNASKED
 from mlx_ddtree.budget.lookup import Copy, LookupIndex
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
+from mlx_ddtree.budget.unread import UnreadChains
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.draft_tree import DraftTree
 from mlx_ddtree.tree.lattice import Candidates, NextTokens, add_chain, best_chain, candidate_lattice, off_spine_by_depth
@@ -51,6 +52,7 @@ class Proposal:
 
     kind: 'draft' or 'lookup'.  choice: what the tree's size promises.  candidates: of the drafter, if it was asked.
     copy: the continuation that entered the tree, if there was one.
+    unread: whether the tree is a block's best path whose tokens nobody has read yet.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Proposal:
     choice: Choice
     candidates: Candidates | None = None
     copy: Copy | None = None
+    unread: bool = False
 
 
 class Planner:
@@ -72,6 +75,7 @@ class Planner:
         self.profile = profile
         self.linear = linear
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
+        self.unread = UnreadChains(profile.cost, self.policy.block_sizes)
         self.calibration = profile.draft_calibration(greedy)
         self.index = LookupIndex()
         self.top_k = 1 if linear else TOP_K
@@ -114,6 +118,17 @@ class Planner:
         """Positions of the next draft, root included."""
         return self.policy.next_block_size(context)
 
+    def unread_block(self, copy: Copy | None, context: int) -> int:
+        """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
+        if copy is not None:  # it would enter the tree
+            return 0
+        return self.unread.next_block(self.policy.rate(context), context)
+
+    def without_reading(self, shape: DraftTree) -> Proposal:
+        """A whole block's best path; shape: its chain, tokens unknown."""
+        expected = self.unread.expected(len(shape))
+        return Proposal("draft", shape, Choice(len(shape) - 1, expected, 0.0), unread=True)
+
     def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
         """The tree of the nodes that are worth their rows."""
         # 1. The candidates as a lattice, with calibrated scores and the copy as one more path.
@@ -131,6 +146,10 @@ class Planner:
             if chain_choice.value > choice.value:
                 tree = chain
                 choice = chain_choice
+        # 4. What the whole of its best path, unread, would have been worth.
+        if copy is None and not candidates.pairwise:
+            reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
+            self.unread.compare(reached, choice, self.policy.rate(context), context)
         return Proposal("draft", tree, choice, candidates, copy)
 
     def _cut(self, tree: DraftTree, context: int) -> tuple[DraftTree, Choice]:
@@ -160,6 +179,9 @@ class Planner:
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went."""
         # 1. What drafts and copies are worth.
+        if proposal.unread:
+            self._learn_unread(proposal, outcome)
+            return
         if proposal.candidates is None:
             self.policy.saw_copy()
         else:
@@ -181,6 +203,17 @@ class Planner:
         accepted = len(outcome.chosen) - 1
         self.policy.saw_draft(accepted, reached, block_size, outcome.seconds, outcome.verify_seconds)
         self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
+
+    def _learn_unread(self, proposal: Proposal, outcome: Outcome) -> None:
+        """How deep an unread chain was accepted, and how long its round took: draft and verification are not told
+        apart."""
+        block_size = len(proposal.tree)
+        accepted = len(outcome.chosen) - 1
+        seconds = outcome.draft_seconds + outcome.verify_seconds
+        self.unread.saw(accepted, block_size, seconds, self.policy.rate(outcome.context), outcome.context)
+        self.policy.saw_unread(accepted, block_size, outcome.seconds)
+        self.profile.cost.saw_rest(outcome.seconds - seconds)
+        self.profile.rounds_unsaved += 1
 
     def _calibrate(self, candidates: Candidates, chosen: Sequence[int]) -> None:
         """Count which candidate was right at each accepted node whose children were drafted."""

@@ -265,8 +265,18 @@ class BudgetPolicy:
         weight = max(MEMORY, 1 / self.drafted.rounds)
         self._verify_seconds += weight * (verify_seconds - self._verify_seconds)
         self._drafts += 1
+        # 2. Whether drafting pays.
+        self._saw_worth(accepted, seconds)
+
+    def saw_unread(self, accepted: int, block_size: int, seconds: float) -> None:
+        """Learn from a round whose chain was verified unread."""
+        self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
+        self.drafted.add(1 + accepted, seconds)
+        self._saw_worth(accepted, seconds)
+
+    def _saw_worth(self, accepted: int, seconds: float) -> None:
+        """A round that was faster than plain decoding is followed by another, whatever the counts say."""
         self._copies_in_a_row = 0
-        # 2. A round that was faster than plain decoding is followed by another, whatever the counts say.
         paid = 1 + accepted > self._plain_rate * seconds
         self._probes_left = max(int(paid), self._probes_left - 1)
         if paid:

@@ -11,7 +11,7 @@ from time import perf_counter
 
 from mlx_ddtree.budget.lookup import Copy
 from mlx_ddtree.budget.planner import Outcome, Planner, Proposal
-from mlx_ddtree.decoding.draft import StartedDraft, finish_draft, start_draft
+from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
@@ -28,6 +28,7 @@ class _Prepared:
     copy: a continuation that stands earlier in the text.
     proposal: complete where the round only copies.
     draft: on its way where the round drafts.
+    unread: whether its best path is verified before anyone has read it.
     seconds: that preparing took.
     spent: the clock's seconds by stage when the round was prepared.
     """
@@ -36,6 +37,7 @@ class _Prepared:
     copy: Copy | None = None
     proposal: Proposal | None = None
     draft: StartedDraft | None = None
+    unread: bool = False
     seconds: float = 0.0
     spent: dict[str, float] | None = None
 
@@ -71,15 +73,32 @@ class AdaptiveProposer:
             pause = planner.pause(state.context)
             if pause:
                 return pause
-            with state.all_or_nothing(), self.clock("draft"):
-                prepared.draft = start_draft(state, planner.next_block_size(state.context), planner.top_k)
+            self._start_draft(prepared)
         prepared.seconds = perf_counter() - started
         prepared.spent = dict(self.clock.seconds)
         return 0
 
-    def propose(self, root: int) -> DraftTree:
-        """The tree to verify behind this root, once the draft is there."""
+    def _start_draft(self, prepared: _Prepared) -> None:
+        """Send the drafter off for a tree, or for a chain that need not be read."""
+        planner = self.planner
+        block_size = 0
+        if can_stay_unread(self.state.pair, self.plan):
+            block_size = planner.unread_block(prepared.copy, prepared.context)
+        prepared.unread = block_size > 0
+        with self.state.all_or_nothing(), self.clock("draft"):
+            if prepared.unread:
+                prepared.draft = start_draft(self.state, block_size, 1)
+            else:
+                prepared.draft = start_draft(self.state, planner.next_block_size(prepared.context), planner.top_k)
+
+    def propose(self, root: int) -> DraftTree | UnreadChain:
+        """The tree to verify behind this root, once the draft is there; or a chain that is verified unread."""
         prepared = self.prepared
+        if prepared.unread:
+            assert prepared.draft is not None
+            chain = UnreadChain(root, prepared.draft)
+            prepared.proposal = self.planner.without_reading(chain.shape)
+            return chain
         if prepared.proposal is None:
             assert prepared.draft is not None
             with self.clock("draft"):

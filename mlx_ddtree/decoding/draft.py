@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
@@ -116,3 +117,11 @@ class _ScoredLater(DraftTree):
 def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
     """Start a draft and wait for it."""
     return finish_draft(start_draft(state, block_size, top_k))
+
+
+def can_stay_unread(pair: Pair, plan: RoundPlan) -> bool:
+    """Whether the host need not see a chain before the target does.
+
+    Logits processors read the tokens there, and it compares the candidates of drafters that score pairs.
+    """
+    return not plan.processors and pair.drafter is not None and selector_of(pair.drafter) is None

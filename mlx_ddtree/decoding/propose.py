@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, finish_draft, start_draft
+from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
@@ -73,17 +73,9 @@ class FixedProposer(NoProposer):
 
     def propose(self, root: int) -> DraftTree | UnreadChain:
         assert self.started is not None
-        if can_stay_unread(self.started, self.plan):
+        if self.top_k == 1 and can_stay_unread(self.state.pair, self.plan):
             return UnreadChain(root, self.started)
         with self.clock("draft"):
             token_ids, log_probs = finish_draft(self.started)
         with self.clock("tree"):
             return build_tree(root, token_ids, log_probs, self.budget)
-
-
-def can_stay_unread(started: StartedDraft, plan: RoundPlan) -> bool:
-    """Whether the host need not see a draft before the target does.
-
-    Trees are built by the host, pairs of candidates are compared by it, and logits processors read the tokens there.
-    """
-    return started.top_k == 1 and started.pairs == 0 and not plan.processors

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -16,7 +17,7 @@ from mlx_ddtree.budget.cost import ROWS, CostTable, never_falling
 from mlx_ddtree.budget.planner import LONGEST_COPY
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.decoding.context import make_prompt_cache
-from mlx_ddtree.decoding.draft import draft
+from mlx_ddtree.decoding.draft import UnreadChain, can_stay_unread, draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
@@ -37,6 +38,8 @@ CONTEXTS = (64, 1024)
 BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 PLAIN_STEPS = 12
 """Steps of plain decoding of which the median is taken: they run ahead of the host, so single ones say little."""
+TYPICAL_BLOCK = 8
+"""The block of which it is measured what reading a draft costs."""
 SUSPICIOUS = 1.25
 """A size that takes so many times what a larger one takes was disturbed, and is timed again."""
 SECOND_LOOKS = 3
@@ -95,9 +98,10 @@ def measure_costs(pair: Pair) -> CostTable:
             for row, state in zip(table, states, strict=True):
                 _look_again(row, [_verify_once(state, rows, chain) for rows in measured])
     plain = [plain_step(state) for state in states]
+    unread = measure_unread(states[0], max(b for b in blocks if b <= TYPICAL_BLOCK))
     verify_seconds = [never_falling(row) for row in seconds[False]]
     chain_seconds = [never_falling(row) for row in seconds[True]]
-    return CostTable(measured, contexts, verify_seconds, chain_seconds, plain, draft_seconds)
+    return CostTable(measured, contexts, verify_seconds, chain_seconds, plain, draft_seconds, unread=unread)
 
 
 def _cannot_win(seconds: list[float]) -> bool:
@@ -131,18 +135,55 @@ def _timed(once: Callable[[], None]) -> float:
     return fastest({"once": once})["once"]
 
 
-def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
-    """A draft after a round that emitted three tokens."""
+def measure_unread(state: DecodeState, block_size: int) -> float:
+    """Seconds of a draft and the verification of its chain where the host reads nothing in between, as a share of those
+    where it does; 1 for drafters whose drafts it must read."""
+    plan = _plan_of_costs()
+    if not can_stay_unread(state.pair, plan):
+        return 1.0
+    assert state.root is not None
+    root = state.root
+    redraft = _draft_once(state, block_size)
+    reset = _before_draft(state)
+
+    def read() -> None:
+        redraft()
+        _verify_once(state, block_size, chain=True)()
+
+    def unread() -> None:
+        with reset():
+            before = state.pair.target.mark(state.target_cache)
+            verify(state, UnreadChain(root, start_draft(state, block_size, 1)), plan)
+            state.pair.target.rewind(state.target_cache, before)
+
+    seconds = fastest({"read": read, "unread": unread})
+    return seconds["unread"] / seconds["read"]
+
+
+def _before_draft(state: DecodeState) -> Callable[[], AbstractContextManager[None]]:
+    """What makes a state that of a round that emitted three tokens, and forgets the draft again."""
     drafter = state.pair.drafter
     assert drafter is not None
     features = drafter.no_features(3)
 
-    def once() -> None:
+    @contextmanager
+    def reset() -> Iterator[None]:
         length = state.drafted_length
         state.features = [features]
-        draft(state, block_size, 16)
+        yield
         for cache in state.drafter_cache:
             cache.offset = length
+
+    return reset
+
+
+def _draft_once(state: DecodeState, block_size: int) -> Callable[[], None]:
+    """A draft after a round that emitted three tokens, undone again."""
+    reset = _before_draft(state)
+
+    def once() -> None:
+        with reset():
+            draft(state, block_size, 16)
 
     return once
 
@@ -151,15 +192,20 @@ def _verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable
     """A verification of a bushy tree, or of a chain, undone again."""
     make = chain_of if chain else bushy_tree
     tree = make(rows, state.root or 0)
-    plan = RoundPlan("ddtree", None, "auto", Sampler(), parity=ParityBounds(1e-9))
-
-    target, before = state.pair.target, state.pair.target.mark(state.target_cache)
+    plan = _plan_of_costs()
+    target = state.pair.target
+    before = target.mark(state.target_cache)
 
     def once() -> None:
         verify(state, tree, plan)
         target.rewind(state.target_cache, before)
 
     return once
+
+
+def _plan_of_costs() -> RoundPlan:
+    """Greedy rounds that ask for near ties, as those of users do."""
+    return RoundPlan("ddtree", None, "auto", Sampler(), parity=ParityBounds(1e-9))
 
 
 def plain_step(state: DecodeState) -> float:

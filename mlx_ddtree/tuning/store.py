@@ -18,7 +18,7 @@ from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.machine import cache_folder
 
-VERSION = 5
+VERSION = 6
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 

@@ -117,7 +117,7 @@ def test_a_refined_table_survives_a_file():
     assert CostTable.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
 
 
-@pytest.mark.parametrize("name", ["rows", "contexts", "verify", "chain", "plain", "draft", "round", "scale"])
+@pytest.mark.parametrize("name", ["rows", "contexts", "verify", "chain", "plain", "draft", "round", "scale", "unread"])
 def test_a_missing_entry_is_an_error(name):
     saved = table().as_dict()
     del saved[name]
