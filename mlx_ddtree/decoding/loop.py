@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from mlx_ddtree.decoding.adaptive import AdaptiveProposer
+from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.propose import FixedProposer, NoProposer, Proposer
 from mlx_ddtree.decoding.round import Clock, Keep, Round, decode_round
@@ -17,20 +18,33 @@ def decode_rounds(state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock)
     proposer = make_proposer(state, plan, clock)
     done: Round | None = None
     while True:
-        # 1. Send the next draft off: the device drafts while the caller handles the last round.
+        # 1. Caches that hold enough tokens are quantised.
+        if state.quantization_due:
+            quantize_as_plainly(state, plan)
+        # 2. Send the next draft off: the device drafts while the caller handles the last round.
         plain_tokens = proposer.prepare()
-        # 2. Hand the last round out.
+        # 3. Hand the last round out.
         if done is not None:
             yield done
-        # 3. Where drafting does not pay, decode plainly for a while.
+        # 4. Where drafting does not pay, decode plainly for a while.
         if plain_tokens:
             yield from proposer.plainly(plain_tokens, keep)
             done = None
             continue
-        # 4. One round, and what there is to learn from it.
+        # 5. One round, and what there is to learn from it.
         started = perf_counter()
         done = decode_round(state, plan, proposer.propose, keep, clock)
         done = proposer.learn(done, perf_counter() - started)
+
+
+def quantize_as_plainly(state: DecodeState, plan: RoundPlan) -> None:
+    """Quantise the caches as plain decoding would have filled them, where rounding could decide later near ties.
+
+    Rows that were computed several at a time are computed again for that; once they are quantised they cannot be.
+    """
+    if plan.parity.cache > 0 and state.exact < state.length:
+        remake_cache(state)
+    state.quantize()
 
 
 def make_proposer(state: DecodeState, plan: RoundPlan, clock: Clock) -> Proposer:

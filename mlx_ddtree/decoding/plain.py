@@ -30,8 +30,9 @@ def plain_rounds(
     more: given the number of tokens that are certain to come, whether another one shall.  It is asked one step
         ahead, before the last of them is known.
 
-    Afterwards the last token is the root, as after any round.  On a cache that was filled by several rows
-    at a time the run ends early at a near tie, which is left to decode_round (RoundPlan.parity).
+    Afterwards the last token is the root, as after any round.  The run ends early where the caches are to be quantised,
+    and on a cache that was filled by several rows at a time at a near tie, which is left to decode_round
+    (RoundPlan.parity).
     """
     if plan.processors:  # they read the tokens' values, so nothing can run ahead
         yield from _one_at_a_time(state, plan, keep, clock, more)
@@ -46,7 +47,7 @@ def plain_rounds(
         step = ahead
         with clock("verify"), state.all_or_nothing() as after:
             # 1. Send the next step off before this one's token is known.
-            goes_on = more(done)
+            goes_on = more(done) and not state.quantization_due
             ahead = _step(state, plan, step.token_ids, bound) if goes_on else None
             # 2. Wait for this one's token; a near tie takes both steps back.
             token = int(step.token_ids.tolist()[0])  # type: ignore[index,arg-type]
@@ -74,7 +75,7 @@ def _one_at_a_time(
     """Rounds of the root alone."""
     for done in count(1):
         yield decode_round(state, plan, DraftTree.root, keep, clock)
-        if not more(done):
+        if not more(done) or state.quantization_due:
             return
 
 

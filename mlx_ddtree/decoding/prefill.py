@@ -46,11 +46,10 @@ def prefill(
     through: views of the target's caches, in whose place the target gets them.
     """
     report = progress or (lambda done, total: None)
-    caches = state.target_cache if through is None else through
     if kept is None:
-        chunks = _dense(state, prompt, step_size, caches)
+        chunks = _dense(state, prompt, step_size, through)
     else:
-        chunks = _sparse(state, prompt, step_size, kept, caches)
+        chunks = _sparse(state, prompt, step_size, kept, through)
     report(0, len(prompt))
     for done in chunks:
         if then is not None and done == len(prompt) - 1:
@@ -62,19 +61,19 @@ def prefill(
     state.mark_exact()
 
 
-def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, caches: Sequence[Any]) -> Iterator[int]:
+def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, through: Sequence[Any] | None) -> Iterator[int]:
     """Chunk by chunk; how many tokens are processed."""
     last = len(prompt) - 1
     for start in range(0, last, step_size):
         stop = min(start + step_size, last)
         with state.all_or_nothing():
-            _process(state, prompt[start:stop], caches)
+            _process(state, prompt[start:stop], through)
             state.token_ids.extend(prompt[start:stop])
         yield stop
 
 
 def _sparse(
-    state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kept, caches: Sequence[Any]
+    state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kept, through: Sequence[Any] | None
 ) -> Iterator[int]:
     """Kept tokens, chunk by chunk; how many tokens of the prompt are dealt with."""
     last, rows = len(prompt) - 1, len(kept.places) - 1
@@ -89,7 +88,7 @@ def _sparse(
         with state.all_or_nothing():
             at = None if kept.compact else (first + places, drafted_first + places)
             if stop > start:
-                _process(state, [prompt[i] for i in places], caches, at)
+                _process(state, [prompt[i] for i in places], through, at)
             drafted = state.drafted_length
             state.coverage = Coverage(
                 gap=before.gap if kept.compact else first + done - state.length,
@@ -107,14 +106,17 @@ def _sparse(
 def _process(
     state: DecodeState,
     tokens: Sequence[int],
-    caches: Sequence[Any],
+    through: Sequence[Any] | None,
     at: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None,
 ) -> None:
     """Put tokens into both caches; at: their positions for the target and the drafter, if not consecutive."""
     target = state.pair.target
+    caches = state.target_cache if through is None else through  # a chunk may have quantised them
     places, drafted = (state.coverage.gap, None) if at is None else (mx.array(p)[None] for p in at)
     _, features = target.forward(mx.array(list(tokens))[None], caches, places)
     state.append_features(features)
     state.extend_drafter(drafted)
     mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
     state.length += len(tokens)
+    if state.quantization_due:
+        state.quantize()

@@ -97,7 +97,7 @@ def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Ke
             verification = verify(state, proposed, plan)
             tree = verification.tree
             # 3. Accept: follow the target's choices from the root, as far as rounding cannot have made them.
-            agreed = accept(tree, verification.chosen)[: verification.pending.room]
+            agreed = accept(tree, verification.chosen)[: verification.pending.room][: state.room]
             path = verification.before_near_tie(agreed)
             if len(tree) > 1 and not path:
                 alone = True

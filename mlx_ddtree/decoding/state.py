@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ddtree.decoding.context import Coverage, PromptCache
+from mlx_ddtree.decoding.small_caches import KvQuantization
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target.views import Mark
@@ -27,6 +28,7 @@ class DecodeState:
     exact_mark: where the target's caches stood then.
     near_tie: whether what follows the root is to be decided by a row of its own.
     reads_at_most: context tokens that a layer of the target reads (icecache/); None: all.
+    quantization: what happens to the target's caches once they hold enough tokens; None: nothing.
     """
 
     def __init__(self, pair: Pair, caches: PromptCache, root: int | None = None) -> None:
@@ -39,6 +41,7 @@ class DecodeState:
         self.exact_mark: Mark = []
         self.near_tie = False
         self.reads_at_most: int | None = None
+        self.quantization: KvQuantization | None = None
 
     @property
     def target_cache(self) -> list[Any]:
@@ -78,6 +81,16 @@ class DecodeState:
     def context(self) -> int:
         """Context tokens that a round's cost depends on."""
         return self.length if self.reads_at_most is None else min(self.length, self.reads_at_most)
+
+    @property
+    def quantization_due(self) -> bool:
+        """Whether the target's caches are to be quantised before anything else is added."""
+        return self.quantization is not None and self.length >= self.quantization.start
+
+    @property
+    def room(self) -> int | None:
+        """Rows that a round may add before the target's caches are quantised; None: any number."""
+        return None if self.quantization is None else max(self.quantization.start - self.length, 1)
 
     @property
     def drafted_length(self) -> int:
@@ -130,6 +143,12 @@ class DecodeState:
                 continue
             for layer_cache in self.drafter_cache:
                 layer_cache.offset -= 1
+
+    def quantize(self) -> None:
+        """Quantise the target's caches; from then on what is added to them is quantised row by row."""
+        if self.quantization is not None:
+            self.quantization.apply(self.caches)
+            self.quantization = None
 
     def append_features(self, features: mx.array | None) -> None:
         """Queue committed tokens' features (1, m, taps * D) for the drafter."""

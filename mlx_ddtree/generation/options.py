@@ -17,6 +17,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
 from mlx_ddtree.decoding.plan import Auto
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, make_sampler
+from mlx_ddtree.decoding.small_caches import KvQuantization
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
 from mlx_ddtree.icecache.options import IceCacheOptions
@@ -155,6 +156,7 @@ class GenerationOptions:
                 f"tree budget {budget!r} is out of range: use 'auto', or 0 (no draft) to {MAX_BUDGET} nodes"
             )
         self._check_objects()
+        self._check_caches()
         self.make_compression()
         self.make_icecache()
 
@@ -174,6 +176,15 @@ class GenerationOptions:
             refuse_both("compression", self._changed(PROMPTS) - {"kv_keep_ratio"})
         if self.kv_offload is not None and self.kv_budget is None:
             raise OptionError("kv_offload puts pages away, and only kv_budget makes pages: give both")
+
+    def _check_caches(self) -> None:
+        """Only one option decides what the target's caches become."""
+        if self.kv_bits is not None and self.max_kv_size is not None:
+            raise OptionError("mlx-lm cannot quantise caches of limited size: give kv_bits or max_kv_size, not both")
+        small = "kv_bits" if self.max_kv_size is None else "max_kv_size"
+        for name in ("kv_keep_ratio", "kv_budget"):
+            if getattr(self, name) is not None and getattr(self, small) is not None:
+                raise OptionError(f"{name} reads plain caches, and {small} makes others: give one or the other")
 
     def _changed(self, group: str) -> set[str]:
         """The options of a group that are not at their defaults."""
@@ -224,6 +235,12 @@ class GenerationOptions:
         if self.kv_budget is None or isinstance(self.kv_budget, IceCacheOptions):
             return self.kv_budget
         return IceCacheOptions(self.kv_budget, self.kv_page_size, offload=self.kv_offload)
+
+    def make_quantization(self) -> KvQuantization | None:
+        """How keys and values are quantised; None: they are not."""
+        if self.kv_bits is None:
+            return None
+        return KvQuantization(self.kv_bits, self.kv_group_size, self.quantized_kv_start)
 
     def with_compression(self, compression: PrefillCompression) -> GenerationOptions:
         """These options with an object in place of their prefill_* ones."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
+from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.parity import ParityMode
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
+from mlx_ddtree.decoding.small_caches import check_limit, limit
+from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, PairError, PromptError
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.pair import Pair
@@ -44,6 +47,23 @@ def check_drafting(pair: Pair, options: GenerationOptions) -> None:
     trained = pair.drafter.config.block_size
     if options.block_size is not None and options.block_size > trained:
         raise OptionError(f"block size {options.block_size} is out of range: this drafter takes 2 to {trained}")
+
+
+def check_small_caches(pair: Pair, caches: PromptCache, options: GenerationOptions) -> None:
+    """Raise OptionError or UnsupportedModelError where max_kv_size or kv_bits cannot be had with these caches."""
+    if options.max_kv_size is not None:
+        check_limit(pair.target, caches.target, options.max_kv_size)
+    quantization = options.make_quantization()
+    if quantization is not None:
+        quantization.check(pair.target, caches.target)
+
+
+def keep_caches_small(state: DecodeState, options: GenerationOptions) -> None:
+    """Limit the state's caches by max_kv_size, and have them quantised by kv_bits.  Raises as `check_small_caches`."""
+    check_small_caches(state.pair, state.caches, options)
+    if options.max_kv_size is not None:
+        limit(state.caches, options.max_kv_size)
+    state.quantization = options.make_quantization()
 
 
 def parity_bounds(pair: Pair, parity: ParityMode, sampler: Sampler | MlxLmSampler) -> ParityBounds:

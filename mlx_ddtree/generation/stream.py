@@ -17,7 +17,13 @@ from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches
 from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
 from mlx_ddtree.generation.options import GenerationOptions
-from mlx_ddtree.generation.planning import check_drafting, make_plan, max_new_tokens
+from mlx_ddtree.generation.planning import (
+    check_drafting,
+    check_small_caches,
+    keep_caches_small,
+    make_plan,
+    max_new_tokens,
+)
 from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse, Meter, summary
 from mlx_ddtree.generation.shorten import Shortening
@@ -73,6 +79,7 @@ def stream_generate(
     if how.method != "ar":
         check_drafting(pair, how)
     caches = open_prompt_cache(pair, prompt_cache, drafts=how.method != "ar")
+    check_small_caches(pair, caches, how)
     answer = _Answer(DecodeState(pair, caches), how, prompt, ids, prompt_progress_callback)
     return _in_turns(pair, answer.stream(prompt_cache))
 
@@ -107,6 +114,7 @@ class _Answer:
         plan = make_plan(state.pair, options)
         length = state.caches.length  # another call may have gone on with the caches since this one was made
         state.length = length
+        keep_caches_small(state, options)
         # 2. What of the prompt is read, and how much may follow it.
         compression = options.make_compression()
         shortening = Shortening.of(

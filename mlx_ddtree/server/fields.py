@@ -18,10 +18,10 @@ from mlx_ddtree.server.errors import ApiError
 ABOUT_NO_ANSWER = frozenset(
     """
     cache_prompt chat_id draft_model metadata num_draft_tokens prediction prompt_cache_key prompt_cache_retention
-    safety_identifier service_tier session_id store user xtc_threshold
+    safety_identifier service_tier session_id store user
     """.split()
 )
-"""Names for bookkeeping and for speed, and the threshold of a sampler (XTC) that is refused by its other option."""
+"""Names for bookkeeping and for speed."""
 
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
@@ -34,7 +34,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "include_stop_str_in_output": (False,),
     "length_penalty": (1, 1.0),
     "min_tokens": (0,),
-    "min_tokens_to_keep": (1,),
     "modalities": (["text"],),
     "n": (1,),
     "parallel_tool_calls": (True,),
@@ -47,7 +46,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "typical_p": (1, 1.0),
     "use_beam_search": (False,),
     "verbosity": ("medium",),
-    "xtc_probability": (0, 0.0),
 }
 """Name -> the values that change nothing, of options that are not offered."""
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from mlx_lm.sample_utils import make_logits_processors
 
-from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.requests import CompletionRequest
@@ -15,6 +14,8 @@ from mlx_ddtree.server.settings import RequestDefaults
 
 LEAST_TEMPERATURE = 1e-3
 """Below it a draw's noise is lost in rounding and the most probable token is drawn: such a request is greedy."""
+SAMPLING = ("top_p", "min_p", "min_tokens_to_keep", "top_k", "xtc_probability", "xtc_threshold", "seed")
+"""Options of sampling that a request names as `stream_generate` does."""
 PENALTY_CONTEXT = 20
 """Tokens that presence and frequency penalties look back, as in mlx-lm."""
 
@@ -69,13 +70,6 @@ def decoding_options_of(
     temperature = pick(request.temperature, defaults.temp)
     if temperature < LEAST_TEMPERATURE:
         temperature = 0.0
-    sampler = make_sampler(
-        temperature,
-        pick(request.top_p, defaults.top_p),
-        pick(request.min_p, defaults.min_p),
-        top_k=pick(request.top_k, defaults.top_k),
-        seed=pick(request.seed, defaults.seed),
-    )
     processors = make_logits_processors(
         logit_bias,
         pick(request.repetition_penalty, defaults.repetition_penalty),
@@ -85,9 +79,10 @@ def decoding_options_of(
         request.frequency_penalty,
         pick(request.frequency_context_size, PENALTY_CONTEXT),
     )
-    return {
-        "sampler": sampler,
+    options = {name: pick(getattr(request, name), getattr(defaults, name)) for name in SAMPLING}
+    return options | {
+        "temp": temperature,
         "logits_processors": processors,
         "max_tokens": pick(request.limit, defaults.max_tokens),
-        "stop": request.stop or [],
+        "stop": pick(request.stop, defaults.stop),
     }

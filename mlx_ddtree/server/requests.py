@@ -88,7 +88,10 @@ class CompletionRequest(JsonObject):
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Fraction | None = None
     min_p: Fraction | None = None
+    min_tokens_to_keep: Annotated[int, Field(ge=1, le=2**31)] | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    xtc_probability: Fraction | None = None
+    xtc_threshold: Annotated[float, Field(ge=0, le=0.5)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: StopStrings | None = None
     repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None

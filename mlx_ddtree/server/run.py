@@ -23,6 +23,13 @@ from mlx_ddtree.server.settings import RequestDefaults, ServerSettings
 __all__ = ["end_quietly_on_sigterm", "is_loopback", "listen", "make_engine", "make_settings", "serve"]
 
 
+SHARED_OPTIONS = (
+    *("method", "tree_budget", "block_size", "parity", "prefill_step_size"),
+    *("max_kv_size", "kv_bits", "kv_group_size", "quantized_kv_start"),
+)
+"""Options of the command line that count for every request alike."""
+
+
 class GracefulServer(uvicorn.Server):
     """On SIGINT or SIGTERM nothing new is begun, and what runs may finish within `shutdown_seconds`."""
 
@@ -91,10 +98,9 @@ def make_engine(args: argparse.Namespace) -> Engine:
     if args.queue_size < 0 or args.prompt_cache_size < 0:
         raise OptionError("--queue-size and --prompt-cache-size must be at least 0")
     options = arguments.generation_options(args)
-    names = ("method", "tree_budget", "block_size", "parity", "prefill_step_size")
     return Engine(
         lambda: arguments.load_pair(args),
-        {name: getattr(options, name) for name in names} | {"kv_budget": options.make_icecache()},
+        {name: getattr(options, name) for name in SHARED_OPTIONS} | {"kv_budget": options.make_icecache()},
         queue_size=args.queue_size,
         cache_size=args.prompt_cache_size,
         cache_bytes=cache_bytes(args.prompt_cache_bytes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,13 @@ class RequestDefaults:
     temp: float = 0.0
     top_p: float = 1.0
     min_p: float = 0.0
+    min_tokens_to_keep: int = 1
     top_k: int = 0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
     seed: int | None = None
     max_tokens: int = 1024
+    stop: Sequence[str] = ()
     repetition_penalty: float | None = None
     repetition_context_size: int = 20
 

@@ -6,21 +6,23 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from mlx_ddtree.generation.options import CONTEXTS, FLAGS, PROMPTS
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.fields import ABOUT_NO_ANSWER, NEUTRAL
 from mlx_ddtree.server.options import decoding_options_of, logit_bias_of
 from mlx_ddtree.server.parsing import SENTENCES, parse
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
+from mlx_ddtree.server.run import SHARED_OPTIONS
 from mlx_ddtree.server.settings import RequestDefaults
 
 CHAT = {"messages": [{"role": "user", "content": "x"}]}
 NOT_OFFERED = {
-    **{"guided_json": {"type": "object"}, "grammar": 'root ::= "x"', "xtc_probability": 1.0, "n": 2, "n ": 1},
+    **{"guided_json": {"type": "object"}, "grammar": 'root ::= "x"', "n": 2, "n ": 1},
     **{"continue_final_message": True, "add_generation_prompt": False, "stop_token_ids": [5], "min_tokens": 100},
     **{"ignore_eos": True, "adapters": "/a", "enable_thinking": False, "best_of": 3, "echo": True, "suffix": "x"},
     **{"response_format": {"type": "json_object"}, "tool_choice": "required", "functions": [{}], "audio": {}},
     **{"parallel_tool_calls": False, "verbosity": "low", "web_search_options": {}, "modalities": ["audio"]},
-    **{"prompt": "x", "Temperature": 1, "mirostat": 2, "repeat_penalty": 1.1, "min_tokens_to_keep": 10**6},
+    **{"prompt": "x", "Temperature": 1, "mirostat": 2, "repeat_penalty": 1.1},
 }
 
 
@@ -152,9 +154,32 @@ def test_bodies_of_usual_depth_pass():
 def test_a_tiny_temperature_is_greedy():
     for value in (1e-8, 1e-39, 5e-324, 0, 0.0):
         request, _ = parse(ChatRequest, json.dumps(CHAT | {"temperature": value}).encode())
-        assert decoding_options_of(request, RequestDefaults(temp=0.7), {})["sampler"].temp == 0
+        assert decoding_options_of(request, RequestDefaults(temp=0.7), {})["temp"] == 0
     request, _ = parse(ChatRequest, json.dumps(CHAT | {"temperature": 0.01}).encode())
-    assert decoding_options_of(request, RequestDefaults(), {})["sampler"].temp == 0.01
+    assert decoding_options_of(request, RequestDefaults(), {})["temp"] == 0.01
+
+
+SAID = {
+    **{"temperature": 0.3, "top_p": 0.8, "min_p": 0.2, "min_tokens_to_keep": 3, "top_k": 9, "xtc_probability": 0.4},
+    **{"xtc_threshold": 0.2, "seed": 5, "max_tokens": 7, "stop": ["end"]},
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_the_command_lines_default_counts_where_a_request_says_nothing(name):
+    option = "temp" if name == "temperature" else name
+    defaults = RequestDefaults(**{option: SAID[name]})
+    silent, _ = parse(ChatRequest, json.dumps(CHAT).encode())
+    spoken, _ = parse(ChatRequest, json.dumps(CHAT | {name: SAID[name]}).encode())
+    assert decoding_options_of(silent, defaults, {})[option] == SAID[name]
+    assert decoding_options_of(spoken, RequestDefaults(), {})[option] == SAID[name]
+    assert decoding_options_of(silent, RequestDefaults(), {})[option] != SAID[name]
+
+
+def test_every_flag_of_the_program_has_an_effect():
+    """Each is a default of requests, shared by all of them, or about long prompts."""
+    long_prompts = {name for name, flag in FLAGS.items() if flag.group in (PROMPTS, CONTEXTS)}
+    assert RequestDefaults.__dataclass_fields__.keys() | set(SHARED_OPTIONS) | long_prompts == FLAGS.keys()
 
 
 WRITTEN = st.integers(-(10**12), 10**12).map(str) | st.text(st.sampled_from("0123456789+-_ ²٣"), max_size=30)
