@@ -25,6 +25,7 @@ from mlx_ddtree.decoding.round import Clock
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
+from mlx_ddtree.files.lock import in_turn
 from mlx_ddtree.kernels.registry import kernel_choice
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning import store
@@ -43,6 +44,9 @@ TYPICAL_BLOCK = 8
 SUSPICIOUS = 1.25
 """A size that takes so many times what a larger one takes was disturbed, and is timed again."""
 SECOND_LOOKS = 3
+LOCK = "measuring.lock"
+LONGEST_WAIT = 900.0
+"""Seconds to wait for another process that measures."""
 
 
 def profile_of(pair: Pair) -> Profile:
@@ -51,10 +55,32 @@ def profile_of(pair: Pair) -> Profile:
         assert pair.drafter is not None
         mode = mode_of(pair.kernels)
         path, block_size = profile_path(pair, mode), pair.drafter.config.block_size
-        pair.profile = (store.load(path, block_size) if path else None) or _measured(pair, mode, path)
+        pair.profile = (store.load(path, block_size) if path else None) or _measured_in_turn(pair, mode, path)
         pair.target.kernels = kernel_choice(pair.profile.kernels)
         store.save(pair.profile)
     return pair.profile
+
+
+def _measured_in_turn(pair: Pair, mode: str, path: Path | None) -> Profile:
+    """Measure while no other process does, of whatever pair: they would time each other.
+
+    Where another one has just measured this very pair, its profile is taken.
+    """
+    assert pair.drafter is not None
+    if path is None:
+        return _measured(pair, mode, path)
+    waited = []
+
+    def waiting() -> None:
+        waited.append(True)
+        sys.stderr.write("another process is measuring on this machine; waiting for its end\n")
+
+    with in_turn(path.parent / LOCK, LONGEST_WAIT, waiting):
+        profile = store.load(path, pair.drafter.config.block_size) if waited else None
+        if profile is None:
+            profile = _measured(pair, mode, path)
+            store.save(profile)
+        return profile
 
 
 def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:

@@ -1,9 +1,11 @@
 """Costs are measured so that a busy moment does not stay in the table."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mlx_ddtree.files.lock import in_turn
 from mlx_ddtree.tuning import choose, measure, stopwatch, store
 from mlx_ddtree.tuning.measure import profile_of
 from mlx_ddtree.tuning.stopwatch import fastest
@@ -44,6 +46,26 @@ def test_measuring_says_so_on_stderr_also_without_a_terminal(capsys):
     profile_of(small_pair())
     captured = capsys.readouterr()
     assert re.match("measuring this pair on this machine, once", captured.err) and captured.out == ""
+
+
+def test_what_another_process_has_just_measured_is_taken(monkeypatch, tmp_path, capsys):
+    """Two that measured at once would time each other."""
+    path = tmp_path / "profile.json"
+    monkeypatch.setattr(measure, "profile_path", lambda pair, mode: path)
+    first = small_pair()
+    second = small_pair()
+    said = ""
+    with ThreadPoolExecutor(1) as pool:
+        with in_turn(tmp_path / measure.LOCK, 0, pytest.fail):
+            waiting = pool.submit(profile_of, second)
+            while "another process is measuring" not in said:
+                said += capsys.readouterr().err
+                assert not waiting.done()
+            profile = measure._measured(first, "off", path)
+            store.save(profile)
+        assert waiting.result(60).cost.as_dict() == profile.cost.as_dict()
+    said += capsys.readouterr().err
+    assert said.count("measuring this pair") == 1
 
 
 def test_forgetting_removes_profiles_and_nothing_else(monkeypatch, tmp_path):
