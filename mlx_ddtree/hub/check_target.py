@@ -20,7 +20,7 @@ MOST_LAYERS = 4096
 SIZES = ("vocab_size", "hidden_size", "num_attention_heads", "max_position_embeddings")
 LARGEST = 2**31 - 1
 """MLX counts along an axis in 32 bits."""
-TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*tokenizer*.py")
+TOKENIZER_FILES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*tokeniz*.py")
 """Any one of these holds a vocabulary, or code that makes one."""
 
 

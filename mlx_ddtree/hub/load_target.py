@@ -18,6 +18,7 @@ from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError, Unsuppor
 from mlx_ddtree.hub.adapter import adapter_folder, apply_adapter
 from mlx_ddtree.hub.check_target import check_target_folder
 from mlx_ddtree.hub.fetch import DEMO, SMALL_TARGET_FILES, TARGET_FILES, commit_of, fetch, local_folder
+from mlx_ddtree.hub.foreign_code import TRUST, brings_tokenizer_code, check_model_code
 from mlx_ddtree.target import Target, make_target
 
 load_lazily = partial(load_model, lazy=True)
@@ -57,10 +58,10 @@ def try_target(name: str | None, revision: str | None, trust_remote_code: bool) 
     """
     folder = None if name is None else local_folder(name)
     if folder is not None:
+        check_model_code(folder, trust_remote_code)
         with _in_one_line(f"the target in {folder} cannot be loaded"):
             load_lazily(folder, trust_remote_code=trust_remote_code)
-        with _in_one_line(f"the tokenizer in {folder} cannot be loaded"):
-            load_tokenizer(folder, {"trust_remote_code": trust_remote_code})
+        read_tokenizer(folder, trust_remote_code)
     elif name is not None:
         try:
             check_target_folder(fetch(name, revision, SMALL_TARGET_FILES), weights=False)
@@ -96,14 +97,12 @@ def load_target(
     check_target_folder(folder)
     adapter = None if adapter_path is None else adapter_folder(adapter_path)
 
+    check_model_code(folder, trust_remote_code)
     with _in_one_line(f"the target in {folder} cannot be loaded"):
         model, config = read(folder, trust_remote_code=trust_remote_code)
     if adapter is not None:
         model = apply_adapter(model, adapter)
-    with _in_one_line(f"the tokenizer in {folder} cannot be loaded"):
-        tokenizer = load_tokenizer(
-            folder, {"trust_remote_code": trust_remote_code}, eos_token_ids=config.get("eos_token_id")
-        )
+    tokenizer = read_tokenizer(folder, trust_remote_code, config.get("eos_token_id"))
     if len(tokenizer.get_vocab()) == 0:
         raise ConfigError(f"the tokenizer in {folder} knows no tokens: copy the model's tokenizer.json there")
     with _in_one_line(f"the target in {folder} cannot be loaded"):
@@ -120,6 +119,21 @@ def load_target(
     if adapter is not None:
         notes["adapter_folder"] = str(adapter.resolve())
     return LoadedTarget(adapt(model), tokenizer, notes)
+
+
+def read_tokenizer(folder: Path, trust_remote_code: bool, eos_token_ids: Any = None) -> TokenizerWrapper:
+    """A folder's tokenizer; eos_token_ids: what its config says.
+
+    Raises WeightsError where it cannot be loaded, ConfigError where that may be for want of code that is not trusted.
+    """
+    options = {"trust_remote_code": trust_remote_code}
+    try:
+        with _in_one_line(f"the tokenizer in {folder} cannot be loaded"):
+            return load_tokenizer(folder, options, eos_token_ids=eos_token_ids)
+    except WeightsError:
+        if trust_remote_code or not brings_tokenizer_code(folder):
+            raise
+        raise ConfigError(f"the tokenizer in {folder} runs code of its own: {TRUST}") from None
 
 
 @contextmanager
