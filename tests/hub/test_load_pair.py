@@ -1,12 +1,14 @@
 """load() from folders in the public layout; test_fetch.py has the Hub's."""
 
+import gc
 import shutil
+import weakref
 
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from mlx_ddtree import MlxDdtreeError, load, stream_generate
+from mlx_ddtree import MlxDdtreeError, Session, load, stream_generate
 from mlx_ddtree.errors import ConfigError, PairError, WeightsError
 from mlx_ddtree.target import TreeTarget
 
@@ -117,3 +119,20 @@ def test_broken_target(folders, tmp_path):
 
 def test_errors_share_one_base():
     assert issubclass(ConfigError, MlxDdtreeError)
+
+
+def test_a_pair_that_is_given_up_gives_its_memory_back():
+    """Loading again and again, with answers read to the end, left open or kept in a session."""
+    gc.collect()
+    before = mx.get_active_memory()
+    for _ in range(3):
+        pair = load()
+        model = weakref.ref(pair.target.model)
+        session = Session(pair)
+        list(session.stream("def f(", 6, tree_budget=4, parity="off"))
+        left_open = stream_generate(pair, "def g(", 6, tree_budget=4, parity="off")
+        next(left_open)
+        del pair, session, left_open
+        gc.collect()
+        assert model() is None
+        assert mx.get_active_memory() - before < 2**20
