@@ -5,10 +5,10 @@ from functools import cache
 import pytest
 
 from mlx_ddtree import make_prompt_cache, make_sampler
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
+from mlx_ddtree.decoding.round import Clock
 from mlx_ddtree.decoding.state import DecodeState
 
 from .. import families

@@ -1,4 +1,4 @@
-"""A commit leaves the caches as if the emitted tokens had been decoded one by one."""
+"""A round's commit leaves the caches as if the emitted tokens had been decoded one by one."""
 
 from functools import cache
 
@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from mlx_ddtree import make_prompt_cache, make_sampler
-from mlx_ddtree.decoding.clock import Clock
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
-from mlx_ddtree.decoding.round import decode_round
+from mlx_ddtree.decoding.round import Clock, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.tree import DraftTree
 
