@@ -2,7 +2,7 @@
 
 Usage: python studies/code/planted_faults.py [WORD ...] [--check] [--list]
 
-WORD: only faults whose file or reason has one of these words; default: all, which takes about ten minutes.
+WORD: only faults whose file or reason has one of these words; default: all, which takes a quarter of an hour on two cores.
 --check: plant nothing, only see that every fault's place and tests are there.
 --list: the faults, without running anything.
 
