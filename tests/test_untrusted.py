@@ -70,6 +70,15 @@ def test_integers_beyond_64_bits_become_floats_so_that_no_array_overflows() -> N
     assert isinstance(value["model_max_length"], float)
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(-(2**63), int), (-(2**63) - 1, float), (2**64 - 1, int), (2**64, float), (2**65 - 1, float)]
+)
+def test_whole_numbers_stay_whole_up_to_the_last_that_an_array_holds(number: int, kind: type) -> None:
+    value = read_json(f'{{"n": {number}}}')["n"]
+    assert type(value) is kind
+    assert value == kind(number)
+
+
 def test_infinity_passes_where_the_caller_says_so() -> None:
     assert read_json('{"time_step_limit": [0.0, Infinity]}', finite=False)["time_step_limit"][1] == float("inf")
 

@@ -44,3 +44,13 @@ def test_the_joint_distribution_is_that_of_independent_coins(sampler, runs):
         a, b, c = our_tokens(pair, PREFIX, 3, block_size=4, parity="off", sampler=draw)
         counts[(a * VOCAB + b) * VOCAB + c] += 1
     assert fits(counts, joint_distribution(pair))
+
+
+def test_what_a_node_says_depends_on_its_own_position_only():
+    """Coins and noise of all depths are there at once, and every row takes those that a row alone would take."""
+    depths = [0, 1, 1, 2, 3, 2]
+    log_probs = mx.log(mx.softmax(mx.random.normal((len(depths), 12), key=mx.random.key(0)), axis=-1))
+    for seed in range(20):
+        sampler = make_sampler(1.0, seed=seed, xtc_probability=PROBABILITY, xtc_threshold=THRESHOLD)
+        alone = [sampler.choose(log_probs[i : i + 1], [0], 40 + depth).item() for i, depth in enumerate(depths)]
+        assert sampler.choose(log_probs, depths, 40).tolist() == alone

@@ -65,6 +65,28 @@ def test_any_sequence_of_prompts(prompts, data):
         assert before == [*ids, *said]
 
 
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_5"])
+def test_a_prompt_that_the_caches_hold_whole_is_answered_again(family):
+    """Its last token is processed once more: that says the answer's first one."""
+    pair = tiny_pair(family)
+    session, ids = Session(pair), list(range(5, 30))
+    said = answer(session, ids)
+    assert answer(session, ids) == said
+    assert session.reused == len(ids) - 1
+    assert answer(session, [*ids, *said]) == fresh(pair, [*ids, *said])
+
+
+def test_the_end_of_a_prompt_that_is_taken_back_is_forgotten():
+    """A server keeps the sessions whose prompt it would take apart; what is gone already is no reason to."""
+    session, ids = Session(tiny_pair("qwen3")), list(range(5, 30))
+    answer(session, ids)
+    assert session.keeps_prompt(len(ids) - 1)
+    assert not session.keeps_prompt(10)
+    session.resume([*ids[:10], 50, 51])
+    assert session.token_ids == ids[:10]
+    assert session.keeps_prompt(10)
+
+
 @pytest.mark.parametrize("family", ["qwen3", "qwen3_5", "gpt_oss"])
 def test_an_answer_that_is_given_up_goes_on_from_there(family):
     pair = tiny_pair(family)

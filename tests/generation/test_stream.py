@@ -180,9 +180,11 @@ def test_progress_is_reported_to_the_end():
     assert calls == [(0, 24), (8, 24), (16, 24), (23, 24), (24, 24)]
 
 
-def test_generation_ends_at_the_context_limit():
+@pytest.mark.parametrize(("asked", "said"), [(-1, 12), (100, 12), (12, 12), (11, 11)])
+def test_generation_ends_at_the_context_limit(asked, said):
     pair = without_end(small_pair())
-    assert len(our_tokens(pair, [1] * 500, -1)) == pair.target.max_context - 500
+    assert pair.target.max_context == 512
+    assert len(our_tokens(pair, [1] * 500, asked, method="ar")) == said
 
 
 @pytest.mark.parametrize(

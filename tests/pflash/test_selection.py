@@ -82,6 +82,12 @@ def test_the_chunks_with_the_best_pooled_scores_fill_what_is_left():
     assert chosen.forced == {"protected": 0, "head": 64, "tail": 96, "anchors": 0, "scores": 864}
 
 
+@pytest.mark.parametrize("anchors", [False, True])
+def test_a_ratio_that_is_whole_chunks_is_kept_exactly(anchors):
+    scores, ids = prompt(3200)
+    assert len(select(scores, ids, 0.25, anchors=anchors).positions) == 800
+
+
 def test_head_and_tail_shrink_alike_and_leave_half_of_the_allowance():
     scores, ids = prompt(4096)
     chosen = select(scores, ids, 0.2, anchors=False)

@@ -189,6 +189,8 @@ WRITTEN = st.integers(-(10**12), 10**12).map(str) | st.text(st.sampled_from("012
 @example("007")
 @example("00000000002147483647")
 @example("0")
+@example("8191")
+@example("8192")
 def test_a_bias_is_for_tokens_of_the_vocabulary_only(key):
     """An index outside of it would be a write to foreign memory."""
     request, _ = parse(ChatRequest, json.dumps(CHAT | {"logit_bias": {key: 1.0}}).encode())

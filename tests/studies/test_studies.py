@@ -23,6 +23,8 @@ needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=str(miss
 RUNS = [
     pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
     pytest.param(f"budget/random_leaf_gain.py {PROMPTS} --count 2 --max-tokens 16", "nodes"),
+    pytest.param("code/planted_faults.py --check", ", 0 complaints"),
+    pytest.param("code/planted_faults.py named", "1 of 1 planted faults killed", marks=slow),
     pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
     pytest.param(
         "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"

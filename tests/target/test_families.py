@@ -79,6 +79,16 @@ def test_every_node_sees_its_own_path_only(target, context, tree, padding):
             assert_close(got[i], step(target, tree.token_ids[i], cache))
 
 
+@pytest.mark.parametrize("family", ["qwen3", "qwen3_5", "qwen3_next", "gpt_oss"])
+def test_a_tree_may_be_the_first_that_a_cache_sees(family):
+    target, tree = tiny_target(family), TREES["bushy"]
+    got, _, _ = verify(target, tree, target.make_cache(), 0)
+    for node in (3, len(tree) - 1):
+        cache = target.make_cache()
+        for i in tree.path_to(node):
+            assert_close(got[i], step(target, tree.token_ids[i], cache))
+
+
 def deepest(tree):
     return tree.path_to(int(tree.depths.argmax()))
 

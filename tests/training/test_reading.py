@@ -53,6 +53,7 @@ def test_rows_of_every_kind(tmp_path, tokenizer, chat_format):
     assert answered.response_tokens[-1] == EOS
     assert talk.response_tokens is None
     assert tokenizer.decode(list(told.response_tokens[:-1])) == "no"
+    assert told.prompt_tokens == talk.prompt_tokens  # the answer is no part of what is asked
     assert told.start == len(told.prompt_tokens) - 1
     assert text.prompt_tokens == ()
     assert answered.source == f"{file}:3"

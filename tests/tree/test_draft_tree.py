@@ -63,6 +63,13 @@ def test_every_prefix_is_a_tree(tree):
         np.testing.assert_array_equal(mask, tree.ancestor_mask()[: nodes + 1, : nodes + 1])
 
 
+@given(draft_trees())
+def test_prefixes_are_chains_up_to_the_first_branch(tree):
+    for nodes in range(len(tree)):
+        parents = tree.parents[: nodes + 1].tolist()
+        assert (nodes <= tree.chain_nodes) == (parents == list(range(-1, nodes)))
+
+
 def test_chain_is_the_linear_block():
     log_probs = np.log(np.array([0.5, 0.25]))
     chain = DraftTree.chain(np.array([9, 4, 7]), log_probs)
