@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -34,6 +35,7 @@ from mlx_ddtree.tuning.identity import profile_path
 from mlx_ddtree.tuning.rounding import measure_parity
 from mlx_ddtree.tuning.sample_trees import bushy_tree, chain_of
 from mlx_ddtree.tuning.stopwatch import fastest
+from mlx_ddtree.tuning.timings import Timings
 
 CONTEXTS = (64, 1024)
 BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
@@ -94,13 +96,22 @@ def _measured(pair: Pair, mode: str, path: Path | None) -> Profile:
             _filled(pair, min(CONTEXTS[-1], (pair.target.max_context or 2048) // 2)), mode
         )
     pair.target.kernels = kernel_choice(kernels)
-    profile = Profile(measure_costs(pair), measure_parity(pair), pair.drafter.config.block_size, path, kernels)
+    timings = Timings(None if path is None else path.with_suffix(".part.json"))
+    try:
+        costs = measure_costs(pair, timings)
+        bounds = measure_parity(pair)
+    except BaseException:
+        timings.keep()
+        raise
+    timings.forget()
+    profile = Profile(costs, bounds, pair.drafter.config.block_size, path, kernels)
     profile.findings = [asdict(finding) for finding in findings]
     return profile
 
 
-def measure_costs(pair: Pair) -> CostTable:
-    """Time the very functions that a round calls, on random text."""
+def measure_costs(pair: Pair, timings: Timings | None = None) -> CostTable:
+    """Time the very functions that a round calls, on random text; timings: what is known already."""
+    known = timings or Timings(None)
     drafter = pair.drafter
     assert drafter is not None
     limit = pair.target.max_context or max(CONTEXTS)
@@ -110,21 +121,25 @@ def measure_costs(pair: Pair) -> CostTable:
     with tqdm(total=len(ROWS), desc="measuring this pair, once", leave=False, disable=None) as bar:
         for rows in ROWS[:8]:  # the first seconds of a process are slow: threads start, clocks rise
             _verify_once(states[0], rows)()
-        draft_seconds = {block: _timed(_draft_once(states[0], block)) for block in blocks}
+        draft_seconds = {}
+        for block in blocks:
+            draft_seconds[block] = known.of(f"draft {block}", partial(_timed, _draft_once(states[0], block)))
         seconds: dict[bool, list[list[float]]] = {chain: [[] for _ in states] for chain in (False, True)}
         for rows in ROWS:
             if rows + contexts[-1] > limit or _cannot_win(seconds[False][0]):
                 break
             for chain in (True, False):
                 for row, state in zip(seconds[chain], states, strict=True):
-                    row.append(_timed(_verify_once(state, rows, chain)))
+                    name = f"{'chain' if chain else 'tree'} {rows} behind {state.length}"
+                    row.append(known.of(name, partial(_timed, _verify_once(state, rows, chain))))
             bar.update()
         measured = list(ROWS[: len(seconds[False][0])])
         for chain, table in seconds.items():
             for row, state in zip(table, states, strict=True):
                 _look_again(row, [_verify_once(state, rows, chain) for rows in measured])
-    plain = [plain_step(state) for state in states]
-    unread = measure_unread(states[0], max(b for b in blocks if b <= TYPICAL_BLOCK))
+    plain = [known.of(f"plain behind {state.length}", partial(plain_step, state)) for state in states]
+    block = max(b for b in blocks if b <= TYPICAL_BLOCK)
+    unread = known.of("unread", partial(measure_unread, states[0], block))
     verify_seconds = [never_falling(row) for row in seconds[False]]
     chain_seconds = [never_falling(row) for row in seconds[True]]
     return CostTable(measured, contexts, verify_seconds, chain_seconds, plain, draft_seconds, unread=unread)

@@ -65,7 +65,7 @@ def forget() -> int:
     """Remove the profiles of all pairs from the user's cache folder; how many there were.  Other files stay."""
     removed = 0
     for path in cache_folder().glob("*.json"):
-        if re.fullmatch(r"[0-9a-f]{20}", path.stem):
+        if re.fullmatch(r"[0-9a-f]{20}(\.part)?", path.stem):
             with suppress(OSError):
                 path.unlink()
                 removed += 1

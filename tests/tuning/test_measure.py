@@ -72,8 +72,9 @@ def test_forgetting_removes_profiles_and_nothing_else(monkeypatch, tmp_path):
     monkeypatch.setenv("MLX_DDTREE_CACHE", str(tmp_path))
     assert store.forget() == 0
     (tmp_path / "0123456789abcdef0123.json").write_text("{}")
+    (tmp_path / "0123456789abcdef0123.part.json").write_text("{}")
     (tmp_path / "notes.json").write_text("{}")
-    assert store.forget() == 1
+    assert store.forget() == 2
     assert [path.name for path in tmp_path.iterdir()] == ["notes.json"]
 
 
