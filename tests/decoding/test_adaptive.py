@@ -120,7 +120,7 @@ def test_the_profile_is_measured_once_and_kept(monkeypatch, tmp_path):
     learned = Planner(profile_of(first), greedy=True).calibration
     assert learned.expected.sum() > 0
     np.testing.assert_allclose(Planner(second, greedy=True).calibration.expected, learned.expected, atol=1e-2)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.glob("*.json"))) == 1
 
 
 def test_unknown_budgets_are_refused():

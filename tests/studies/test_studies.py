@@ -33,6 +33,9 @@ RUNS = [
     pytest.param("kernels/kernel_bytes.py --contexts 128 --nodes 4 --models-context 64", "saved", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_delta.py --nodes 4 --heads 4 --key-heads 2 --dim 32", "fork", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_qmm.py topk", "topk", marks=[slow, needs_clang]),
+    pytest.param(
+        "machines/blas_threads.py --threads 1 --blocktimes 0 --busy 0 --count 1 --tokens 8", "stock tok/s", marks=slow
+    ),
     pytest.param("machines/distributed_model.py", "Kimi"),
     pytest.param("pages/dci_recall.py --points 256", "subspace"),
     pytest.param('pages/icecache_agreement.py tokens --context 128 --steps 4 --count 1 --setting {"budget":32}', "32"),
