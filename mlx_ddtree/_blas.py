@@ -9,7 +9,8 @@ MLX_DDTREE_BLAS=off switches it off.
 
 MKL's threads spin for 200 ms after every product by default, in the hope of another one.  On a machine with other work
 they take its cores, and products wait for threads that are not running.  Unless the user has said otherwise they sleep
-at once (KMP_BLOCKTIME=0), and there are no more of them than this process may use cores.
+at once (KMP_BLOCKTIME=0), and there are half as many as this process may use cores: Python and MLX's own thread need
+one too, and a product is as slow as its last thread (README.md has a table of an idle and a busy machine).
 """
 
 import ctypes
@@ -43,7 +44,7 @@ def set_thread_defaults() -> None:
     """Tell MKL, which reads the environment as it is loaded, how its threads behave; what the user has set stays."""
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     if not {"MKL_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
-        os.environ["MKL_NUM_THREADS"] = str(usable_cores())
+        os.environ["MKL_NUM_THREADS"] = str(max(usable_cores() // 2, 1))
 
 
 def usable_cores() -> int:
