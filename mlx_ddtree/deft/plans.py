@@ -171,7 +171,7 @@ class Plan:
         return (seen[:, 0] <= queries) & (queries < seen[:, 1])
 
     def bits(self, group: int) -> NDArray[np.uint32]:
-        """The same as the paper packs it, (rows behind the clear ones, ceil(queries / 32)): query j in bit j % 32 of
+        """The mask as the paper packs it: (rows behind the clear ones, ceil(queries / 32)), query j in bit j % 32 of
         word j // 32."""
         mask = self.mask(group).T
         padded = np.zeros((len(mask), -(-mask.shape[1] // 32) * 32), np.bool_)

@@ -156,7 +156,7 @@ class TreeDrawing:
 
     @cached_property
     def _widths(self) -> list[float]:
-        """Of the nodes' boxes and of the target's."""
+        """Widths of the nodes' boxes and of the target's."""
         labels = [*(self._written(node) for node in range(len(self.labels))), f"→ {self.target}"]
         return [cells(label) * CHARACTER + 2 * PADDING for label in labels]
 

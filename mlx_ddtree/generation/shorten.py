@@ -85,7 +85,7 @@ class Shortening:
             self.views = []
 
     def first_token(self, seconds: dict[str, float]) -> None:
-        """It is there; seconds: by stage, to which scoring and filtering are added."""
+        """Note that the first token is there; seconds: by stage, to which scoring and filtering are added."""
         filtering = self.report.seconds.get("filter", 0.0)
         scoring = self.report.seconds.get("score", 0.0)
         self.report.seconds |= {

@@ -24,7 +24,7 @@ def arrays(x: Any) -> list[mx.array]:
 
 
 def _differences(want: Any, got: Any) -> Iterator[mx.array]:
-    """Of the LM head's tokens: 1 where the best one is another although no other comes close."""
+    """Differences of the LM head's tokens: 1 where the best one is another although no other comes close."""
     if isinstance(want, HeadTopK):
         if want.logits.shape[1] > 1:
             sure = want.logits[:, 0] - want.logits[:, 1] > 0.05 * mx.abs(want.logits).max()

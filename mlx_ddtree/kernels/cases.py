@@ -129,7 +129,7 @@ def gather_case(launch: Launch, dtype: mx.Dtype, *, layers: int, heads: int = 8,
 
 
 def _ancestors(rows: int) -> np.ndarray:
-    """Of a tree in which every node has two children."""
+    """Ancestors of a tree in which every node has two children."""
     mask = np.eye(rows, dtype=np.bool_)
     for node in range(1, rows):
         mask[node] |= mask[(node - 1) // 2]

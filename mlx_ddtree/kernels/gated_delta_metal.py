@@ -216,5 +216,5 @@ def _simdgroups(nodes: int, dk: int, dv: int, dtype: mx.Dtype) -> int:
 
 @lru_cache(maxsize=256)
 def _sizes(*numbers: int) -> mx.array:
-    """The same for all layers of a round."""
+    """Sizes that all layers of a round share."""
     return mx.array(numbers, mx.int32)

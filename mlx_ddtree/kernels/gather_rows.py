@@ -27,7 +27,7 @@ def gather_rows(arrays: Sequence[mx.array], path: Sequence[int]) -> list[mx.arra
 def launch_gather_rows(
     arrays: Sequence[mx.array], path: Sequence[int], *, launch: Launch = launch_on_metal
 ) -> list[mx.array]:
-    """The same, 14 arrays of one shape and type to a launch, whatever their strides.
+    """Gather rows by the kernel, 14 arrays of one shape and type to a launch, whatever their strides.
 
     MLX knows what a kernel writes by its outputs only, so a kernel cannot put rows into the caches: they come packed,
     and slice assignments put them in place.

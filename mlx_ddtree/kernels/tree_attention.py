@@ -124,7 +124,7 @@ def tree_attention_ops(
     keep: int = 0,
     sinks: mx.array | None = None,
 ) -> mx.array:
-    """The same in MLX operations, with a mask of all rows and keys."""
+    """Attention of a tree's rows in MLX operations, with a mask of all rows and keys."""
     key_parts, mask = parts_of(keys), tree_mask(tree, queries.shape[2], context, window, keep)
     packing = packing_of(key_parts, queries.shape[-1])
     plain_keys, plain_values = plain(key_parts, packing), plain(parts_of(values), packing)

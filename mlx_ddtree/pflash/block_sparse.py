@@ -42,7 +42,7 @@ class BlockSparseAttention:
 
     @property
     def kept_fraction(self) -> float:
-        """Of the pairs (KV head, query block, key block) that causal attention reads; 1 before the first call."""
+        """Share of causal attention's (KV head, query block, key block) that is read; 1 before the first call."""
         return self.kept / self.causal if self.causal else 1.0
 
     def __call__(

@@ -79,7 +79,7 @@ class PrefillCompression:
     def protecting(
         self, pair: Pair, prompt: Any, ids: Sequence[int], *, must_occur: bool = True, **template: Any
     ) -> PrefillCompression:
-        """The same with `protect` as spans of `ids`, which `prompt` (chat messages, or anything else) became.
+        """These options with `protect` as spans of `ids`, which `prompt` (chat messages, or anything else) became.
 
         must_occur: refuse texts that the prompt does not have.  Raises PromptError.
         """
@@ -99,7 +99,7 @@ class PrefillCompression:
         return replace(self, protect=tuple(spans))
 
     def behind(self, tokens: int) -> PrefillCompression:
-        """The same for the rest of a prompt whose first `tokens` tokens need not be processed."""
+        """These options for the rest of a prompt whose first `tokens` tokens need not be processed."""
         texts = [p for p in self.protect if isinstance(p, str)]
         spans = [
             (max(p[0] - tokens, 0), p[1] - tokens) for p in self.protect if not isinstance(p, str) and p[1] > tokens

@@ -100,7 +100,7 @@ def examination(case: Case, timed: bool) -> Examination:
 
 
 def milliseconds(case: Case) -> tuple[float, float]:
-    """Of the reference and of the kernel, the shortest of several calls of each."""
+    """Milliseconds of the reference and of the kernel, the shortest of several calls of each."""
     runs = {"reference": case.reference, "kernel": case.kernel}
     seconds = fastest({name: partial(_evaluated, run) for name, run in runs.items()}, SECONDS)
     return 1e3 * seconds["reference"], 1e3 * seconds["kernel"]
