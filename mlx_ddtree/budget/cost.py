@@ -89,6 +89,8 @@ class CostTable:
         self.unread *= 1 + RATE * (ratio - 1)
 
     def saw_rest(self, seconds: float) -> None:
+        """Refine `round` by what a round took beside its draft and its verification; never below no time at all."""
+        seconds = max(seconds, 0.0)
         self.round += RATE * (min(seconds, 2 * self.round or seconds) - self.round)
 
     def _refine(self, key: int, ratio: float) -> None:
@@ -117,6 +119,8 @@ class CostTable:
         if min(verify.min(), chain.min(), plain.min()) <= 0:
             raise ValueError("a cost table in which something takes no time")
         rest = saved_numbers.number(saved["round"])
+        if rest < 0:
+            raise ValueError("a cost table in which a round's rest takes less than no time")
         unread = saved_numbers.positive(saved["unread"])
         return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale, unread)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlx_ddtree.budget.calibration import AGREES, DISAGREES, UNASKED
+from mlx_ddtree.budget.graphs import Graph, GraphsAhead
 from mlx_ddtree.budget.lookup import Copy, LookupIndex
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
@@ -53,6 +54,7 @@ class Proposal:
     kind: 'draft' or 'lookup'.  choice: what the tree's size promises.  candidates: of the drafter, if it was asked.
     copy: the continuation that entered the tree, if there was one.
     unread: whether the tree is a block's best path whose tokens nobody has read yet.
+    graph: of its verification, where that was made before the draft was read.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class Proposal:
     candidates: Candidates | None = None
     copy: Copy | None = None
     unread: bool = False
+    graph: Graph | None = None
 
 
 class Planner:
@@ -76,6 +79,7 @@ class Planner:
         self.linear = linear
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
         self.unread = UnreadChains(profile.cost, self.policy.block_sizes)
+        self.graphs = GraphsAhead(profile.cost)
         self.calibration = profile.draft_calibration(greedy)
         self.index = LookupIndex()
         self.top_k = 1 if linear else TOP_K
@@ -129,8 +133,14 @@ class Planner:
         expected = self.unread.expected(len(shape))
         return Proposal("draft", shape, Choice(len(shape) - 1, expected, 0.0), unread=True)
 
-    def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
-        """The tree of the nodes that are worth their rows."""
+    def next_graph(self) -> Graph | None:
+        """The graph of a verification that is worth making before the draft is read, if one is."""
+        return self.graphs.next()
+
+    def with_draft(
+        self, root: int, candidates: Candidates, copy: Copy | None, context: int, built: Graph | None = None
+    ) -> Proposal:
+        """The tree of the nodes that are worth their rows; built: a graph that waits for one."""
         # 1. The candidates as a lattice, with calibrated scores and the copy as one more path.
         spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
         first = candidate_lattice(candidates.token_ids, spine, off_spine)
@@ -138,19 +148,32 @@ class Planner:
             first = self._with_copy(first, candidates, copy)
         # 2. The part of its best tree that is worth its rows.
         grown = grow_tree(root, first, self.policy.largest())
+        chain = grown
         tree, choice = self._cut(grown, context)
         # 3. That of its best chain, which is verified in less time, where it is worth more.
         if not grown.is_chain:
             tokens, scores = best_chain(first)
-            chain, chain_choice = self._cut(DraftTree.chain(np.array([root, *tokens]), np.array(scores)), context)
+            chain = DraftTree.chain(np.array([root, *tokens]), np.array(scores))
+            cut_chain, chain_choice = self._cut(chain, context)
             if chain_choice.value > choice.value:
-                tree = chain
+                tree = cut_chain
                 choice = chain_choice
-        # 4. What the whole of its best path, unread, would have been worth.
+        # 4. What fills the graph that is there, where the making of another one would cost more than it brings.
+        rate = self.policy.rate(context)
+        self.graphs.compare(grown.expected_accepted(), chain.expected_accepted(), rate, context)
+        graph = None
+        if built is not None and choice.nodes > 0:
+            whole = chain if built.chain else grown
+            filled = self.graphs.fill(built, whole.expected_accepted(), rate, context)
+            if filled.value > choice.value:
+                tree = whole.prefix(filled.nodes)
+                choice = filled
+                graph = built
+        # 5. What the whole of its best path, unread, would have been worth.
         if copy is None and not candidates.pairwise:
             reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
-            self.unread.compare(reached, choice, self.policy.rate(context), context)
-        return Proposal("draft", tree, choice, candidates, copy)
+            self.unread.compare(reached, choice, rate, context)
+        return Proposal("draft", tree, choice, candidates, copy, graph=graph)
 
     def _cut(self, tree: DraftTree, context: int) -> tuple[DraftTree, Choice]:
         """The part of the tree that is worth its rows."""
@@ -191,7 +214,8 @@ class Planner:
         # 2. What rounds cost.
         tree = proposal.tree
         cost = self.profile.cost
-        cost.saw_verification(len(tree), outcome.context, outcome.verify_seconds, tree.is_chain)
+        graph = proposal.graph or Graph(len(tree), tree.is_chain)
+        cost.saw_verification(graph.rows, outcome.context, outcome.verify_seconds + graph.seconds, graph.chain)
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.rounds_unsaved += 1
 

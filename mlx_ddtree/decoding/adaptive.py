@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from time import perf_counter
 
+from mlx_ddtree.budget.graphs import Graph
 from mlx_ddtree.budget.lookup import Copy
 from mlx_ddtree.budget.planner import Outcome, Planner, Proposal
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
@@ -17,7 +18,7 @@ from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.decoding.verify import BuiltAhead, Proposed, can_build_ahead
 
 
 @dataclass
@@ -29,6 +30,7 @@ class _Prepared:
     proposal: complete where the round only copies.
     draft: on its way where the round drafts.
     unread: whether its best path is verified before anyone has read it.
+    built: the graph of its verification, made while the device drafts.
     seconds: that preparing took.
     spent: the clock's seconds by stage when the round was prepared.
     """
@@ -38,6 +40,7 @@ class _Prepared:
     proposal: Proposal | None = None
     draft: StartedDraft | None = None
     unread: bool = False
+    built: BuiltAhead | None = None
     seconds: float = 0.0
     spent: dict[str, float] | None = None
 
@@ -56,6 +59,7 @@ class AdaptiveProposer:
             linear=plan.method == "dflash",
             block_size=plan.block_size,
         )
+        self.builds_ahead = can_build_ahead(state)
         self.prepared = _Prepared()
 
     def prepare(self) -> int:
@@ -91,7 +95,7 @@ class AdaptiveProposer:
             else:
                 prepared.draft = start_draft(self.state, planner.next_block_size(prepared.context), planner.top_k)
 
-    def propose(self, root: int) -> DraftTree | UnreadChain:
+    def propose(self, root: int) -> Proposed:
         """The tree to verify behind this root, once the draft is there; or a chain that is verified unread."""
         prepared = self.prepared
         if prepared.unread:
@@ -99,13 +103,30 @@ class AdaptiveProposer:
             chain = UnreadChain(root, prepared.draft)
             prepared.proposal = self.planner.without_reading(chain.shape)
             return chain
-        if prepared.proposal is None:
-            assert prepared.draft is not None
-            with self.clock("draft"):
-                candidates = finish_draft(prepared.draft)
-            with self.clock("tree"):
-                prepared.proposal = self.planner.with_draft(root, candidates, prepared.copy, prepared.context)
-        return prepared.proposal.tree
+        if prepared.proposal is not None:
+            return prepared.proposal.tree
+        assert prepared.draft is not None
+        with self.clock("draft"):
+            graph = self._build_ahead(prepared)
+            candidates = finish_draft(prepared.draft)
+        with self.clock("tree"):
+            proposal = self.planner.with_draft(root, candidates, prepared.copy, prepared.context, graph)
+            prepared.proposal = proposal
+            if prepared.built is None:
+                return proposal.tree
+            if proposal.graph is not None:
+                return prepared.built.for_tree(proposal.tree)
+            prepared.built.give_up()
+            return proposal.tree
+
+    def _build_ahead(self, prepared: _Prepared) -> Graph | None:
+        """Make the graph that the next tree is likely to want, while the device drafts."""
+        graph = self.planner.next_graph() if self.builds_ahead else None
+        if graph is None:
+            return None
+        started = perf_counter()
+        prepared.built = BuiltAhead(self.state, graph.rows, graph.chain)
+        return graph._replace(seconds=perf_counter() - started)
 
     def learn(self, done: Round, seconds: float) -> Round:
         """Take note of how the proposed round went; the round with what was expected of it."""

@@ -10,6 +10,7 @@ from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.verify import BuiltAhead, Proposed, can_build_ahead
 from mlx_ddtree.tree import DraftTree, build_tree
 
 ENDLESS = 1 << 62
@@ -25,7 +26,7 @@ class Proposer(Protocol):
     def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
         """Decode so many tokens plainly, or fewer where there is a reason to."""
 
-    def propose(self, root: int) -> DraftTree | UnreadChain:
+    def propose(self, root: int) -> Proposed:
         """The tree to verify behind this root, once the draft is there; or a chain, which need not wait for it."""
 
     def learn(self, done: Round, seconds: float) -> Round:
@@ -46,7 +47,7 @@ class NoProposer:
     def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
         return plain_rounds(self.state, self.plan, keep, self.clock, lambda done: done < count)
 
-    def propose(self, root: int) -> DraftTree | UnreadChain:
+    def propose(self, root: int) -> Proposed:
         return DraftTree.root(root)
 
     def learn(self, done: Round, seconds: float) -> Round:
@@ -63,6 +64,7 @@ class FixedProposer(NoProposer):
         self.block_size = plan.block_size
         self.budget = plan.tree_budget
         self.top_k = 1 if plan.method == "dflash" else plan.tree_budget
+        self.builds_ahead = can_build_ahead(state)
         self.started: StartedDraft | None = None
 
     def prepare(self) -> int:
@@ -71,11 +73,14 @@ class FixedProposer(NoProposer):
                 self.started = start_draft(self.state, self.block_size, self.top_k)
         return 0
 
-    def propose(self, root: int) -> DraftTree | UnreadChain:
+    def propose(self, root: int) -> Proposed:
         assert self.started is not None
         if self.top_k == 1 and can_stay_unread(self.state.pair, self.plan):
             return UnreadChain(root, self.started)
         with self.clock("draft"):
+            # Build the verification while the device drafts: trees of one size have rows of one number.
+            built = BuiltAhead(self.state, self.budget + 1, chain=self.top_k == 1) if self.builds_ahead else None
             token_ids, log_probs = finish_draft(self.started)
         with self.clock("tree"):
-            return build_tree(root, token_ids, log_probs, self.budget)
+            tree = build_tree(root, token_ids, log_probs, self.budget)
+        return tree if built is None else built.for_tree(tree)

@@ -9,18 +9,17 @@ from time import perf_counter
 
 import mlx.core as mx
 
-from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.decoding.verify import Verification, verify
-from mlx_ddtree.target.views import Mark
+from mlx_ddtree.decoding.verify import Proposed, Verification, verify
+from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.tree import DraftTree, accept
 
 STAGES = ("prefill", "draft", "tree", "verify", "commit")
 
-Propose = Callable[[int], DraftTree | UnreadChain]
-"""From the root's token to the draft tree, or to a chain that only the device knows."""
+Propose = Callable[[int], Proposed]
+"""From the root's token to what is verified behind it."""
 Keep = Callable[[list[int]], int]
 """From the tokens that a round would emit to how many of them belong to the text."""
 

@@ -12,7 +12,7 @@ from mlx_ddtree.decoding.context import Coverage, PromptCache
 from mlx_ddtree.decoding.small_caches import KvQuantization
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.target.views import Mark
+from mlx_ddtree.target.marks import Mark
 
 
 class DecodeState:

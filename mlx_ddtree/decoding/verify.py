@@ -1,9 +1,12 @@
-"""Verify: one forward of the target over the whole tree."""
+"""Verify: one forward of the target over the whole tree.
+
+Its graph is made as soon as the tree is known; or before, on blanks, while the device drafts (`BuiltAhead`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -13,8 +16,10 @@ from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.target.blank_rows import BlankRows, can_fill
+from mlx_ddtree.target.marks import mark_with_arrays, rewind
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.target.views import Pending
+from mlx_ddtree.target.views import Pending, waits_unevaluated
 from mlx_ddtree.tree import DraftTree
 
 ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
@@ -49,31 +54,106 @@ class Verification:
         return path
 
 
-def verify(state: DecodeState, proposed: DraftTree | UnreadChain, plan: RoundPlan) -> Verification:
+class TreeForward(NamedTuple):
+    """One forward over context and tree; lazy.
+
+    token_ids: (rows,) the tree's, then padding.
+    hidden: (1, rows, D) normalised.
+    features: (1, rows, taps * D), or None without taps.
+    pending: the rows in the target's caches.
+    """
+
+    token_ids: mx.array
+    hidden: mx.array
+    features: mx.array | None
+    pending: Pending
+
+
+class BuiltAhead:
+    """A forward over `count` rows, root included, that was built before the tree is known.
+
+    The caches have it in them from the start: `fill` a tree in, or `give_up`.
+    chain: whether the tree will have no branches.
+    """
+
+    def __init__(self, state: DecodeState, count: int, chain: bool = False) -> None:
+        self.rows = BlankRows(state.length, count, state.coverage.gap, chain)
+        self._cache = state.target_cache
+        self._before = mark_with_arrays(self._cache)
+        self._forward = _forward(state, self.rows.token_ids, self.rows)
+
+    def for_tree(self, tree: DraftTree) -> Proposed:
+        """This tree with the forward, which is given up where the tree does not fit or is the root alone: a root is
+        verified as plain decoding would."""
+        if 1 < len(tree) <= self.rows.count:
+            return BuiltTree(tree, self)
+        self.give_up()
+        return tree
+
+    def fill(self, tree: DraftTree) -> TreeForward:
+        """The forward over a tree of 2 to `count` nodes, root included."""
+        self.rows.fill(tree)
+        self._before = []
+        return self._forward
+
+    def give_up(self) -> None:
+        """Take the forward out of the caches, which stand as before."""
+        rewind(self._cache, self._before)
+
+
+class BuiltTree(NamedTuple):
+    """A tree, and the forward that was built for so many nodes or more."""
+
+    tree: DraftTree
+    built: BuiltAhead
+
+
+Proposed = DraftTree | BuiltTree | UnreadChain
+"""What a round verifies: a draft tree, or a chain that only the device knows."""
+
+
+def can_build_ahead(state: DecodeState) -> bool:
+    """Whether a verification's graph can be made before its tree is known, on this device and over these caches."""
+    return state.pair.target.builds_ahead and waits_unevaluated(state.target_cache) and can_fill()
+
+
+def verify(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> Verification:
     """Run the target over the tree and let it choose a token after every node."""
     target = state.pair.target
-    unread = proposed if isinstance(proposed, UnreadChain) else None
-    tree = proposed.shape if isinstance(proposed, UnreadChain) else proposed
+    # 1. One forward over context and tree.  Only the tree's own rows go through the LM head.
+    tree, forward = _tree_and_forward(state, proposed, plan)
     nodes = len(tree)
-    # 1. The tree's tokens are the rows of the forward; those of an unread chain come from the drafter by themselves.
-    token_ids = _padded(tree, plan) if unread is None else unread.token_ids
-    # 2. One forward over context and tree.  Only the tree's own rows go through the LM head.
-    rows = TreeRows(tree, state.length, len(token_ids), state.coverage.gap)
-    hidden, features, pending = target.forward_rows(token_ids[None], rows, state.target_cache)
-    hidden = hidden[0, :nodes]
-    # 3. The target's choice after every node: the round's second and last wait, because the walk needs it.
+    hidden = forward.hidden[0, :nodes]
+    # 2. The target's choice after every node: the round's second and last wait, because the walk needs it.
     bound = plan.parity.cache if nodes == 1 else plan.parity.rows
     choices = _best_without_logits(state, hidden, plan, bound)
     if choices is None:
         logits = target.unembed_tree(hidden)
         start = state.position + 1
         choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound)
-        mx.eval(choices, token_ids)
+        mx.eval(choices, forward.token_ids)
     chosen: list[int] = choices.token_ids.tolist()  # type: ignore[assignment]
     close: list[bool] | None = None if choices.close is None else choices.close.tolist()  # type: ignore[assignment]
-    if unread is not None:
-        tree = unread.read()
-    return Verification(tree, chosen, choices.logits, features, pending, close)
+    if isinstance(proposed, UnreadChain):
+        tree = proposed.read()
+    return Verification(tree, chosen, choices.logits, forward.features, forward.pending, close)
+
+
+def _tree_and_forward(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> tuple[DraftTree, TreeForward]:
+    """What is verified, as far as the host knows it, and the target's forward over it."""
+    if isinstance(proposed, BuiltTree):
+        return proposed.tree, proposed.built.fill(proposed.tree)
+    if isinstance(proposed, UnreadChain):  # its tokens come from the drafter by themselves
+        tree = proposed.shape
+        token_ids = proposed.token_ids
+    else:
+        tree = proposed
+        token_ids = _padded(tree, plan)
+    return tree, _forward(state, token_ids, TreeRows(tree, state.length, len(token_ids), state.coverage.gap))
+
+
+def _forward(state: DecodeState, token_ids: mx.array, rows: TreeRows) -> TreeForward:
+    return TreeForward(token_ids, *state.pair.target.forward_rows(token_ids[None], rows, state.target_cache))
 
 
 def _padded(tree: DraftTree, plan: RoundPlan) -> mx.array:

@@ -19,8 +19,9 @@ from mlx_ddtree.distributed.shard import load_shard
 from mlx_ddtree.distributed.shard_target import ShardTarget, send_off
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.kernels.registry import kernel_choice
+from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.target.views import Mark, Pending
+from mlx_ddtree.target.views import Pending
 from mlx_ddtree.tree import DraftTree
 
 ROWS_BETWEEN_TIDYING = 2048

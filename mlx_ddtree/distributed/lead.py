@@ -22,9 +22,10 @@ from mlx_ddtree.distributed.traffic import Traffic
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.target.rank_traffic import RankTraffic
 from mlx_ddtree.target.rows import Rows, TreeRows
-from mlx_ddtree.target.views import Mark, Pending
+from mlx_ddtree.target.views import Pending
 
 
 class LeadTarget(ShardTarget):

@@ -20,7 +20,7 @@ from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.target.between_rounds import fit
-from mlx_ddtree.target.views import Mark
+from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.tuning.measure import plain_step
 
 

@@ -31,9 +31,10 @@ from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
 from mlx_ddtree.target.forward import Forward, adapt_rope, tap
 from mlx_ddtree.target.gated_delta import adapt_gated_delta
+from mlx_ddtree.target.marks import Mark, mark, rewind
 from mlx_ddtree.target.quantized import adapt_quantized, head_weights
 from mlx_ddtree.target.rows import Rows
-from mlx_ddtree.target.views import Mark, Pending, check_cache, mark, rewind, views_of
+from mlx_ddtree.target.views import Pending, check_cache, views_of
 
 
 def text_of(model: nn.Module) -> Any:
@@ -45,9 +46,11 @@ class TreeTarget(MakesCaches):
     """Families whose layers are attention or gated delta layers over caches that can hold a tree.
 
     kernels: what verifications run in place of MLX's operations, by their number of rows.
+    builds_ahead: whether `forward_rows` can be built before the rows' tokens are known.
     """
 
     supports_trees = True
+    builds_ahead = True
 
     def __init__(self, model: nn.Module) -> None:
         evaluate(model)

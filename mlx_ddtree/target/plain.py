@@ -14,14 +14,16 @@ from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
+from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.target.rows import Rows
-from mlx_ddtree.target.views import Mark, Pending
+from mlx_ddtree.target.views import Pending
 
 
 class PlainTarget(MakesCaches):
     """Method 'ar' for architectures without an adapter; it has no taps and verifies no trees."""
 
     supports_trees = False
+    builds_ahead = False
 
     def __init__(self, model: nn.Module) -> None:
         evaluate(model)

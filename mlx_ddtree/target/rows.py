@@ -13,6 +13,7 @@ from functools import cached_property, partial
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from mlx_ddtree.kernels.choice import TreeAttention
 from mlx_ddtree.kernels.tree_attention import TreeMask, tree_mask
@@ -89,8 +90,10 @@ class TreeRows(Rows):
     @cached_property
     def offset(self) -> int | mx.array:
         """Where the rows stand, for RoPE: consecutively from the root on, or (1, N) int32 positions."""
-        root = self.start + self.gap
-        return root if self.is_chain else mx.array(self._depths[None] + root)
+        return self.start + self.gap if self.is_chain else mx.array(self._positions())
+
+    def _positions(self) -> NDArray[np.int32]:
+        return self._depths[None] + np.int32(self.start + self.gap)
 
     @cached_property
     def bits(self) -> TreeMask:
@@ -98,6 +101,9 @@ class TreeRows(Rows):
 
         Bit j % 32 of word j // 32 in row i says whether row i sees row j: a node sees its ancestors and itself.
         """
+        return TreeMask(*map(mx.array, self._bits()))
+
+    def _bits(self) -> tuple[NDArray[np.uint32], NDArray[np.int32]]:
         nodes = len(self.tree)
         stored = max(self.count, 8)
         words = np.zeros((stored, -(-self.count // 32)), np.uint32)
@@ -105,8 +111,7 @@ class TreeRows(Rows):
         words[:nodes, : ancestors.shape[1]] = ancestors
         padding = np.arange(nodes, self.count)
         words[padding, padding // 32] |= np.uint32(1) << (padding % 32).astype(np.uint32)
-        depths = np.pad(self._depths, (0, stored - self.count))
-        return TreeMask(mx.array(words), mx.array(depths))
+        return words, np.pad(self._depths, (0, stored - self.count))
 
     @cached_property
     def ancestors(self) -> mx.array:
@@ -136,7 +141,7 @@ class TreeRows(Rows):
             self._tables[kernel] = mx.array(self._conv_table(kernel))
         return self._tables[kernel]
 
-    def _conv_table(self, kernel: int) -> np.ndarray:
+    def _conv_table(self, kernel: int) -> NDArray[np.int32]:
         parents = np.full(self.count, -1)
         parents[: len(self.tree)] = self.tree.parents
         table = np.empty((self.count, kernel), np.int32)

@@ -24,9 +24,6 @@ from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
 from mlx_ddtree.target.attention import AttendingCache
 from mlx_ddtree.target.rows import Rows, RowsMask, TreeRows
 
-Mark = list[tuple[Any, ...]]
-"""Where each layer's cache stood; see `mark`."""
-
 
 class _View:
     """What one layer's cache answers under a tree; `commit_all` for the views of one kind, which share their rows."""
@@ -233,38 +230,9 @@ def _view_class(layer_cache: object) -> type[Any] | None:
     return layer_cache.tree_view if isinstance(layer_cache, AttendingCache) else _VIEWS.get(type(layer_cache))
 
 
-def mark(cache: Sequence[Any]) -> Mark:
-    """Where every layer's cache stands, for `rewind`.  Holds references, copies nothing by itself.
-
-    What stands before a KVCache's offset never changes, so the offset says all.
-    """
-    return [_standing(layer_cache) for layer_cache in cache]
-
-
-def rewind(cache: Sequence[Any], marked: Mark) -> None:
-    """Undo everything since `mark`; the mark stays good for another time."""
-    for layer_cache, standing in zip(cache, marked, strict=True):
-        if isinstance(layer_cache, ArraysCache):
-            layer_cache.cache = list(standing)
-        elif isinstance(layer_cache, RotatingKVCache):
-            keys, values, layer_cache.offset, layer_cache._idx = standing
-            layer_cache.keys = _alias(keys)
-            layer_cache.values = _alias(values)
-        else:
-            layer_cache.offset = standing[0]
-
-
-def _standing(layer_cache: Any) -> tuple[Any, ...]:
-    if isinstance(layer_cache, ArraysCache):
-        return tuple(layer_cache.cache)
-    if isinstance(layer_cache, RotatingKVCache):
-        return _alias(layer_cache.keys), _alias(layer_cache.values), layer_cache.offset, layer_cache._idx
-    return (layer_cache.offset,)
-
-
-def _alias(x: mx.array | None) -> mx.array | None:
-    """Another array of the same content, which stays when `x` is assigned to in place."""
-    return None if x is None else mx.stop_gradient(x)
+def waits_unevaluated(cache: Sequence[Any]) -> bool:
+    """Whether a forward over these caches can be built and then be given up: whether `mark_with_arrays` knows them."""
+    return all(type(layer_cache) in _VIEWS for layer_cache in cache)
 
 
 def _overwrite(base: KVCache | QuantizedKVCache, first: int, keys: mx.array, values: mx.array) -> None:

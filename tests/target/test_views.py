@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, QuantizedKVCache, RotatingKVCache
 
 from mlx_ddtree.errors import UnsupportedModelError
+from mlx_ddtree.target.marks import mark, rewind
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.target.views import AppendView, RingView, check_cache, mark, rewind
+from mlx_ddtree.target.views import AppendView, RingView, check_cache
 from mlx_ddtree.tree import DraftTree
 
 

@@ -1,0 +1,63 @@
+"""Where caches stand, so that a round can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map
+from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
+
+Mark = list[tuple[Any, ...]]
+"""Where each layer's cache stood; see `mark`."""
+
+
+def mark(cache: Sequence[Any]) -> Mark:
+    """Where every layer's cache stands, for `rewind`.  Holds references, copies nothing by itself.
+
+    What stands before a KVCache's offset never changes, so the offset says all.
+    """
+    return [_standing(layer_cache) for layer_cache in cache]
+
+
+def mark_with_arrays(cache: Sequence[Any]) -> Mark:
+    """As `mark`, and `rewind` also takes back what was added and never evaluated.
+
+    Drop it before what was added is evaluated: as long as two arrays share memory, MLX copies what it adds to.
+    """
+    marked = []
+    for layer_cache in cache:
+        standing = _standing(layer_cache)
+        if isinstance(layer_cache, KVCache | QuantizedKVCache):
+            standing = (*standing, tree_map(_alias, layer_cache.keys), tree_map(_alias, layer_cache.values))
+        marked.append(standing)
+    return marked
+
+
+def rewind(cache: Sequence[Any], marked: Mark) -> None:
+    """Undo everything since `mark`; the mark stays good for another time."""
+    for layer_cache, standing in zip(cache, marked, strict=True):
+        if isinstance(layer_cache, ArraysCache):
+            layer_cache.cache = list(standing)
+        elif isinstance(layer_cache, RotatingKVCache):
+            keys, values, layer_cache.offset, layer_cache._idx = standing
+            layer_cache.keys = _alias(keys)
+            layer_cache.values = _alias(values)
+        else:
+            layer_cache.offset = standing[0]
+            if len(standing) > 1:
+                layer_cache.keys, layer_cache.values = standing[1:]
+
+
+def _standing(layer_cache: Any) -> tuple[Any, ...]:
+    if isinstance(layer_cache, ArraysCache):
+        return tuple(layer_cache.cache)
+    if isinstance(layer_cache, RotatingKVCache):
+        return _alias(layer_cache.keys), _alias(layer_cache.values), layer_cache.offset, layer_cache._idx
+    return (layer_cache.offset,)
+
+
+def _alias(x: mx.array | None) -> mx.array | None:
+    """Another array of the same content, which stays when `x` is assigned to in place."""
+    return None if x is None else mx.stop_gradient(x)
