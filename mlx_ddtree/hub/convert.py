@@ -16,8 +16,9 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import dequantize_model, make_shards, quantize_model, save_config
 
-from mlx_ddtree.drafter.load_drafter import load_drafter, public_name, read_drafter_config
+from mlx_ddtree.drafter.load_drafter import load_drafter, read_drafter_config
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.drafter.tensor_names import public_name
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
 from mlx_ddtree.hub.card import DrafterCard, write_card
 from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, expand_user, fetch

@@ -22,7 +22,7 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from mlx_lm.utils import _get_classes, get_total_parameters, quantize_model
 
 from mlx_ddtree.drafter.config import DrafterConfig
-from mlx_ddtree.drafter.dflash2 import make_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import UnsupportedModelError, one_line
 from mlx_ddtree.hub.check_target import check_config

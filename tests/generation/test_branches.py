@@ -12,7 +12,7 @@ from mlx_lm.sample_utils import make_sampler as mlx_lm_sampler
 from mlx_ddtree import generate, make_sampler, stream_branches, stream_generate
 from mlx_ddtree.branches.draft import BranchCache, draft_branches
 from mlx_ddtree.branches.rows import BranchSlots, ForestRows
-from mlx_ddtree.drafter.dflash2 import make_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning.measure import profile_of
