@@ -53,7 +53,7 @@ class DFlareDrafter(DFlashDrafter):
         self.layer_fusion_weights = mx.zeros((config.num_hidden_layers, taps))
 
     def contexts(self, features: mx.array) -> list[mx.array]:
-        taps = features.reshape(*features.shape[:2], self.num_taps, -1)
+        taps = features.reshape(*features.shape[:2], self.num_taps, self.config.hidden_size)
         shares = mx.softmax(self.layer_fusion_weights.astype(mx.float32), axis=-1).astype(features.dtype)
         mixed = self.hidden_norm(mx.einsum("nmtd,lt->lnmd", taps, shares))
         return list(mixed)
