@@ -71,7 +71,7 @@ class DFlashAttention(nn.Module):
         evaluate(self.rope)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
-        return x.reshape(*x.shape[:2], heads, -1)
+        return x.reshape(*x.shape[:2], heads, x.shape[-1] // heads)
 
     def keys_values(self, x: mx.array, offset: Positions) -> tuple[mx.array, mx.array]:
         """(1, n, D) rows at positions offset.., or at positions (1, n) -> keys, values (1, kv_heads, n, head_dim)."""

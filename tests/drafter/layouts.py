@@ -4,7 +4,11 @@ What a layout means is said a second time, in words of the formulas (`Facts`), s
 are asked what is right.  Sources: the repositories and model cards that docs/drafters.md names.
 """
 
+import json
 from dataclasses import dataclass, field
+
+import mlx.core as mx
+import numpy as np
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP, LAYERS, VOCAB, RANK = 32, 4, 2, 16, 64, 2, 64, 6
 TAPS = (0, 1, 2)
@@ -313,3 +317,27 @@ LAYOUTS = {
     ),
 }  # fmt: skip
 """By the name that a failing test shows."""
+
+
+def random_tensors(layout, seed=0):
+    """Public names -> values, none at its neutral value."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, shape in layout.tensors.items():
+        if name == "d2t":  # offsets: draft id j is token j + d2t[j], all different
+            chosen = np.sort(rng.choice(VOCAB, shape[0], replace=False))
+            tensors[name] = (chosen - np.arange(shape[0])).astype(np.int64)
+        elif name == "t2d":
+            tensors[name] = np.zeros(shape, bool)
+        else:
+            scale = {1: 0.5, 2: 1.5 / np.sqrt(shape[-1])}[len(shape)]
+            near = 0.0 if name.endswith(("bias", "sink_bias")) or layout.facts.norm_offset else float(len(shape) == 1)
+            tensors[name] = (near + scale * rng.normal(size=shape)).astype(np.float32)
+    return tensors
+
+
+def save(folder, layout, tensors, **changes):
+    """A drafter's folder as it lies on the Hub."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(layout.config | changes))
+    mx.save_safetensors(str(folder / "model.safetensors"), {name: mx.array(value) for name, value in tensors.items()})

@@ -1,7 +1,5 @@
 """Every public layout of drafters, from its published form: what is computed is what its formulas say."""
 
-import json
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -15,35 +13,12 @@ from mlx_ddtree.pair import Pair
 from ..helpers import small_target
 from ..training.tiny import make_tokenizer
 from .layout_reference import LayoutReference
-from .layouts import EPS, HIDDEN, LAYOUTS, TAPS, VOCAB
+from .layouts import EPS, HIDDEN, LAYOUTS, TAPS, VOCAB, random_tensors, save
 
 TARGET = small_target(layers=3, tied=False)
 EMBEDDING = np.array(TARGET.text.model.embed_tokens.weight, np.float64)
 HEAD = np.array(TARGET.text.lm_head.weight, np.float64)
 ROOT = 9
-
-
-def random_tensors(layout, seed=0):
-    """Public names -> values, none at its neutral value."""
-    rng = np.random.default_rng(seed)
-    tensors = {}
-    for name, shape in layout.tensors.items():
-        if name == "d2t":  # offsets: draft id j is token j + d2t[j], all different
-            chosen = np.sort(rng.choice(VOCAB, shape[0], replace=False))
-            tensors[name] = (chosen - np.arange(shape[0])).astype(np.int64)
-        elif name == "t2d":
-            tensors[name] = np.zeros(shape, bool)
-        else:
-            scale = {1: 0.5, 2: 1.5 / np.sqrt(shape[-1])}[len(shape)]
-            near = 0.0 if name.endswith(("bias", "sink_bias")) or layout.facts.norm_offset else float(len(shape) == 1)
-            tensors[name] = (near + scale * rng.normal(size=shape)).astype(np.float32)
-    return tensors
-
-
-def save(folder, layout, tensors, **changes):
-    folder.mkdir(exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(layout.config | changes))
-    mx.save_safetensors(str(folder / "model.safetensors"), {name: mx.array(value) for name, value in tensors.items()})
 
 
 @pytest.fixture(params=LAYOUTS)
