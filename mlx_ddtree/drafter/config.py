@@ -91,9 +91,9 @@ class DrafterConfig:
             f"causal layers {sum(self.causal)}/{len(self.causal)}",
             f"rope theta {self.rope_theta:g}",
         ]
-        return ", ".join(parts + self._extras())
+        return ", ".join(parts + self.extras())
 
-    def _extras(self) -> list[str]:
+    def extras(self) -> list[str]:
         """What stands on the layers, in words."""
         extras = []
         if self.dflash2:

@@ -17,6 +17,8 @@ from mlx_ddtree.drafter.tensor_names import OF_NO_USE, our_name, public_name, sp
 from mlx_ddtree.errors import ConfigError, WeightsError, one_line
 from mlx_ddtree.untrusted import read_json
 
+MASK_EMBEDDING = "mask_embedding.pt"
+"""What some drafters embed their masks with (Xiaomi's)."""
 QUANTISATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 """The formats that MLX quantises to."""
 
@@ -27,6 +29,11 @@ def load_drafter(folder: Path) -> DFlashDrafter:
     Raises ConfigError (config.json) or WeightsError (tensors), naming the key or tensor.
     """
     config = DrafterConfig.from_dict(read_drafter_config(folder))
+    if (folder / MASK_EMBEDDING).exists():
+        raise WeightsError(
+            f"drafter in {folder}: its masks have an embedding of their own, in {MASK_EMBEDDING}, and pickled tensors "
+            "are not read here; use another drafter or decode plainly (draft=False / --method ar)"
+        )
     weights, files = split_fused(config, *read_weights(folder))
     config = as_stored(config, weights)
     drafter = _make(config, count_taps(config, weights))
