@@ -150,6 +150,11 @@ def usual_drafter_bytes(config: DrafterConfig) -> int:
     return 2 * sum(value.size for value in tensors(make_drafter(config, USUAL_TAPS)).values())
 
 
+def table_bytes(config: DrafterConfig) -> int:
+    """Bytes of an embedding, or of a head, in 16 bits."""
+    return 2 * (config.vocab_size or 0) * config.hidden_size
+
+
 def build(config: Mapping[str, Any]) -> nn.Module:
     """mlx-lm's model in bf16, not evaluated.  Raises ConfigError or UnsupportedModelError where mlx-lm makes none."""
     check_config(config, "config.json")
