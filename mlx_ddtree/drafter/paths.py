@@ -25,6 +25,7 @@ def start_paths(
     hidden: mx.array,
     embed: Embed,
     vocabulary: DraftVocabulary | None = None,
+    pool: int = POOL,
 ) -> mx.array:
     """Candidates and scores of pairs; lazy, for kernels.pairwise.finish_pairwise with `candidates_of(head, logits)`.
 
@@ -32,7 +33,7 @@ def start_paths(
     """
     logits = logits.astype(mx.float32)
     k = candidates_of(head, logits)
-    pool_ids, pool_logits, others = _pools(logits, min(POOL, logits.shape[-1]))
+    pool_ids, pool_logits, others = _pools(logits, min(max(pool, k), logits.shape[-1]))
     rows = head.rows(pool_ids if vocabulary is None else vocabulary.draft_ids(pool_ids))
     parents = root[None]
     state = mx.zeros((1, head.state_size), hidden.dtype)
