@@ -25,9 +25,9 @@ from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, expand_user, fetch
 from mlx_ddtree.hub.size import drafter_parameters, tensors, tree_bytes
 
 DTYPES = ("bfloat16", "float16", "float32")
-KEPT_WHOLE = ("candidate_selector", "kernel_projection")
-"""Parts of a DFlash 2 drafter that stay in 16 bits: the codebooks are read a few rows at a time, so fewer bits save
-no time, and what they and the convolutions' kernels give is small corrections."""
+KEPT_WHOLE = ("candidate_selector", "kernel_projection", "markov_head", "domino", "confidence_head", "log_snr_embed")
+"""Parts of drafters that stay in 16 bits: tables of pairs are read a few rows at a time, so fewer bits save no time,
+and what they and the convolutions' kernels give is small corrections."""
 PAPERS = ["config.json", "README.md", "LICENSE*", "NOTICE*"]
 
 

@@ -133,14 +133,18 @@ def _clearly_better(counts: NDArray[np.float64], others: NDArray[np.float64]) ->
 
 def use_reading(pair: Pair, check: ReadingCheck | None) -> None:
     """From now on the pair drafts by the reading that was found best; says so where that is not the file's."""
-    if check is None or check.used == check.configured:
+    log = logging.getLogger(__name__)
+    if check is None:
+        return
+    if check.used == check.configured:
+        log.info("drafter read %s", check.line)
         return
     drafter = pair.drafter
     assert drafter is not None
     taps = tuple(layer + check.used.shift for layer in pair.target.taps)
     drafter.config = replace(drafter.config, logits_start=check.used.start, target_layer_ids=taps)
     pair.target.taps = taps
-    logging.getLogger(__name__).warning("warning: the drafter is read by %s; please report it", check.line)
+    log.warning("warning: the drafter is read by %s; please report it", check.line)
 
 
 def own_text(pair: Pair) -> tuple[list[int], int]:
