@@ -11,7 +11,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
-from mlx_ddtree.drafter.dflash2 import selector_of
+from mlx_ddtree.drafter.make import scores_pairs
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
 from mlx_ddtree.target import PlainTarget, Target, family_of
@@ -68,7 +68,7 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
 
     The sizes of the two vocabularies may differ, as they do where a fine-tune has cut or added rows of its embedding: a
     drafter speaks through the target's embedding and head.  Only what is indexed by token has to reach as far: the
-    mask token, and the selector's tables of DFlash 2.
+    mask token, the drafter's own embedding, and tables that score tokens by others.
     """
     if isinstance(target, PlainTarget):
         raise UnsupportedModelError(
@@ -80,10 +80,11 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     problems = []
     if config.hidden_size != target.hidden_size:
         problems.append(f"hidden size {config.hidden_size}, but the target's is {target.hidden_size}")
-    if selector_of(drafter) is not None and config.vocab_size is not None and config.vocab_size < target.vocab_size:
-        problems.append(
-            f"selector tables for {config.vocab_size} tokens, but the target's vocabulary has {target.vocab_size}"
-        )
+    known = config.vocab_size or target.vocab_size
+    if known < target.vocab_size and (scores_pairs(drafter) or config.own_embedding):
+        problems.append(f"tables for {known} tokens, but the target's vocabulary has {target.vocab_size}")
+    if known > target.vocab_size and config.own_head:
+        problems.append(f"a head for {known} tokens, but the target's vocabulary has {target.vocab_size}")
     if min(taps) < 0 or max(taps) >= target.num_layers:
         problems.append(f"taps layers {taps}, but the target has layers 0..{target.num_layers - 1}")
     if config.mask_token_id >= target.vocab_size:
@@ -96,11 +97,13 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
 def inherit_scales(target: Target, drafter: DFlashDrafter) -> None:
     """Give the drafter the target's embedding scale and logit soft cap where its config has none of its own.
 
-    A drafter speaks through the target's embedding and head, so what scales them holds for drafts too.
+    A drafter that speaks through the target's embedding and head was trained behind what scales them.  Heads that add
+    to the logits were trained on the head's own (DeepSpec, SpecForge), and so were drafters with a head of theirs.
     """
     if isinstance(target, PlainTarget):
         return
-    if drafter.config.embed_scale == 1.0:
+    config = drafter.config
+    if config.embed_scale == 1.0 and not config.own_embedding:
         drafter.config = replace(drafter.config, embed_scale=target.embed_scale)
-    if drafter.config.logit_softcap is None:
+    if config.logit_softcap is None and not config.own_head and config.markov is None and config.domino is None:
         drafter.config = replace(drafter.config, logit_softcap=target.logit_softcap)

@@ -17,7 +17,7 @@ from .training.tiny import make_tokenizer
     ("drafter", "reason"),
     [
         (lambda t: small_drafter(small_target(hidden=64)), "hidden size 64, but the target's is 32"),
-        (lambda t: small_drafter2(small_target(vocab=60)), "selector tables for 60 tokens.* vocabulary has 64"),
+        (lambda t: small_drafter2(small_target(vocab=60)), "tables for 60 tokens.* vocabulary has 64"),
         (lambda t: small_drafter(t, taps=(0, 5)), r"taps layers \(0, 5\), but the target has layers 0..2"),
         (lambda t: small_drafter(t, taps=(0, 3)), "taps layers"),
         (lambda t: small_drafter(t, taps=(0, -1)), "taps layers"),

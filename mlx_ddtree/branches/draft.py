@@ -48,10 +48,9 @@ def draft_branches(
         `branch_slots` says.
     Returns (n, B, D), as `DFlashDrafter` does for one.
     """
-    context = drafter.context(features)
     blocks = drafter.scale_embeddings(blocks)
     layout = _Layout(branch_slots, branches, blocks.shape[1], positions)
-    for layer, cache in zip(drafter.layers, caches, strict=True):
+    for layer, context, cache in zip(drafter.layers, drafter.contexts(features), caches, strict=True):
         blocks = layer.with_attention(blocks, partial(_attend, layer.self_attn, context, cache, layout))
     return drafter.norm(blocks)
 
@@ -60,10 +59,9 @@ def extend_branches(
     drafter: DFlashDrafter, features: mx.array, positions: NDArray[np.integer], caches: Sequence[BranchCache]
 ) -> None:
     """Append features to the caches without drafting."""
-    context = drafter.context(features)
     offsets = mx.array(positions[None].astype(np.int32))
-    for layer, cache in zip(drafter.layers, caches, strict=True):
-        cache.cache.update_and_fetch(*layer.self_attn.keys_values(context, offsets))
+    for layer, context, cache in zip(drafter.layers, drafter.contexts(features), caches, strict=True):
+        cache.cache.update_and_fetch(*layer.self_attn.context_keys_values(context, offsets))
 
 
 @dataclass(frozen=True)
@@ -146,15 +144,16 @@ def _attend(
 ) -> mx.array:
     """Blocks (n, B, D) -> the same shape; the context's keys and values stay in the cache, the blocks' do not."""
     flat = blocks.reshape(1, -1, blocks.shape[-1])
-    rows = mx.concatenate([context, flat], axis=1)
-    keys, values = cache.cache.update_and_fetch(*attention.keys_values(rows, layout.offsets))
+    keys, values = cache.cache.update_and_fetch(*attention.all_keys_values(context, flat, layout.offsets))
     cache.cache.trim(flat.shape[1])
     queries = attention.queries(flat, layout.block_offsets)
-    if attention.window is None and not attention.causal:
+    if attention.window is None and not attention.causal and attention.sinks is None:
         out = deft_attention(queries, keys, values, layout.plan, scale=attention.scale)
     else:
         mask, first = layout.mask(attention.window, attention.causal, cache.first)
         keys = keys[:, :, first - cache.first :]
         values = values[:, :, first - cache.first :]
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=attention.scale, mask=mask)
-    return attention.o_proj(out.transpose(0, 2, 1, 3).reshape(*blocks.shape[:2], -1))
+        out = mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=attention.scale, mask=mask, sinks=attention.sinks
+        )
+    return attention.output(out.transpose(0, 2, 1, 3).reshape(*blocks.shape[:2], -1), blocks)

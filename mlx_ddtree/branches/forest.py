@@ -172,13 +172,15 @@ class Forest:
         assert drafter is not None
         size = self.plan.block_size or drafter.config.block_size
         top_k = 1 if linear else 16 if self.plan.adaptive else int(self.plan.tree_budget)
-        blocks = mx.array([[root] + [drafter.config.mask_token_id] * (size - 1) for root in roots])
+        blocks = mx.array([drafter.block_ids(root, size) for root in roots])
+        embedded = drafter.embed(blocks, self.target.embed)
         features, positions = self._take_features()
         hidden = draft_branches(
-            drafter, self.target.embed(blocks), features, positions, self.drafter_cache, self.branch_slots, self.live
+            drafter, embedded, features, positions, self.drafter_cache, self.branch_slots, self.live
         )
         started = [
-            start_candidates(self.pair, block[0], rows[1:], top_k) for block, rows in zip(blocks, hidden, strict=True)
+            start_candidates(self.pair, block[0], rows[drafter.config.logits_start :], top_k)
+            for block, rows in zip(blocks, hidden, strict=True)
         ]
         mx.eval([draft.result for draft in started])
         return [finish_draft(draft) for draft in started]

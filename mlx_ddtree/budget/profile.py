@@ -32,6 +32,7 @@ class Profile:
     kernels: names of the kernels in use, by rows of a verification (tuning/choose.py); findings: what was found of
         each.
     drafts, survivals: what was learned of drafts, by how the target chooses: 'greedy' or 'sampled'.
+    reading: how the drafter's file is read, and what other readings are worth (tuning/reading.py); None: not looked at.
     path: the file that keeps it between runs; None keeps it in memory only.
     rounds_unsaved: drafted rounds that the file does not know of.
     """
@@ -42,6 +43,7 @@ class Profile:
     path: Path | None = None
     kernels: dict[int, list[str]] = field(default_factory=dict)
     findings: list[dict[str, Any]] = field(default_factory=list)
+    reading: dict[str, Any] | None = None
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
     survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: LookupCalibration = field(default_factory=LookupCalibration)

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig
-from mlx_ddtree.drafter.model import DFlashDrafter, DFlashLayer, Sublayer
+from mlx_ddtree.drafter.model import DFlashDrafter, DFlashLayer, Head, Sublayer
 
 
 class GroupedConv(nn.Module):
@@ -104,13 +104,13 @@ class DFlash2Drafter(DFlashDrafter):
         assert config.dflash2 is not None
         assert config.vocab_size is not None
         self.candidate_selector = CandidateSelector(config.hidden_size, config.vocab_size, config.dflash2)
+        self.known = config.dflash2.selector_vocab_size
 
-
-def make_drafter(config: DrafterConfig, taps: int) -> DFlashDrafter:
-    """The network that a config describes, with weights of no use yet."""
-    if config.dflash2 is None:
-        return DFlashDrafter(config, taps)
-    return DFlash2Drafter(config, taps)
+    def logits(self, hidden: mx.array, head_of_target: Head) -> mx.array:
+        logits = super().logits(hidden, head_of_target)
+        if self.known is not None:  # tokens that the selector's tables say nothing of are no candidates
+            logits[..., self.known :] = -mx.inf
+        return logits
 
 
 def selector_of(drafter: DFlashDrafter) -> CandidateSelector | None:

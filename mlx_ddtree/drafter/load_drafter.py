@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,16 +11,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.drafter.config import DrafterConfig
-from mlx_ddtree.drafter.dflash2 import make_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.drafter.tensor_names import OF_NO_USE, our_name, public_name, split_fused
 from mlx_ddtree.errors import ConfigError, WeightsError, one_line
 from mlx_ddtree.untrusted import read_json
 
-OTHER_NAMES = {
-    "encoder.fc.": "fc.",
-    "encoder.output_norm_enc.": "hidden_norm.",
-}
-"""Beginnings of tensor names in Meta's layout, and ours."""
+MASK_EMBEDDING = "mask_embedding.pt"
+"""What some drafters embed their masks with (Xiaomi's)."""
 QUANTISATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 """The formats that MLX quantises to."""
 
@@ -30,8 +29,16 @@ def load_drafter(folder: Path) -> DFlashDrafter:
     Raises ConfigError (config.json) or WeightsError (tensors), naming the key or tensor.
     """
     config = DrafterConfig.from_dict(read_drafter_config(folder))
-    weights, files = read_weights(folder)
+    if (folder / MASK_EMBEDDING).exists():
+        raise WeightsError(
+            f"drafter in {folder}: its masks have an embedding of their own, in {MASK_EMBEDDING}, and pickled tensors "
+            "are not read here; use another drafter or decode plainly (draft=False / --method ar)"
+        )
+    weights, files = split_fused(config, *read_weights(folder))
+    config = as_stored(config, weights)
     drafter = _make(config, count_taps(config, weights))
+    if config.confidence and "confidence_head.proj.bias" not in weights:
+        drafter.confidence_head.proj.pop("bias")
     if config.quantization:
         quantize(drafter, config.quantization, weights)
     check_weights(drafter, weights, files, folder)
@@ -75,6 +82,8 @@ def read_weights(folder: Path) -> tuple[dict[str, mx.array], dict[str, str]]:
         prefix = "model." if all(name.startswith("model.") for name in tensors) else ""
         for stored_name, value in tensors.items():
             name = our_name(stored_name.removeprefix(prefix))
+            if name in OF_NO_USE:
+                continue
             if name in files:
                 raise WeightsError(_about_twice(public_name(name), files[name], file.name, folder))
             weights[name] = value
@@ -90,23 +99,30 @@ def _about_twice(name: str, first: str, second: str, folder: Path) -> str:
     return f"drafter in {folder}: {name} is in {first} and in {second}; move away the file that does not belong there"
 
 
-def our_name(name: str) -> str:
-    """A tensor's name here, whichever of the public layouts it comes from."""
-    for theirs, ours in OTHER_NAMES.items():
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return f"{name}.weight" if name.endswith("_codebook") else name
-
-
-def public_name(name: str) -> str:
-    """The name under which published DFlash 2 drafters store a tensor."""
-    return name.removesuffix(".weight") if name.endswith("_codebook.weight") else name
+def as_stored(config: DrafterConfig, weights: dict[str, mx.array]) -> DrafterConfig:
+    """The config with what only the tensors say: which parts the drafter has of its own."""
+    vocab_size = config.vocab_size
+    for name in ("embed_tokens.weight", "lm_head.weight"):
+        if vocab_size is None and name in weights:
+            vocab_size = len(weights[name])
+    confidence = config.confidence
+    if confidence is not None and (proj := weights.get("confidence_head.proj.weight")) is not None:
+        confidence = replace(confidence, with_markov=proj.shape[-1] > config.hidden_size)
+    return replace(
+        config,
+        vocab_size=vocab_size,
+        own_embedding="embed_tokens.weight" in weights,
+        own_head="lm_head.weight" in weights or config.draft_vocab_size is not None,
+        confidence=confidence,
+    )
 
 
 def count_taps(config: DrafterConfig, weights: dict[str, mx.array]) -> int:
     """How many target layers are tapped: said by the config, else by the shape of fc."""
     if config.target_layer_ids is not None:
         return len(config.target_layer_ids)
+    if "layer_fusion_weights" in weights:
+        return weights["layer_fusion_weights"].shape[-1]
     if "fc.weight" not in weights:
         raise WeightsError("the drafter's tensor fc.weight is missing")
     if "fc.scales" in weights and config.quantization:

@@ -1,8 +1,10 @@
 """The DFlash drafter (arXiv 2602.06036): one forward pass proposes a whole block.
 
-The drafter is a small transformer whose keys and values also come from the target's hidden
-states.  It has no embedding and no LM head of its own: callers embed the block with the target's
-embedding and turn the result into logits with the target's head.
+The drafter is a small transformer whose keys and values also come from the target's hidden states.  Most have no
+embedding and no LM head of their own and speak through the target's.
+
+This file is the layers that all drafters share.  What some have besides is made of parts: other layers (make.LAYERS),
+and heads that stand on them (make.py).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from mlx_lm.models.qwen3 import MLP
 from mlx_lm.models.rope_utils import initialize_rope
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.drafter.vocabulary import DraftVocabulary
 from mlx_ddtree.drafter.window import WindowCache
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.kernels.evaluate import evaluate
@@ -24,17 +27,27 @@ from mlx_ddtree.kernels.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
 """From normalised rows (N, B, D) to what is added to them."""
+Embed = Callable[[mx.array], mx.array]
+"""From token ids (1, n) to embeddings (1, n, D)."""
+Head = Callable[[mx.array], mx.array]
+"""From normalised hidden states (..., D) to logits (..., V)."""
 ContextCache = KVCache | WindowCache
 """What a layer keeps of the context."""
 
 
 class DFlashAttention(nn.Module):
-    """Queries from the block; keys and values from the context features and the block."""
+    """Queries from the block; keys and values from the context features and the block.
+
+    sinks: (heads,) logits of a key without a value that every query sees, or None.
+    """
+
+    sinks: mx.array | None = None
 
     def __init__(self, config: DrafterConfig, layer: int) -> None:
         super().__init__()
         self.heads = config.num_attention_heads
         self.kv_heads = config.num_key_value_heads
+        self.head_dim = config.head_dim
         self.scale = config.head_dim**-0.5
         self.window = config.windows[layer]
         self.causal = config.causal[layer]
@@ -48,7 +61,7 @@ class DFlashAttention(nn.Module):
         self.q_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(head_dim, eps=config.rms_norm_eps)
         rope = initialize_rope(
-            head_dim,
+            config.rope_dims or head_dim,
             config.rope_theta,
             config.rope_traditional,
             config.rope_scaling,
@@ -58,7 +71,7 @@ class DFlashAttention(nn.Module):
         evaluate(self.rope)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
-        return x.reshape(*x.shape[:2], heads, -1)
+        return x.reshape(*x.shape[:2], heads, x.shape[-1] // heads)
 
     def keys_values(self, x: mx.array, offset: Positions) -> tuple[mx.array, mx.array]:
         """(1, n, D) rows at positions offset.., or at positions (1, n) -> keys, values (1, kv_heads, n, head_dim)."""
@@ -66,9 +79,22 @@ class DFlashAttention(nn.Module):
         values = self._split(self.v_proj(x), self.kv_heads).transpose(0, 2, 1, 3)
         return self.rope(keys, offset=offset), values
 
+    def context_keys_values(self, context: mx.array, offset: Positions) -> tuple[mx.array, mx.array]:
+        """What `keys_values` is for the block's rows, for rows of the context."""
+        return self.keys_values(context, offset)
+
     def queries(self, x: mx.array, offset: Positions) -> mx.array:
         """(1, B, D) at such positions -> (1, heads, B, head_dim)."""
         return self.rope(self.q_norm(self._split(self.q_proj(x), self.heads)).transpose(0, 2, 1, 3), offset=offset)
+
+    def all_keys_values(self, context: mx.array, block: mx.array, offset: Positions) -> tuple[mx.array, mx.array]:
+        """Context rows (1, m, D) and the block's (1, B, D) behind them, at positions offset.. or (1, m + B): one
+        projection, one RoPE -> keys, values (1, kv_heads, m + B, head_dim)."""
+        return self.keys_values(mx.concatenate([context, block], axis=1), offset)
+
+    def output(self, attended: mx.array, block: mx.array) -> mx.array:
+        """What the heads read (N, B, heads * head_dim), and the rows (N, B, D) that asked -> (N, B, D)."""
+        return self.o_proj(attended)
 
     def __call__(self, block: mx.array, context: mx.array, cache: ContextCache, gap: int = 0) -> mx.array:
         """block (1, B, D); context (1, m, D), the features not yet in the cache -> (1, B, D).
@@ -78,9 +104,8 @@ class DFlashAttention(nn.Module):
         belong to a draft, not to the text.
         """
         size = block.shape[1]
-        # 1. Context rows and block rows stand at consecutive positions: one projection, one RoPE.
-        rows = mx.concatenate([context, block], axis=1)
-        keys, values = cache.update_and_fetch(*self.keys_values(rows, cache.offset + gap))
+        # 1. Context rows and block rows stand at consecutive positions.
+        keys, values = cache.update_and_fetch(*self.all_keys_values(context, block, cache.offset + gap))
         start = cache.offset - size
         queries = self.queries(block, start + gap)
         cache.trim(size)
@@ -93,8 +118,8 @@ class DFlashAttention(nn.Module):
         values = values[:, :, first - stored_from :]
         # 3. The block attends to that and to itself.
         mask = block_mask(start, size, first, self.window, self.causal)
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(1, size, -1))
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=self.scale, mask=mask, sinks=self.sinks)
+        return self.output(out.transpose(0, 2, 1, 3).reshape(1, size, -1), block)
 
 
 def block_mask(start: int, size: int, first: int, window: int | None, causal: bool) -> mx.array | None:
@@ -118,9 +143,11 @@ def block_mask(start: int, size: int, first: int, window: int | None, causal: bo
 class DFlashLayer(nn.Module):
     """Pre-norm attention and MLP, as in Qwen3."""
 
+    attention_type: type[DFlashAttention] = DFlashAttention
+
     def __init__(self, config: DrafterConfig, layer: int) -> None:
         super().__init__()
-        self.self_attn = DFlashAttention(config, layer)
+        self.self_attn = self.attention_type(config, layer)
         self.mlp = MLP(config.hidden_size, config.intermediate_size)
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -169,28 +196,31 @@ class DFlashDrafter(nn.Module):
         """Target features (1, m, taps * D) -> the context rows (1, m, D) that all layers share."""
         return self.hidden_norm(self.fc(features))
 
+    def contexts(self, features: mx.array) -> list[mx.array]:
+        """Target features (1, m, taps * D) -> every layer's context rows (1, m, D)."""
+        return [self.context(features)] * len(self.layers)
+
     def extend(self, features: mx.array, cache: Sequence[ContextCache], at: Positions = 0) -> None:
         """Append features (1, m, taps * D) of committed tokens to the context, without drafting.
 
         at: their positions (1, m), or consecutive ones, `at` behind the cache's rows.
         """
-        context = self.context(features)
-        for layer, layer_cache in zip(self.layers, cache, strict=True):
+        for layer, context, layer_cache in zip(self.layers, self.contexts(features), cache, strict=True):
             positions = at if isinstance(at, mx.array) else layer_cache.offset + at
-            layer_cache.update_and_fetch(*layer.self_attn.keys_values(context, positions))
+            layer_cache.update_and_fetch(*layer.self_attn.context_keys_values(context, positions))
 
     def __call__(self, block: mx.array, features: mx.array, cache: Sequence[ContextCache], gap: int = 0) -> mx.array:
         """One draft.
 
-        block: (1, B, D) embeddings of [bonus token, MASK, MASK, ...].
+        block: (1, B, D) embeddings of [bonus token, MASK, MASK, ...] (`embed`).
         features: (1, m, taps * D) of the tokens committed since the last draft (m >= 0), which
             end just before the bonus token; they are appended to the cache.
         gap: the next token's position minus the cache's rows.
-        Returns (1, B, D) normalised hidden states; slot i > 0 predicts the i-th next token.
+        Returns (1, B, D) normalised hidden states; slot i predicts the i-th next token, or with `logits_start` 0 the
+        one behind it.
         """
-        context = self.context(features)
         block = self.scale_embeddings(block)
-        for layer, layer_cache in zip(self.layers, cache, strict=True):
+        for layer, context, layer_cache in zip(self.layers, self.contexts(features), cache, strict=True):
             block = layer(block, context, layer_cache, gap)
         return self.norm(block)
 
@@ -198,11 +228,33 @@ class DFlashDrafter(nn.Module):
         """(1, rows, taps * D) zeros in place of features."""
         return mx.zeros((1, rows, self.num_taps * self.config.hidden_size), self.hidden_norm.weight.dtype)
 
+    def block_ids(self, root: int, block_size: int) -> list[int]:
+        """The tokens of a block's rows for a draft of `block_size` tokens, the root included."""
+        return [root] + [self.config.mask_token_id] * (self.config.rows(block_size) - 1)
+
+    def embed(self, token_ids: mx.array, embed_with_target: Embed) -> mx.array:
+        """(1, n) int -> (1, n, D), with the drafter's own table where it has one."""
+        return self.embed_tokens(token_ids) if self.config.own_embedding else embed_with_target(token_ids)
+
+    def logits(self, hidden: mx.array, head_of_target: Head) -> mx.array:
+        """(..., D) normalised hidden states -> (..., V) logits of the target's tokens, with the drafter's own head
+        where it has one; -inf for tokens that it cannot propose."""
+        head = self.lm_head if self.config.own_head else head_of_target
+        logits = self.scale_logits(head(hidden))
+        return logits if self.vocabulary is None else self.vocabulary.spread(logits, -mx.inf)
+
+    @property
+    def vocabulary(self) -> DraftVocabulary | None:
+        """The tokens that can be proposed, where they are not all."""
+        if self.config.draft_vocab_size is None or self.config.vocab_size is None:
+            return None
+        return DraftVocabulary(self.d2t, self.config.vocab_size)
+
     def scale_embeddings(self, block: mx.array) -> mx.array:
-        """The target's multiplier on embeddings, where it has one."""
-        if self.config.embed_scale == 1.0:
-            return block
-        return block * self.config.embed_scale
+        """The multiplier on embeddings and what rows are told of their noise, where there is either."""
+        if self.config.embed_scale != 1.0:
+            block = block * self.config.embed_scale
+        return block + self.log_snr_embed(block.shape[1]) if self.config.log_snr else block
 
     def scale_logits(self, logits: mx.array) -> mx.array:
         """The checkpoint's own multiplier and soft cap on logits, where it has them."""

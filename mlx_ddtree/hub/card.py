@@ -43,7 +43,7 @@ def write_card(card: DrafterCard, papers: Path | None, folder: Path) -> str | No
     papers: a folder with the source's README.md and LICENSE files, where it has them.
     """
     theirs = source_card(papers)
-    target = card.target or find_target(card.source) or target_of(theirs)
+    target = card.target or find_target(card.source) or card.drafter.config.target or target_of(theirs)
     base = getattr(theirs, "base_model", None)
     if local_folder(card.source) is None:
         base = card.source

@@ -14,8 +14,9 @@ from mlx_ddtree.hub.cached import Snapshot
 from mlx_ddtree.hub.fetch import explain
 from mlx_ddtree.hub.memory import Need
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
-from mlx_ddtree.hub.registry import find_drafter, find_pairs
-from mlx_ddtree.hub.size import drafter_cache_bytes, model_size, usual_drafter, usual_drafter_bytes
+from mlx_ddtree.hub.registry import KnownDrafter, find_pairs, is_same_model
+from mlx_ddtree.hub.size import drafter_cache_bytes, model_size, table_bytes, usual_drafter, usual_drafter_bytes
+from mlx_ddtree.target import TREE_FAMILIES
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,18 @@ class Variant:
 
 @dataclass(frozen=True)
 class PublicPair:
-    """One line of the list; parameters is None where neither the target's config is known nor the target here."""
+    """One line of the list; parameters is None where neither the target's config is known nor the target here.
+
+    verifies: whether the target's architecture takes drafters here; None where it is not known.
+    """
 
     target: str
     drafter: str
+    kind: str
+    block: int | None
+    why: str
+    licence: str | None
+    verifies: bool | None
     parameters: int | None
     drafter_here: bool
     variants: list[Variant]
@@ -66,32 +75,35 @@ def public_pairs(
     tokens: of context, prompt and answer.  usable: bytes of memory.  cached: what this machine holds.
     drafter_bytes: sizes that the Hub told, by repository.
     """
-    return [_pair(target, drafter, tokens, usable, cached, drafter_bytes) for target, drafter in find_pairs(words)]
+    return [_pair(target, known, tokens, usable, cached, drafter_bytes) for target, known in find_pairs(words)]
 
 
 def _pair(
     target: str,
-    drafter: str,
+    known: KnownDrafter,
     tokens: int,
     usable: int,
     cached: Sequence[Snapshot],
     drafter_bytes: Mapping[str, int],
 ) -> PublicPair:
+    drafter = known.repository
     mine = None
     here = []  # quantisations of the target
     for snapshot in cached:
         if snapshot.repository == drafter:
             mine = snapshot
-        elif find_drafter(snapshot.repository) == drafter:
+        elif is_same_model(snapshot.repository, target):
             here.append(snapshot)
     config = PUBLIC_CONFIGS.get(target, {})
     if not config and here:
         config = here[0].config
+    verifies = str(config["model_type"]) in TREE_FAMILIES if "model_type" in config else None
+    about = (target, drafter, known.kind, known.block, known.why, known.licence, verifies)
     try:
         sizes = model_size(config)
-        parts = _drafter_parts(config, mine, drafter_bytes.get(drafter), tokens)
+        parts = _drafter_parts(config, known, mine, drafter_bytes.get(drafter), tokens)
     except (ConfigError, UnsupportedModelError):  # not in this mlx-lm, or nothing is known of the target
-        return PublicPair(target, drafter, None, mine is not None, [])
+        return PublicPair(*about, None, mine is not None, [])
 
     def variant(bits: int, repository: str | None, weights: int) -> Variant:
         need = Need(weights, sizes.cache.bytes(tokens), *parts)
@@ -100,18 +112,18 @@ def _pair(
     variants = [variant(bits, None, weights) for bits, weights in sorted(sizes.weights.items())]
     for snapshot in here:
         variants.append(variant(snapshot.bits, snapshot.repository, snapshot.weight_bytes))
-    return PublicPair(target, drafter, sizes.parameters, mine is not None, variants)
+    return PublicPair(*about, sizes.parameters, mine is not None, variants)
 
 
 def _drafter_parts(
-    target_config: Mapping[str, Any], mine: Snapshot | None, told_bytes: int | None, tokens: int
+    target_config: Mapping[str, Any], known: KnownDrafter, mine: Snapshot | None, told_bytes: int | None, tokens: int
 ) -> tuple[int, int, bool]:
     """Bytes of a drafter's weights and of its cache, and whether one of the two is an estimate.
 
     mine: the drafter where it is on this machine.  told_bytes: of its weights, where the Hub has told them.
     """
     usual = usual_drafter(target_config)
-    weights = usual_drafter_bytes(usual)
+    weights = usual_drafter_bytes(usual) + (2 * table_bytes(usual) if known.own_tables else 0)
     cache = drafter_cache_bytes(usual, tokens)
     estimated = mine is None
     if mine is not None:

@@ -16,17 +16,18 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.utils import dequantize_model, make_shards, quantize_model, save_config
 
-from mlx_ddtree.drafter.load_drafter import load_drafter, public_name, read_drafter_config
+from mlx_ddtree.drafter.load_drafter import load_drafter, read_drafter_config
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.drafter.tensor_names import public_name
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
 from mlx_ddtree.hub.card import DrafterCard, write_card
 from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, expand_user, fetch
 from mlx_ddtree.hub.size import drafter_parameters, tensors, tree_bytes
 
 DTYPES = ("bfloat16", "float16", "float32")
-KEPT_WHOLE = ("candidate_selector", "kernel_projection")
-"""Parts of a DFlash 2 drafter that stay in 16 bits: the codebooks are read a few rows at a time, so fewer bits save
-no time, and what they and the convolutions' kernels give is small corrections."""
+KEPT_WHOLE = ("candidate_selector", "kernel_projection", "markov_head", "domino", "confidence_head", "log_snr_embed")
+"""Parts of drafters that stay in 16 bits: tables of pairs are read a few rows at a time, so fewer bits save no time,
+and what they and the convolutions' kernels give is small corrections."""
 PAPERS = ["config.json", "README.md", "LICENSE*", "NOTICE*"]
 
 

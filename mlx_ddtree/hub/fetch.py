@@ -28,7 +28,7 @@ DEMO = Path(__file__).parents[1] / "demo"
 """The embedded pair: its folders target/ and drafter/."""
 TARGET_FILES = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
 SMALL_TARGET_FILES = [pattern for pattern in TARGET_FILES if not pattern.endswith(".safetensors")]
-DRAFTER_FILES = ["*.json", "*.safetensors"]
+DRAFTER_FILES = ["*.json", "*.safetensors", "mask_embedding.pt"]
 WEIGHT_INDEX = "model.safetensors.index.json"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"

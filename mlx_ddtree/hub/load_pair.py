@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
 
+from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.errors import MlxDdtreeError, PairError
+from mlx_ddtree.errors import ConfigError, MlxDdtreeError, PairError
+from mlx_ddtree.hub.cached import Snapshot, cached_models
 from mlx_ddtree.hub.fetch import DEMO, DRAFTER_FILES, commit_of, fetch
 from mlx_ddtree.hub.load_target import LoadedTarget, look_at_target, try_target
-from mlx_ddtree.hub.registry import find_drafter
+from mlx_ddtree.hub.registry import find_drafter, is_same_model
 from mlx_ddtree.pair import Pair
 
 
@@ -40,7 +42,9 @@ def assemble_pair(
     notes: dict[str, Any] = {}
     if draft is not False:
         try:
-            drafter, notes = _load_drafter(_drafter_name(target, draft), draft_revision)
+            name = _drafter_name(target, draft)
+            drafter, notes = _load_drafter(name, draft_revision)
+            _warn_of_another_target(drafter, name, target)
         except MlxDdtreeError:
             try_target(target, revision, trust_remote_code)
             raise
@@ -61,13 +65,35 @@ def _drafter_name(target: str | None, draft: str | bool | None) -> str:
         return draft
     if target is None:
         return str(DEMO / "drafter")
-    found = find_drafter(target)
+    found = find_drafter(target) or drafter_here(target, cached_models())
     if found is None:
         raise PairError(
-            f"no public drafter is known for {target!r}: name one (draft=... / --draft-model), train one "
-            "(mlx_ddtree.train), or decode plainly (draft=False / --method ar)"
+            f"no public drafter is known for {target!r}, and none on this machine names it as its target: name one "
+            "(draft=... / --draft-model), train one (mlx_ddtree.train), or decode plainly (draft=False / --method ar)"
         )
     return found
+
+
+def drafter_here(target: str, cached: Sequence[Snapshot]) -> str | None:
+    """A drafter among what is on this machine whose own file says that it was trained for this target, as speculators'
+    files do."""
+    for snapshot in cached:
+        if "speculators_config" not in snapshot.config:
+            continue
+        try:
+            named = DrafterConfig.from_dict(snapshot.config).target
+        except ConfigError:  # a layout that is not understood here
+            continue
+        if named is not None and is_same_model(named, target):
+            return snapshot.repository
+    return None
+
+
+def _warn_of_another_target(drafter: DFlashDrafter, name: str, target: str | None) -> None:
+    """A drafter drafts badly for a target that it was not trained for, and nothing else would say so."""
+    trained_for = drafter.config.target
+    if target is not None and trained_for is not None and not is_same_model(trained_for, target):
+        logging.getLogger(__name__).warning("warning: %s was trained for %s, not for %s", name, trained_for, target)
 
 
 def _load_drafter(name: str, revision: str | None) -> tuple[DFlashDrafter, dict[str, Any]]:

@@ -59,6 +59,14 @@ PUBLIC_CONFIGS: dict[str, dict[str, Any]] = {
         "intermediate_size": 12288,
         "tie_word_embeddings": False,
     },
+    "Qwen/Qwen3-14B": _QWEN3
+    | {
+        "num_hidden_layers": 40,
+        "hidden_size": 5120,
+        "num_attention_heads": 40,
+        "intermediate_size": 17408,
+        "tie_word_embeddings": False,
+    },
     "Qwen/Qwen3-Coder-30B-A3B-Instruct": _QWEN3
     | _EXPERTS
     | {
@@ -107,6 +115,7 @@ PUBLIC_CONFIGS: dict[str, dict[str, Any]] = {
     ),
     "Qwen/Qwen3.6-27B": _27B,
     "Qwen/Qwen3.6-35B-A3B": _35B,
+    "Qwen/Qwen3.8-27B": _27B,
     "meta-llama/Llama-3.1-8B-Instruct": _COMMON
     | {
         "model_type": "llama",

@@ -1,39 +1,103 @@
-"""The public pairs: each target and the drafter that was trained for it."""
+"""The public drafters of each target, best first."""
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mlx_ddtree.errors import ConfigError
 
-PAIRS: dict[str, str] = {
-    "Qwen/Qwen3-4B": "z-lab/Qwen3-4B-DFlash-b16",
-    "Qwen/Qwen3-8B": "z-lab/Qwen3-8B-DFlash-b16",
-    "Qwen/Qwen3-Coder-30B-A3B-Instruct": "z-lab/Qwen3-Coder-30B-A3B-DFlash",
-    "Qwen/Qwen3-Coder-Next": "z-lab/Qwen3-Coder-Next-DFlash",
-    "Qwen/Qwen3.5-4B": "z-lab/Qwen3.5-4B-DFlash",
-    "Qwen/Qwen3.5-9B": "z-lab/Qwen3.5-9B-DFlash",
-    "Qwen/Qwen3.5-27B": "z-lab/Qwen3.5-27B-DFlash",
-    "Qwen/Qwen3.5-35B-A3B": "z-lab/Qwen3.5-35B-A3B-DFlash",
-    "Qwen/Qwen3.5-122B-A10B": "z-lab/Qwen3.5-122B-A10B-DFlash",
-    "Qwen/Qwen3.6-27B": "z-lab/Qwen3.6-27B-DFlash",
-    "Qwen/Qwen3.6-35B-A3B": "z-lab/Qwen3.6-35B-A3B-DFlash",
-    "meta-llama/Llama-3.1-8B-Instruct": "z-lab/LLaMA3.1-8B-Instruct-DFlash-UltraChat",
-    "openai/gpt-oss-20b": "z-lab/gpt-oss-20b-DFlash",
-    "openai/gpt-oss-120b": "z-lab/gpt-oss-120b-DFlash",
-    "moonshotai/Kimi-K2.5": "z-lab/Kimi-K2.5-DFlash",
+
+class KnownDrafter(NamedTuple):
+    """A public drafter.
+
+    kind: the network, as docs/drafters.md calls it.  block: tokens of a draft, the root included; None where only its
+        file says it.
+    why: what speaks for it.  licence: where it is known without asking the Hub.
+    own_tables: whether it brings an embedding and a head.
+    """
+
+    repository: str
+    kind: str
+    block: int | None
+    why: str
+    licence: str | None = None
+    own_tables: bool = False
+
+
+def _zlab(name: str, block: int | None = 16) -> KnownDrafter:
+    return KnownDrafter(f"z-lab/{name}", "DFlash", block, "the paper's authors'")
+
+
+def _inco(name: str, block: int = 8) -> KnownDrafter:
+    why = "pairs of tokens are scored, so trees and chains are longer than v1's"
+    return KnownDrafter(f"incoai/{name}", "DFlash 2", block, why, "apache-2.0")
+
+
+def _deepspec(name: str) -> KnownDrafter:
+    why = "16 to 18 % more accepted tokens than a DFlash of equal training (arXiv 2607.05147); carries its own head"
+    return KnownDrafter(f"deepseek-ai/{name}", "DSpark", 8, why, own_tables=True)
+
+
+def _redhat(name: str) -> KnownDrafter:
+    kind = "DSpark" if name.endswith("dspark") else "DFlash"
+    return KnownDrafter(f"RedHatAI/{name}", kind, 8, "trained on vLLM's outputs; proposes a part of the vocabulary")
+
+
+DRAFTERS: dict[str, tuple[KnownDrafter, ...]] = {
+    "Qwen/Qwen3-4B": (_zlab("Qwen3-4B-DFlash-b16"), _deepspec("dspark_qwen3_4b_block7")),
+    "Qwen/Qwen3-8B": (_zlab("Qwen3-8B-DFlash-b16"), _deepspec("dspark_qwen3_8b_block7")),
+    "Qwen/Qwen3-14B": (_deepspec("dspark_qwen3_14b_block7"),),
+    "Qwen/Qwen3-Coder-30B-A3B-Instruct": (_zlab("Qwen3-Coder-30B-A3B-DFlash"),),
+    "Qwen/Qwen3-Coder-Next": (_zlab("Qwen3-Coder-Next-DFlash"),),
+    "Qwen/Qwen3.5-4B": (_zlab("Qwen3.5-4B-DFlash"),),
+    "Qwen/Qwen3.5-9B": (_zlab("Qwen3.5-9B-DFlash"),),
+    "Qwen/Qwen3.5-27B": (_zlab("Qwen3.5-27B-DFlash"),),
+    "Qwen/Qwen3.5-35B-A3B": (_zlab("Qwen3.5-35B-A3B-DFlash"),),
+    "Qwen/Qwen3.5-122B-A10B": (_zlab("Qwen3.5-122B-A10B-DFlash"),),
+    "Qwen/Qwen3.6-27B": (_zlab("Qwen3.6-27B-DFlash"),),
+    "Qwen/Qwen3.6-35B-A3B": (
+        _inco("Qwen3.6-35B-A3B-DFlash2"),
+        _zlab("Qwen3.6-35B-A3B-DFlash"),
+        KnownDrafter("JetSpec/jetspec-Qwen3.6-35B-A3B", "JetSpec", 16, "causal; meant for trees of 256 nodes"),
+    ),
+    "Qwen/Qwen3.8-27B": (
+        _inco("Qwen3.8-27B-DFlash2"),
+        _redhat("Qwen3.8-27B-speculator.dspark"),
+        KnownDrafter("RadixArk/Qwen3.8-27B-DSpark", "DSpark", 8, "on a par with DFlash 2; small layers, YaRN"),
+    ),
+    "google/gemma-4-12B-it": (_zlab("gemma-4-12B-it-DFlash", None), _deepspec("dspark_gemma4_12b_block7")),
+    "google/gemma-4-26B-A4B-it": (_zlab("gemma-4-26B-A4B-it-DFlash", None),),
+    "google/gemma-4-31B-it": (_zlab("gemma-4-31B-it-DFlash", None), _redhat("gemma-4-31B-it-speculator.dflash")),
+    "meta-llama/Llama-3.1-8B-Instruct": (_zlab("LLaMA3.1-8B-Instruct-DFlash-UltraChat", None),),
+    "openbmb/MiniCPM5-2B": (KnownDrafter("openbmb/MiniCPM5-2B-DSpark", "DSpark", None, "the target's authors'"),),
+    "openai/gpt-oss-20b": (_zlab("gpt-oss-20b-DFlash", None),),
+    "openai/gpt-oss-120b": (_zlab("gpt-oss-120b-DFlash", None),),
+    "MiniMaxAI/MiniMax-M2.7": (_zlab("MiniMax-M2.7-DFlash", None),),
+    "moonshotai/Kimi-K2.5": (_zlab("Kimi-K2.5-DFlash", None),),
+    "moonshotai/Kimi-K2.6": (_zlab("Kimi-K2.6-DFlash", None),),
+    "LiquidAI/LFM2.5-2.6B": (KnownDrafter("LiquidAI/LFM2.5-2.6B-DSpark", "DSpark", 10, "the target's authors'"),),
 }
-"""Target repository -> drafter repository, as their authors list them.  A pair stands here as soon as
-its drafter is public; whether its architecture can verify trees yet, `target.TREE_FAMILIES` says."""
+"""Target repository -> its drafters in the order in which they are to be tried.  A pair stands here as soon as its
+drafter is public; whether its architecture can verify trees yet, `target.TREE_FAMILIES` says.  Qwen3's DSpark drafters
+stand behind z-lab's because they bring an embedding and a head of 16 bits, each larger than a target's in 4."""
+
+PAIRS: dict[str, str] = {target: drafters[0].repository for target, drafters in DRAFTERS.items()}
+"""Target repository -> the drafter that is used where none is named."""
 
 OTHER_QUANTISATIONS = {
     "meta-llama/Llama-3.1-8B-Instruct": "mlx-community/Meta-Llama-3.1-8B-Instruct-4bit",
     "openai/gpt-oss-20b": "mlx-community/gpt-oss-20b-MXFP4-Q4",
     "openai/gpt-oss-120b": "mlx-community/gpt-oss-120b-MXFP4-Q4",
     "moonshotai/Kimi-K2.5": "mlx-community/Kimi-K2.5",
+    "moonshotai/Kimi-K2.6": "mlx-community/Kimi-K2.6",
 }
 """Public target -> its usual 4-bit repository, where the name is not the target's and -4bit."""
 
-_QUANTISATION = re.compile(r"-(mlx|dwq|awq|gptq|[0-9]+(\.[0-9]+)?bit|bf16|fp16|mxfp[48]|nvfp4|q[2-8]|gs[0-9]+)$")
+_QUANTISATION = re.compile(
+    r"[-_](mlx|ud|optiq|dwq[a-z0-9]*|awq|gptq|oq[0-9]+[a-z]*|[0-9]+(\.[0-9]+)?-?bits?|bf16|fp16|fp8|int[48]|w[48]a(8|16)"
+    r"|mxfp[48]|nvfp4|q[2-8](_[0-9a-z]+)*|gs[0-9]+|mixed_[0-9]_[0-9]|lr[0-9e.-]+)$"
+)
+"""What the names of quantisations end with, in any order; see tests/hub/test_registry.py."""
 
 
 def find_drafter(target: str) -> str | None:
@@ -57,16 +121,24 @@ def usual_quantisation(target: str) -> str:
 
 def find_target(drafter: str) -> str | None:
     """The public target that a public drafter's repository belongs to, or None."""
-    return next((target for target, known in PAIRS.items() if known.lower() == drafter.rstrip("/").lower()), None)
+    wanted = drafter.rstrip("/").lower()
+    pairs = ((target, known) for target, drafters in DRAFTERS.items() for known in drafters)
+    return next((target for target, known in pairs if known.repository.lower() == wanted), None)
 
 
-def find_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-    """(target, drafter) of all pairs whose names hold every word, whatever their case."""
+def find_pairs(words: Sequence[str]) -> list[tuple[str, KnownDrafter]]:
+    """(target, drafter) of all pairs whose names hold every word, whatever their case; a target's best first."""
     return [
-        (target, drafter)
-        for target, drafter in PAIRS.items()
-        if all(word.lower() in f"{target} {drafter}".lower() for word in words)
+        (target, known)
+        for target, drafters in DRAFTERS.items()
+        for known in drafters
+        if all(word.lower() in f"{target} {known.repository}".lower() for word in words)
     ]
+
+
+def is_same_model(a: str, b: str) -> bool:
+    """Whether two repositories or folders are one model by their names, however they are quantised."""
+    return _plain_name(a) == _plain_name(b)
 
 
 def resolve(name: str) -> str:
@@ -80,7 +152,7 @@ def resolve(name: str) -> str:
     found = [target for target in PAIRS if _plain_name(target) == name.lower()]
     if found:
         return found[0]
-    close = ", ".join(target for target, _ in find_pairs([name])) or "mlx_ddtree.models lists them"
+    close = ", ".join(dict.fromkeys(target for target, _ in find_pairs([name]))) or "mlx_ddtree.models lists them"
     raise ConfigError(f"no public pair is called {name!r} (close: {close}); or give a repository (owner/name)")
 
 

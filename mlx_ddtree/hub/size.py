@@ -22,7 +22,7 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from mlx_lm.utils import _get_classes, get_total_parameters, quantize_model
 
 from mlx_ddtree.drafter.config import DrafterConfig
-from mlx_ddtree.drafter.dflash2 import make_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import UnsupportedModelError, one_line
 from mlx_ddtree.hub.check_target import check_config
@@ -148,6 +148,11 @@ def usual_drafter(target_config: Mapping[str, Any]) -> DrafterConfig:
 def usual_drafter_bytes(config: DrafterConfig) -> int:
     """Bytes of a drafter's weights in 16 bits."""
     return 2 * sum(value.size for value in tensors(make_drafter(config, USUAL_TAPS)).values())
+
+
+def table_bytes(config: DrafterConfig) -> int:
+    """Bytes of an embedding, or of a head, in 16 bits."""
+    return 2 * (config.vocab_size or 0) * config.hidden_size
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:

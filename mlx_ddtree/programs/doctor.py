@@ -22,6 +22,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.measure import profile_of
+from mlx_ddtree.tuning.reading import ReadingCheck
 from mlx_ddtree.tuning.stopwatch import fastest
 
 EXAMPLES = """\
@@ -119,6 +120,8 @@ def measured(pair: Pair) -> dict[str, Any]:
         "profile": str(profile.path),
         "kernels": profile.kernels,
         "findings": profile.findings,
+        "drafter_config": pair.notes.get("drafter_config"),
+        "reading": profile.reading,
         "parity": profile.parity._asdict(),
         "cost": profile.cost.as_dict(),
     }
@@ -162,6 +165,9 @@ def _pair_text(pair: Mapping[str, Any]) -> str:
         f"a step of plain decoding:  {1e3 * cost['plain'][0]:.1f} ms",
         f"near ties below:           {parity['rows']:.2g} (rows), {parity['cache']:.2g} (cache)",
     ]
+    if pair["reading"] is not None:
+        lines.append(f"drafter:                   {pair['drafter_config']}")
+        lines.append(f"read                       {ReadingCheck.from_dict(pair['reading']).line}")
     used = {rows: names for rows, names in pair["kernels"].items() if names}
     lines.append("kernels in use by rows:    " + ("  ".join(f"{r}: {', '.join(n)}" for r, n in used.items()) or "none"))
     return "\n".join(lines)

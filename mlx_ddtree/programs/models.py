@@ -79,7 +79,7 @@ def show(args: argparse.Namespace) -> int:
         raise OptionError(f"no public pair's name holds {' and '.join(args.words)}; mlx_ddtree.models lists all")
     memory = machine_memory() if args.memory is None else mac_memory(args.memory)
     cached = cached_models()
-    asked = ask_for_sizes(drafter for _, drafter in found) if args.online else {}
+    asked = ask_for_sizes(drafter.repository for _, drafter in found) if args.online else {}
     pairs = public_pairs(args.words, args.context, memory.usable, cached, asked)
     shown = [pair for pair in pairs if pair.fits or not args.fits]
     if args.json:
@@ -120,6 +120,9 @@ def fits_in(pair: PublicPair, bits: int) -> bool:
 def row(pair: PublicPair) -> Mapping[str, str]:
     """A line for people."""
     cells = {"4-bit repository": usual_quantisation(pair.target), "drafter": pair.drafter}
+    cells["kind"] = pair.kind if pair.block is None else f"{pair.kind}, block {pair.block}"
+    cells["licence"] = pair.licence or "see card"
+    cells["runs here"] = {True: "yes", False: "no", None: "?"}[pair.verifies]
     cells["parameters"] = "?" if pair.parameters is None else f"{pair.parameters / 1e9:.1f} B"
     cells["drafter GB"] = drafter_gigabytes(pair)
     computed = {variant.bits: variant for variant in pair.variants if variant.repository is None}

@@ -36,8 +36,8 @@ def target_features(target: TreeTarget, token_ids: mx.array) -> mx.array:
 
 def context_keys_values(drafter: DFlashDrafter, features: mx.array) -> list[KeysValues]:
     """Features (S, n, taps * D) -> each layer's context keys and values (S, kv_heads, n, head_dim)."""
-    context = drafter.context(features)
-    return [layer.self_attn.keys_values(context, 0) for layer in drafter.layers]
+    contexts = zip(drafter.layers, drafter.contexts(features), strict=True)
+    return [layer.self_attn.context_keys_values(context, 0) for layer, context in contexts]
 
 
 def draft_hidden(
@@ -92,7 +92,7 @@ def attend(attention: DFlashAttention, block: mx.array, context: KeysValues, anc
     from_context = shares[..., :length].reshape(sequences, kv_heads, count * rows, length) @ context_values
     out = from_context.reshape(queries.shape) + shares[..., length:] @ values
     heads_last = out.reshape(sequences, kv_heads, count, rows // size, size, -1).transpose(0, 2, 4, 1, 3, 5)
-    return attention.o_proj(heads_last.reshape(sequences * count, size, -1))
+    return attention.output(heads_last.reshape(sequences * count, size, -1), block)
 
 
 def attention_biases(

@@ -11,9 +11,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig, default_target_layer_ids
-from mlx_ddtree.drafter.dflash2 import DFlash2Drafter, make_drafter
-from mlx_ddtree.drafter.load_drafter import load_drafter, public_name
+from mlx_ddtree.drafter.dflash2 import DFlash2Drafter
+from mlx_ddtree.drafter.load_drafter import load_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.drafter.tensor_names import public_name
 from mlx_ddtree.errors import ConfigError, OptionError, UnsupportedModelError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.pair import check_pair, inherit_scales
@@ -111,6 +113,7 @@ def start_from(
     drafter = load_drafter(folder)
     if drafter.config.quantization is not None:
         raise ConfigError(f"the drafter in {folder} is quantised and cannot be trained; start from its 16-bit original")
+    refuse_untrainable(drafter.config, folder)
     taps = check_pair(target, drafter)
     inherit_scales(target, drafter)
     drafter.config = replace(
@@ -128,6 +131,18 @@ def start_from(
     drafter.train()
     mx.eval(drafter.parameters())
     return drafter
+
+
+def refuse_untrainable(config: DrafterConfig, folder: Path) -> None:
+    """Layouts that decoding knows and training does not."""
+    only = DrafterConfig.__dataclass_fields__
+    usual = ("layers", "logits_start", "markov", "confidence", "domino", "log_snr", "own_embedding", "own_head")
+    for name in usual:
+        value = getattr(config, name)
+        if value != only[name].default:
+            raise ConfigError(
+                f"the drafter in {folder} cannot be trained here: only v1's and DFlash 2's can, and {name} is {value!r}"
+            )
 
 
 def flat(tree: Any) -> dict[str, mx.array]:
@@ -153,7 +168,7 @@ def public_config(config: DrafterConfig) -> dict[str, Any]:
     """The config.json of a DFlash drafter, as published checkpoints write it."""
     taps = list(config.target_layer_ids or ())
     full = all(window is None for window in config.windows)
-    added = {} if config.dflash2 is None else {"block_size": config.block_size, **asdict(config.dflash2)}
+    added = {} if config.dflash2 is None else {"block_size": config.block_size, **_said(config.dflash2)}
     said = {
         "architectures": ["DFlash2DraftModel" if added else "DFlashDraftModel"],
         "model_type": "qwen3",
@@ -175,6 +190,11 @@ def public_config(config: DrafterConfig) -> dict[str, Any]:
     )
     said |= {name: getattr(config, name) for name in same.split()}
     return {key: value for key, value in said.items() if value is not None}
+
+
+def _said(shape: DFlash2Config) -> dict[str, int]:
+    """DFlash 2's sizes, as far as there is something to say."""
+    return {key: value for key, value in asdict(shape).items() if value is not None}
 
 
 def _causality(config: DrafterConfig) -> dict[str, bool]:

@@ -32,6 +32,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.choose import Finding, choose_kernels, mode_of
 from mlx_ddtree.tuning.identity import profile_path
+from mlx_ddtree.tuning.reading import ReadingCheck, check_reading, use_reading
 from mlx_ddtree.tuning.rounding import measure_parity
 from mlx_ddtree.tuning.sample_trees import bushy_tree, chain_of
 from mlx_ddtree.tuning.stopwatch import fastest
@@ -58,9 +59,19 @@ def profile_of(pair: Pair) -> Profile:
         mode = mode_of(pair.kernels)
         path, block_size = profile_path(pair, mode), pair.drafter.config.block_size
         pair.profile = (store.load(path, block_size) if path else None) or _measured_in_turn(pair, mode, path)
+        _read_rightly(pair, pair.profile)
         pair.target.kernels = kernel_choice(pair.profile.kernels)
         store.save(pair.profile)
     return pair.profile
+
+
+def _read_rightly(pair: Pair, profile: Profile) -> None:
+    """Look once whether the drafter's file was read rightly, and draft by the reading that was found best."""
+    if profile.reading is None:
+        check = check_reading(pair)
+        profile.reading = None if check is None else check.as_dict()
+    if profile.reading is not None:
+        use_reading(pair, ReadingCheck.from_dict(profile.reading))
 
 
 def _measured_in_turn(pair: Pair, mode: str, path: Path | None) -> Profile:

@@ -17,6 +17,7 @@ from mlx_ddtree.budget import saved
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.machine import cache_folder
+from mlx_ddtree.tuning.reading import ReadingCheck
 
 VERSION = 6
 WORTH_SAVING = 16
@@ -80,6 +81,7 @@ def _record(profile: Profile) -> dict[str, Any]:
         "parity": profile.parity,
         "kernels": {str(rows): names for rows, names in profile.kernels.items()},
         "findings": profile.findings,
+        "reading": profile.reading,
         "drafts": {name: c.as_dict() for name, c in profile.drafts.items()},
         "survivals": {name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items()},
         "lookups": profile.lookups.as_dict(),
@@ -94,6 +96,8 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
     for size, names in saved.table(record["kernels"]).items():
         profile.kernels[saved.integer(int(size))] = [_text(name) for name in saved.items(names)]
     profile.findings = [_finding(finding) for finding in saved.items(record["findings"])]
+    if record.get("reading") is not None:
+        profile.reading = ReadingCheck.from_dict(record["reading"]).as_dict()
     for name, calibration in saved.table(record["drafts"]).items():
         profile.draft_calibration(_is_greedy(name)).load(_arrays(calibration, "hits", "expected"))
     for name, hits_and_trials in saved.table(record["survivals"]).items():

@@ -126,23 +126,23 @@ def test_variants(changes, field, value):
 REFUSALS = [
     *(
         ({"architectures": [name]}, name)
-        for name in (
-            "DFlashLagunaForCausalLM",
-            "DSparkDraftModel",
-            "Lfm2DSparkDraftModel",
-            "DominoDraftModel",
-            "Qwen3ForCausalLM",
-        )
+        for name in ("LiLiCorrDraftModel", "DeepseekV4ForCausalLM", "Qwen3ForCausalLM")
     ),
     ({"selector_rank": 64}, "selector_rank"),
     ({"dflash_config": {**INNER, "conv_kernel_size": 2}}, "conv_kernel_size"),
-    ({"projector_type": "dspark"}, "projector_type"),
+    ({"projector_type": "mamba"}, "projector_type"),
     ({"gating": True}, "gating"),
-    ({"attention_sink_bias": True}, "attention_sink_bias"),
     ({"attention_mode": "mla"}, "attention_mode"),
     ({"hidden_act": "gelu"}, "hidden_act"),
     ({"hidden_activation": "gelu_pytorch_tanh"}, "'hidden_act' = 'gelu_pytorch_tanh'"),
-    ({"draft_vocab_size": 32000}, "draft_vocab_size"),
+    ({"draft_vocab_size": 200000}, "draft_vocab_size"),
+    ({"target_hidden_size": 4096}, "target_hidden_size"),
+    ({"model_type": "qwen3_5"}, "model_type"),
+    ({"markov_rank": 8, "markov_head_type": "lstm"}, "markov_head_type"),
+    ({"enable_confidence_head": True, "confidence_head_with_markov": True}, "confidence_head_with_markov"),
+    ({"dflash_config": {**INNER, "projector_type": "domino"}}, "gru_hidden_dim"),
+    ({"log_snr_conditioning": True}, "min_log_snr"),
+    ({"use_aux_hidden_state": False}, "use_aux_hidden_state"),
     ({"dflash_config": {"target_layer_ids": [1]}}, "mask_token_id"),
     ({"without": ["rope_theta"]}, "rope_theta"),
     ({"without": ["hidden_size"]}, "hidden_size"),
@@ -171,9 +171,9 @@ def test_refusals_name_the_key(changes, name):
 def test_an_unknown_key_names_what_is_known_and_what_to_report():
     """Nobody is told to remove the key: a drafter that is read wrongly drafts badly, and nothing says why."""
     with pytest.raises(ConfigError) as caught:
-        read(markov_head_type="vanilla", target_layer_idx=[1])
+        read(markov_head_kind="vanilla", target_layer_idx=[1])
     message = str(caught.value)
-    assert "'markov_head_type' = 'vanilla'" in message and "report this line" in message
+    assert "'markov_head_kind' = 'vanilla'" in message and "report this line" in message
     assert "remove" not in message and "\n" not in message
     with pytest.raises(ConfigError, match="like it are known: target_layer_ids"):
         read(target_layer_idx=[1])

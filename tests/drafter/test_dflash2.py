@@ -9,8 +9,9 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig
-from mlx_ddtree.drafter.dflash2 import make_drafter, selector_of
+from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.load_drafter import load_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, PairError, WeightsError
 from mlx_ddtree.pair import check_pair

@@ -66,7 +66,8 @@ def test_taps_are_counted_from_fc_when_the_config_is_silent(tmp_path, drafter):
     ("damage", "message"),
     [
         (lambda w: w.pop("layers.1.self_attn.k_norm.weight"), "layers.1.self_attn.k_norm.weight is missing"),
-        (lambda w: w.update({"lm_head.weight": mx.zeros((2, 2))}), "lm_head.weight is unexpected"),
+        (lambda w: w.update({"lm_heads.weight": mx.zeros((2, 2))}), "lm_heads.weight is unexpected"),
+        (lambda w: w.update({"lm_head.weight": mx.zeros((2, 2))}), r"lm_head.weight has shape \(2, 2\)"),
         (lambda w: w.update({"norm.weight": mx.zeros((5,))}), r"norm.weight has shape \(5,\), expected \(32,\)"),
         (lambda w: [w.pop(k) for k in list(w) if "mlp" in k], r"and 1 more"),
     ],

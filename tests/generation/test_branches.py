@@ -12,11 +12,13 @@ from mlx_lm.sample_utils import make_sampler as mlx_lm_sampler
 from mlx_ddtree import generate, make_sampler, stream_branches, stream_generate
 from mlx_ddtree.branches.draft import BranchCache, draft_branches
 from mlx_ddtree.branches.rows import BranchSlots, ForestRows
-from mlx_ddtree.drafter.dflash2 import make_drafter
+from mlx_ddtree.drafter.load_drafter import load_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning.measure import profile_of
 
+from ..drafter.layouts import LAYOUTS, random_tensors, save
 from ..families import tiny_pair
 from ..helpers import small_drafter, small_pair, small_target
 from ..training.tiny import EOS, make_tokenizer
@@ -139,8 +141,17 @@ def drafter_of(target, config):
 @given(seed=st.integers(0, 99), windows=st.sampled_from([[0, 0], [5, 0], [3, 11]]), causal=st.booleans())
 def test_drafts_by_branch_are_the_drafters_own(seed, windows, causal):
     """Hidden states of blocks behind a shared prompt and interleaved tails, against one sequence at a time."""
-    target = small_target()
-    drafter, rng = small_drafter(target, sliding_windows=windows, causal=causal), np.random.default_rng(seed)
+    drafted_by_branch(small_drafter(small_target(), sliding_windows=windows, causal=causal), seed)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_drafts_by_branch_of_every_layout(name, tmp_path):
+    save(tmp_path / "drafter", LAYOUTS[name], random_tensors(LAYOUTS[name]))
+    drafted_by_branch(load_drafter(tmp_path / "drafter"), seed=1)
+
+
+def drafted_by_branch(drafter, seed):
+    rng = np.random.default_rng(seed)
     prefix, width = int(rng.integers(1, 30)), 3 * 32
     shared = rng.normal(size=(1, prefix, width)).astype(np.float32)
     caches, tails, own = drafter.make_cache(), BranchSlots(prefix, 3), [shared] * 3

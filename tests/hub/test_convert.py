@@ -14,8 +14,8 @@ from mlx.utils import tree_flatten
 
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.drafter.config import DrafterConfig
-from mlx_ddtree.drafter.dflash2 import make_drafter
 from mlx_ddtree.drafter.load_drafter import load_drafter
+from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.hub import convert as conversion
 from mlx_ddtree.hub.convert import Quantisation, convert

@@ -10,8 +10,11 @@ import pytest
 
 from mlx_ddtree import MlxDdtreeError, Session, load, stream_generate
 from mlx_ddtree.errors import ConfigError, PairError, WeightsError
+from mlx_ddtree.hub.cached import Snapshot
+from mlx_ddtree.hub.load_pair import drafter_here
 from mlx_ddtree.target import TreeTarget
 
+from ..drafter.layouts import LAYOUTS, random_tensors, save
 from ..families import FAMILIES, tiny_target
 from ..helpers import save_drafter, save_target, small_drafter, small_target
 
@@ -136,3 +139,20 @@ def test_a_pair_that_is_given_up_gives_its_memory_back():
         gc.collect()
         assert model() is None
         assert mx.get_active_memory() - before < 2**20
+
+
+def test_a_drafter_that_names_its_target_is_found_by_it(tmp_path, folders, caplog):
+    """speculators' files do; and a target that is not theirs is said."""
+    layout = LAYOUTS["speculators DSpark"]
+    save(tmp_path / "speculator", layout, random_tensors(layout))
+    cached = [
+        Snapshot("me/another", "1", folders / "drafter"),
+        Snapshot("RedHatAI/Qwen3-8B-speculator.dspark", "2", tmp_path / "speculator"),
+    ]
+    assert drafter_here("mlx-community/Qwen3-8B-4bit", cached) == "RedHatAI/Qwen3-8B-speculator.dspark"
+    assert drafter_here("mlx-community/Qwen3-4B-4bit", cached) is None
+    load(str(folders / "Qwen3-8B-4bit"), str(tmp_path / "speculator"))
+    assert "was trained for" not in caplog.text
+    shutil.copytree(folders / "Qwen3-8B-4bit", tmp_path / "Other-4bit")
+    load(str(tmp_path / "Other-4bit"), str(tmp_path / "speculator"))
+    assert "was trained for Qwen/Qwen3-8B, not for" in caplog.text

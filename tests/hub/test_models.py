@@ -15,7 +15,7 @@ from mlx_ddtree.hub.cached import is_complete
 from mlx_ddtree.hub.catalogue import public_pairs
 from mlx_ddtree.hub.memory import WORKSPACE, mac_memory, machine_memory
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
-from mlx_ddtree.hub.registry import PAIRS, find_drafter, find_pairs, find_target, resolve, usual_quantisation
+from mlx_ddtree.hub.registry import DRAFTERS, PAIRS, find_drafter, find_pairs, find_target, resolve, usual_quantisation
 from mlx_ddtree.hub.size import CacheSize, model_size, usual_drafter, usual_drafter_bytes
 from mlx_ddtree.programs.models import main
 
@@ -38,7 +38,7 @@ NAMED = {"Qwen/Qwen3-Coder-Next": 80, "moonshotai/Kimi-K2.5": 1000}
 """Rounded; the other names hold theirs."""
 
 
-@pytest.mark.parametrize("target", PAIRS)
+@pytest.mark.parametrize("target", PUBLIC_CONFIGS)
 def test_public_configs_have_the_parameters_that_are_published(target):
     """Or, where only a rounded number is known, those of their names (vision and MTP parts are not counted)."""
     count = model_size(PUBLIC_CONFIGS[target]).parameters / 1e9
@@ -102,17 +102,17 @@ def test_names():
 
 def test_a_pair_fits_where_its_parts_do():
     """The limit is the sum of the parts, to the byte."""
-    [pair] = public_pairs(["qwen3-8b"], 1000, 10**12, [], {DRAFTER: 10**9})
+    [pair] = public_pairs(["qwen3-8b-dflash"], 1000, 10**12, [], {DRAFTER: 10**9})
     need = pair.variants[0].need
     assert need.cache == 1000 * 36 * 2 * 8 * 128 * 2
     assert need.drafter == 10**9 and not need.drafter_is_estimate
     assert need.total == need.weights + need.cache + 10**9 + need.drafter_cache + WORKSPACE
     for usable, fits in ((need.total, True), (need.total - 1, False)):
-        [pair] = public_pairs(["qwen3-8b"], 1000, usable, [], {DRAFTER: 10**9})
+        [pair] = public_pairs(["qwen3-8b-dflash"], 1000, usable, [], {DRAFTER: 10**9})
         assert (pair.variants[0].fits, pair.fits) == (fits, fits)
 
 
-@pytest.mark.parametrize("target", PAIRS)
+@pytest.mark.parametrize("target", PUBLIC_CONFIGS)
 def test_a_drafter_of_unknown_size_counts_as_a_usual_one(target):
     """Counted as nothing, a pair would fit where it does not."""
     [pair] = public_pairs([target, PAIRS[target]], 1000, 10**13, [], {})
@@ -150,7 +150,10 @@ def listed(capsys, *arguments):
 
 def test_the_list(capsys):
     everything = listed(capsys)
-    assert {p["target"]: p["drafter"] for p in everything["pairs"]} == PAIRS
+    known = [(target, drafter.repository) for target, drafters in DRAFTERS.items() for drafter in drafters]
+    assert [(p["target"], p["drafter"]) for p in everything["pairs"]] == known
+    runs = {p["target"]: p["verifies"] for p in everything["pairs"]}
+    assert runs["Qwen/Qwen3-8B"] is True and runs["LiquidAI/LFM2.5-2.6B"] is None
     some = listed(capsys, "--fits", "--memory", "24", "--context", "4096")
     assert (some["memory"], some["context"]) == (16 * 2**30, 4096)
     names = {p["target"] for p in some["pairs"]}
@@ -160,7 +163,7 @@ def test_the_list(capsys):
     assert "(34.2)" in table and " 20.7 " in table  # 8 bits do not fit, 4 do
     assert "29.0 GB (what the GPU of a Mac with 36 GB may use)" in table and "--online asks the Hub" in table
     assert main(["--fits", "--memory", "1"]) == 0
-    assert "none of 15 pairs fits 0.7 GB" in capsys.readouterr().out
+    assert "none of 32 pairs fits 0.7 GB" in capsys.readouterr().out
 
 
 def test_the_list_says_what_to_type(capsys):
@@ -172,7 +175,7 @@ def test_the_list_says_what_to_type(capsys):
     table = capsys.readouterr().out
     assert "mlx-community/Qwen3.5-122B-A10B-4bit" in table and "--model" not in table
     for pair in listed(capsys)["pairs"]:
-        assert find_drafter(pair["repository_4bit"]) == pair["drafter"]
+        assert find_drafter(pair["repository_4bit"]) == PAIRS[pair["target"]]
 
 
 @pytest.mark.parametrize("size", ["nan", "-3", "0", "much", "inf"])
@@ -229,7 +232,7 @@ def test_download_and_list(hub, folders, tmp_path):
     hub.requests.clear()
     again = models("--download", TARGET, "--draft-revision", "v1", "--json", home=tmp_path, HF_HUB_OFFLINE="1")
     assert again == result
-    [pair] = models("qwen3-8b", "--json", home=tmp_path, HF_ENDPOINT=hub.url)["pairs"]
+    [pair] = models("qwen3-8b-dflash", "--json", home=tmp_path, HF_ENDPOINT=hub.url)["pairs"]
     assert hub.requests == []
     here = pair["variants"][-1]
     assert (here["repository"], here["bits"], pair["drafter_here"]) == (TARGET, 4, True)
@@ -243,7 +246,7 @@ def test_half_a_download_is_not_here(hub, tmp_path):
     hub.statuses[TARGET] = 500
     failed = models("--download", TARGET, home=tmp_path, HF_ENDPOINT=hub.url)
     assert "answers 500" in failed
-    [pair] = models("qwen3-8b", "--json", home=tmp_path)["pairs"]
+    [pair] = models("qwen3-8b-dflash", "--json", home=tmp_path)["pairs"]
     assert pair["drafter_here"] and [v["repository"] for v in pair["variants"]] == [None] * 3
 
 

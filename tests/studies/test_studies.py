@@ -26,6 +26,10 @@ RUNS = [
     pytest.param("code/planted_faults.py --check", ", 0 complaints"),
     pytest.param("code/planted_faults.py named", "1 of 1 planted faults killed", marks=slow),
     pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
+    pytest.param("drafters/verdicts.py", "refused"),
+    pytest.param(
+        f"drafters/markov_head.py {PROMPTS} --train 1 --test 1 --max-tokens 12 --steps 2 --rank 4", "| whole |"
+    ),
     pytest.param(
         "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"
     ),
