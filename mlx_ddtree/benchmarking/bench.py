@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx_lm.generate import stream_generate as stock_stream_generate
 from mlx_lm.sample_utils import make_sampler as make_stock_sampler
 
-from mlx_ddtree.benchmarking.prompts import Question
+from mlx_ddtree.benchmarking.prompts import Question, prompt_ids
 from mlx_ddtree.benchmarking.record import RunFile, RunLine, group_of_question
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import STOCK
@@ -85,7 +85,7 @@ class Bench:
         for turn, text in enumerate(task.question.turns):
             # 1. The conversation so far, as tokens.
             messages.append({"role": "user", "content": text})
-            prompt = self._token_ids(task.question, messages)
+            prompt = prompt_ids(self.pair.tokenizer, task.question, messages, self.template)
             room = self._room(prompt)
             if room < 1:
                 return []
@@ -166,12 +166,6 @@ class Bench:
             line["identical"] = None if incomparable else answer.tokens == reference
             lines.append(line)
         return lines
-
-    def _token_ids(self, question: Question, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        tokenizer = self.pair.tokenizer
-        if question.raw or not tokenizer.has_chat_template:
-            return list(tokenizer.encode("\n\n".join(message["content"] for message in messages)))
-        return list(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, **self.template))
 
     def _text(self, tokens: list[int]) -> str:
         ends = set(self.pair.tokenizer.eos_token_ids)

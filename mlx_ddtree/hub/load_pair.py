@@ -40,7 +40,7 @@ def assemble_pair(
     notes: dict[str, Any] = {}
     if draft is not False:
         try:
-            drafter, notes = _load_drafter(_drafter_name(target, draft), draft_revision)
+            drafter, notes = _load_drafter(drafter_name(target, draft), draft_revision)
         except MlxDdtreeError:
             try_target(target, revision, trust_remote_code)
             raise
@@ -56,7 +56,11 @@ def assemble_pair(
     return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes, kernels)
 
 
-def _drafter_name(target: str | None, draft: str | bool | None) -> str:
+def drafter_name(target: str | None, draft: str | bool | None) -> str:
+    """The drafter's repository or folder: the one that is named, the embedded one, or the one known for the target.
+
+    Raises PairError where none is known.
+    """
     if isinstance(draft, str):
         return draft
     if target is None:
