@@ -31,8 +31,8 @@ def program(tmp_path):
     return Program("chatty", path, sys.executable)
 
 
-def ask(worker, rounds, **corrections):
-    return worker.answer({"prompt": rounds, "options": corrections}, 60)
+def ask(worker, told, **corrections):
+    return worker.answer({"prompt": told, "options": corrections}, 60)
 
 
 def test_an_answer_has_what_was_told(program, tmp_path):
