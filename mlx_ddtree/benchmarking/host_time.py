@@ -4,8 +4,9 @@ Two quantities that are easily taken for one another:
 
 * **main**: processor time of the thread that decodes.  It counts whether or not the device works meanwhile; only code
   that is not run removes it.
-* **exposed**: time in which all that was queued is done and the next work has not come.  Hiding host code behind the
-  device's work removes it, even if that code still runs.
+* **exposed**: time in which all that was queued is done and the next work has not come, also between two operations
+  of one graph that is being handed over.  Hiding host code behind the device's work removes it, even if that code
+  still runs.
 
 MLX's CPU backend works in a thread a stream.  Linux keeps, for every thread, how long it has run and how long it was
 ready to run and had to wait for a core; the rest of the time a stream's thread has nothing to do.  On a GPU nothing
@@ -30,6 +31,8 @@ TASKS = Path("/proc/self/task")
 PROBE = 1 << 20
 """Numbers that a stream works on to show which thread is its own: about a millisecond."""
 NANOSECONDS = 1e-9
+THREAD_CLOCK = 0b110
+"""The bits of a clock's number that say: of one thread, as the scheduler counts."""
 
 
 @dataclass(frozen=True)
@@ -58,21 +61,24 @@ class HostTime:
 
 
 class HostClock:
-    """Readings of wall, main and exposed time; their differences are what counts."""
+    """Readings of wall, main and exposed time; their differences are what counts.
+
+    threads: the streams' threads; None where they cannot be watched.
+    """
 
     def __init__(self, streams: Sequence[Any]) -> None:
         """Find the threads of the streams that decoding uses, by letting them work a millisecond each."""
-        self._threads: set[int] | None = None
+        self.threads: set[int] | None = None
         if mx.default_device() == mx.cpu and _waited(threading.get_native_id()) is not None:
-            self._threads = {_thread_of(stream) for stream in streams}
+            self.threads = {_thread_of(stream) for stream in streams}
 
     def now(self) -> HostTime:
         """A reading; only differences of two mean something."""
         wall = time.perf_counter()
         main = time.thread_time()
-        if self._threads is None:
+        if self.threads is None:
             return HostTime(wall, main, None)
-        return HostTime(wall, main, wall - sum(_occupied(thread) for thread in self._threads))
+        return HostTime(wall, main, wall - sum(_occupied(thread) for thread in self.threads))
 
 
 def _thread_of(stream: Any) -> int:
@@ -90,14 +96,19 @@ def _native_threads() -> set[int]:
 
 
 def _occupied(thread: int) -> float:
-    """Seconds in which a thread ran, or was ready to."""
-    return _waited(thread) or 0.0
+    """Seconds in which a thread ran, or was ready to; exact at every moment, unlike schedstat's own first number."""
+    return ran(thread) + (_waited(thread) or 0.0)
+
+
+def ran(thread: int) -> float:
+    """Processor time of one of this process's threads, in seconds (Linux; man 3 pthread_getcpuclockid)."""
+    return time.clock_gettime((~thread << 3) | THREAD_CLOCK)
 
 
 def _waited(thread: int) -> float | None:
-    """Seconds in which a thread ran or waited for a core; None where the system does not tell."""
+    """Seconds in which a thread was ready to run and another one ran; None where the system does not tell."""
     try:
-        running, ready, _ = (TASKS / str(thread) / "schedstat").read_text(encoding="ascii").split()
+        _, ready, _ = (TASKS / str(thread) / "schedstat").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return None
-    return (int(running) + int(ready)) * NANOSECONDS
+    return int(ready) * NANOSECONDS

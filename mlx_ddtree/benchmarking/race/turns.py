@@ -1,8 +1,9 @@
-"""The race itself: every prompt is answered by all programs, one after the other, in an order that turns."""
+"""The race itself: every prompt is answered by all programs, one after the other, in an order of its own."""
 
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -81,12 +82,12 @@ class Race:
     def turn(self, prompt: Sequence[int], number: int, seed: int = SEED) -> dict[str, Reply]:
         """{entrant's name: its answer} of those that gave one.
 
-        number: of the turn; the order begins elsewhere with each.
+        number: of the turn; every one has an order of its own, so that nobody always comes after the same program.
         """
         replies = {}
-        count = len(self.entrants)
-        for place in range(count):
-            entrant = self.entrants[(place + number) % count]
+        order = self.entrants[:]
+        random.Random(number).shuffle(order)
+        for entrant in order:
             reply = self._ask(entrant, prompt, self._rules.most, seed, self._rules.limit)
             if reply is not None:
                 replies[entrant.name] = reply
