@@ -29,7 +29,7 @@ def use_fast_blas() -> str:
         return "MLX's own (MLX_DDTREE_BLAS=off)"
     if "mlx.core" in sys.modules and "mkl" not in _loaded:
         return "MLX's own (mlx was imported before mlx_ddtree; import mlx_ddtree first for MKL)"
-    library = _find_mkl()
+    library = find_mkl()
     if library is None:
         return "MLX's own (slow: the package mkl is not installed)"
     set_thread_defaults()
@@ -61,7 +61,8 @@ def usable_cores() -> int:
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
-def _find_mkl() -> str | None:
+def find_mkl() -> str | None:
+    """MKL's library file; None where the package mkl is not installed."""
     try:
         files = importlib.metadata.files("mkl") or []
     except importlib.metadata.PackageNotFoundError:

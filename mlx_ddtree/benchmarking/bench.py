@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.generate import generation_stream
 from mlx_lm.generate import stream_generate as stock_stream_generate
 from mlx_lm.sample_utils import make_sampler as make_stock_sampler
 
-from mlx_ddtree.benchmarking.prompts import Question
+from mlx_ddtree.benchmarking.host_time import HostClock, HostTime
+from mlx_ddtree.benchmarking.prompts import Question, prompt_ids
 from mlx_ddtree.benchmarking.record import RunFile, RunLine, group_of_question
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import STOCK
@@ -61,6 +63,9 @@ class Bench:
     cool_down: float = 0.0
     template: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._clock = HostClock([mx.default_stream(mx.default_device()), generation_stream])
+
     def warm_up(self, task: Task) -> None:
         """Page in weights, compile kernels, start threads, measure the machine for 'auto'."""
         brief = Bench(self.pair, self.settings, min(WARM_UP_TOKENS, self.max_tokens), template=self.template)
@@ -85,7 +90,7 @@ class Bench:
         for turn, text in enumerate(task.question.turns):
             # 1. The conversation so far, as tokens.
             messages.append({"role": "user", "content": text})
-            prompt = self._token_ids(task.question, messages)
+            prompt = prompt_ids(self.pair.tokenizer, task.question, messages, self.template)
             room = self._room(prompt)
             if room < 1:
                 return []
@@ -118,19 +123,25 @@ class Bench:
         sampler = make_stock_sampler(temp) if temp else None
         model = self.pair.target.model
         stream = stock_stream_generate(model, self.pair.tokenizer, prompt, max_tokens=room, sampler=sampler)
-        responses = list(stream)
+        responses = [next(stream)]
+        start = self._clock.now()
+        responses += stream
+        spent = self._clock.now() - start
         tokens = [response.token for response in responses]
-        return Answer(tokens, _figures(len(tokens), responses[-1].generation_tps, len(tokens) - 1))
+        return Answer(tokens, _figures(len(tokens), responses[-1].generation_tps, len(tokens) - 1, spent))
 
     def _answer_by_setting(self, prompt: list[int], room: int, temp: float, options: Mapping[str, Any]) -> Answer:
         sampler = make_sampler(temp, seed=SEED)
         tokens: list[int] = []
-        last = None
-        for last in stream_generate(self.pair, prompt, room, sampler=sampler, **options):
+        stream = stream_generate(self.pair, prompt, room, sampler=sampler, **options)
+        last = next(stream)
+        start = self._clock.now()
+        tokens += last.tokens
+        for last in stream:
             tokens += last.tokens
-        assert last is not None
+        spent = self._clock.now() - start
         counts = last.statistics.as_dict()
-        figures = _figures(len(tokens), last.generation_tps, last.rounds)
+        figures = _figures(len(tokens), last.generation_tps, last.rounds, spent)
         figures["accepted"] = counts["accepted"]
         figures["nodes"] = counts["nodes"]
         figures["stages"] = {stage: round(seconds, 6) for stage, seconds in last.seconds.items()}
@@ -167,12 +178,6 @@ class Bench:
             lines.append(line)
         return lines
 
-    def _token_ids(self, question: Question, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        tokenizer = self.pair.tokenizer
-        if question.raw or not tokenizer.has_chat_template:
-            return list(tokenizer.encode("\n\n".join(message["content"] for message in messages)))
-        return list(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, **self.template))
-
     def _text(self, tokens: list[int]) -> str:
         ends = set(self.pair.tokenizer.eos_token_ids)
         return str(self.pair.tokenizer.decode([token for token in tokens if token not in ends]))
@@ -185,9 +190,10 @@ class Bench:
         return min(self.max_tokens, limit - len(prompt))
 
 
-def _figures(tokens: int, tokens_per_second: float, rounds: int) -> dict[str, Any]:
-    """seconds: of generation, counted from the first token as mlx-lm does."""
+def _figures(tokens: int, tokens_per_second: float, rounds: int, spent: HostTime) -> dict[str, Any]:
+    """seconds: of generation, counted from the first token as mlx-lm does; so are `spent`'s."""
     return {
+        "host": {name: round(value, 6) for name, value in spent.as_dict().items()},
         "tokens": tokens,
         "seconds": round(tokens / tokens_per_second, 6),
         "rounds": rounds,

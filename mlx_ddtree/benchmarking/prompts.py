@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.files.rows import parse_row, read_bytes
@@ -144,6 +146,18 @@ def load_questions(name: str, folder: Path, count: int | None) -> list[Question]
         raise PromptError(f"{path} has no prompts")
     random.Random(0).shuffle(questions)
     return sorted(questions[:count], key=lambda question: question.index)
+
+
+def prompt_ids(
+    tokenizer: TokenizerWrapper, question: Question, messages: Sequence[Row], template: Mapping[str, Any]
+) -> list[int]:
+    """A conversation as tokens, in the chat template where there is one and the question does not continue a text.
+
+    template: options of the chat template.
+    """
+    if question.raw or not tokenizer.has_chat_template:
+        return list(tokenizer.encode("\n\n".join(message["content"] for message in messages)))
+    return list(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, **template))
 
 
 def _find_file(name: str, folder: Path) -> Path:

@@ -87,8 +87,8 @@ LINE_FIELDS: Fields = {
     "repeated": _is_number,
     "lookup_tau": _is_number,
 }
-DRAFTING_FIELDS: Fields = {"stages": _is_stages, "accepted": _is_accepted}
-"""What lines of settings that draft have besides."""
+DRAFTING_FIELDS: Fields = {"stages": _is_stages, "accepted": _is_accepted, "host": _is_stages}
+"""What lines may have besides: those of settings that draft, and of runs that measured the host's time."""
 
 
 def group_of_line(line: RunLine) -> GroupKey:

@@ -11,6 +11,10 @@ from mlx_ddtree.benchmarking.summary import Cell, Summary, fastest, is_sized
 from mlx_ddtree.machine import describe
 
 Table = list[dict[str, str]]
+STAGES_TITLE = (
+    "Milliseconds a token by stage; of these *main* is processor time of the thread that decodes, and in *exposed* the "
+    "device had nothing to do:"
+)
 
 
 def settings_table(cells: Sequence[Cell]) -> Table:
@@ -96,9 +100,9 @@ def speedup_table(summary: Summary) -> Table:
 
 
 def stage_table(cells: Sequence[Cell]) -> Table:
-    """Milliseconds a token by stage."""
+    """Milliseconds a token by stage, and the host's where a run has them: they are a part of the stages."""
     return [
-        {"setting": cell.setting} | {stage: f"{ms:.2f}" for stage, ms in cell.stages.items()}
+        {"setting": cell.setting} | {part: f"{ms:.2f}" for part, ms in (cell.stages | cell.host).items()}
         for cell in cells
         if cell.stages and method_of(cell.setting) != "ar"
     ]
@@ -153,7 +157,7 @@ def _run_sections(summary: Summary) -> list[str]:
         parts.append(markdown_table(settings_table(cells)))
         stages = stage_table(cells)
         if stages:
-            parts += ["Milliseconds a token by stage:", markdown_table(stages)]
+            parts += [STAGES_TITLE, markdown_table(stages)]
     if summary.halves:
         about = "tau at temperature 0, by how much of an answer stands earlier in the text; *lookup* copies only:"
         parts += [f"## {summary.model}: repetition", about, markdown_table(repetition_table(summary))]

@@ -17,6 +17,7 @@ from mlx_ddtree.benchmarking.settings import STOCK, method_of, size_of
 
 RESAMPLES = 2000
 STAGES = ("draft", "tree", "verify", "commit")
+HOST_TIMES = ("main", "exposed")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Cell:
     low, high: its 95 % interval, from resampling prompts; None for fewer than two prompts.
     identical, compared: answers that had the tokens they should have (None: nothing to compare with), and all.
     stages: milliseconds a token.
+    host: milliseconds a token of the host (host_time.py): 'main', and 'exposed' where it can be measured; empty for
+        runs of versions that did not.
     accepted: rounds by accepted nodes.
     """
 
@@ -45,6 +48,7 @@ class Cell:
     identical: int | None
     compared: int
     stages: dict[str, float]
+    host: dict[str, float]
     accepted: dict[int, int]
 
 
@@ -121,17 +125,19 @@ def _cell(data: str, temp: float, name: str, lines: list[RunLine], stock: NDArra
         high=high,
         identical=sum(verdicts) if verdicts and name != STOCK else None,
         compared=len(verdicts),
-        stages=_milliseconds_a_token(lines),
+        stages=_milliseconds_a_token(lines, "stages", STAGES),
+        host=_milliseconds_a_token(lines, "host", HOST_TIMES),
         accepted=_rounds_by_accepted(lines),
     )
 
 
-def _milliseconds_a_token(lines: Sequence[RunLine]) -> dict[str, float]:
-    """By stage; empty for settings that have no stages."""
-    if not all("stages" in line for line in lines):
+def _milliseconds_a_token(lines: Sequence[RunLine], field: str, parts: Sequence[str]) -> dict[str, float]:
+    """Of every part of a field that holds seconds by part; without parts that no line has, empty without the field."""
+    if not all(field in line for line in lines):
         return {}
     tokens = sum(line["tokens"] for line in lines)
-    return {stage: 1000 * sum(line["stages"].get(stage, 0.0) for line in lines) / tokens for stage in STAGES}
+    sums = {part: 1000 * sum(line[field].get(part, 0.0) for line in lines) / tokens for part in parts}
+    return {part: value for part, value in sums.items() if any(part in line[field] for line in lines)}
 
 
 def _rounds_by_accepted(lines: Sequence[RunLine]) -> dict[int, int]:

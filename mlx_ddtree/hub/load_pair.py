@@ -42,7 +42,7 @@ def assemble_pair(
     notes: dict[str, Any] = {}
     if draft is not False:
         try:
-            name = _drafter_name(target, draft)
+            name = drafter_name(target, draft)
             drafter, notes = _load_drafter(name, draft_revision)
             _warn_of_another_target(drafter, name, target)
         except MlxDdtreeError:
@@ -60,7 +60,11 @@ def assemble_pair(
     return Pair(loaded.target, drafter, loaded.tokenizer, loaded.notes | notes, kernels)
 
 
-def _drafter_name(target: str | None, draft: str | bool | None) -> str:
+def drafter_name(target: str | None, draft: str | bool | None) -> str:
+    """The drafter's repository or folder: the one that is named, the embedded one, or the one known for the target.
+
+    Raises PairError where none is known.
+    """
     if isinstance(draft, str):
         return draft
     if target is None:

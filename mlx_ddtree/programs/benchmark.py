@@ -32,7 +32,7 @@ from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.options import tree_budget
 from mlx_ddtree.machine import __version__, describe, machine
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs import arguments, cli
+from mlx_ddtree.programs import arguments, cli, race
 
 EXAMPLES = """\
   mlx_ddtree.benchmark                                          a short run of the embedded pair
@@ -40,6 +40,7 @@ EXAMPLES = """\
   mlx_ddtree.benchmark run --model Qwen/Qwen3-4B --published --cool-down 5 --output runs/qwen3-4b.jsonl
   mlx_ddtree.benchmark run --data my_prompts.jsonl --temps 0 1 --budgets 8 32 auto --methods ddtree
   mlx_ddtree.benchmark report runs/*.jsonl --report reports
+  mlx_ddtree.benchmark race --peer z-lab=~/z-lab/bin/python     against other programs, in turns
 """
 SHORT: dict[str, Any] = {"data": [HELD_OUT], "temps": [0.0], "count": 8, "max_tokens": 160}
 FULL: dict[str, Any] = {"data": list(PUBLISHED), "temps": [0.0, 1.0], "count": 128, "max_tokens": 2048}
@@ -59,6 +60,10 @@ def make_arguments() -> argparse.ArgumentParser:
     _add_run_options(run)
     report = commands.add_parser("report", help="tables and plots of finished or unfinished runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN.jsonl")
+    others = commands.add_parser(
+        "race", help="this package and other programs in turns", formatter_class=parser.formatter_class
+    )
+    race.add_options(others)
     for command in (run, report):
         output = command.add_argument_group("report")
         output.add_argument(
@@ -103,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_arguments().parse_args(arguments)
     shown = [a for a, before in zip(arguments, ["", *arguments], strict=False) if "--note" not in (a, before)]
     args.line = shlex.join(["mlx_ddtree.benchmark", *shown])
-    return cli.run(measure if args.command == "run" else report, args)
+    return cli.run({"run": measure, "report": report, "race": race.race}[args.command], args)
 
 
 def measure(args: argparse.Namespace) -> int:
