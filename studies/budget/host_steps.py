@@ -33,7 +33,7 @@ from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
 from mlx_ddtree.kernels.topk import top_k_log_probs
 from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.target.rows import TreeRows
-from mlx_ddtree.tree import DraftTree, accept, build_tree
+from mlx_ddtree.tree import accept, build_tree
 from mlx_ddtree.tree.lattice import Candidates
 from mlx_ddtree.tuning import store
 
@@ -75,7 +75,8 @@ def steps(vocab: int, folder: Path) -> dict[str, Step]:
         found[f"top-k {k}"] = lambda k=k: top_k_log_probs(drafted, k)
     for nodes in (16, 64):
         found[f"tree {nodes}"] = lambda n=nodes: build_tree(0, *top_k_log_probs(drafted, n), n).ancestor_mask()
-    found["tree 64, heap and mask"] = lambda made=top_k_log_probs(drafted, 64): build_tree(0, *made, 64).ancestor_mask()
+    most = top_k_log_probs(drafted, 64)
+    found["tree 64, heap and mask"] = lambda: build_tree(0, *most, 64).ancestor_mask()
     found["ancestors 9"] = tree.ancestor_mask
     found["rows 9"] = rows
     return found | planner_steps(drafted) | {"save": save_step(folder)}
@@ -161,7 +162,9 @@ def main() -> None:
         found = steps(args.vocab, Path(folder))
         wanted = {name: step for name, step in found.items() if any(word in name for word in args.only)}
         spent = measure(wanted, args.repeats)
-    table = [{"step": name, "least ms": round(min(ms), 4), "median ms": round(median(ms), 4)} for name, ms in spent.items()]
+    table = [
+        {"step": name, "least ms": round(min(ms), 4), "median ms": round(median(ms), 4)} for name, ms in spent.items()
+    ]
     print(json.dumps(table) if args.json else columns(table))
 
 
