@@ -1,7 +1,7 @@
 """Top-k log-probabilities by numpy, for logits that the processor has in its own memory.
 
-MLX's CPU backend computes exp and partition one element at a time, numpy many.  What cannot be left out is the exponential
-of every logit, which the normalisation needs: half of the time here.
+MLX's CPU backend computes exp and partition one element at a time, numpy many.  What cannot be left out is the
+exponential of every logit, which the normalisation needs: half of the time here.
 """
 
 import numpy as np
