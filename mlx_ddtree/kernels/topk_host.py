@@ -1,4 +1,4 @@
-"""Top-k log-probabilities by numpy, for logits that the processor has in its own memory.
+"""Top-k log-probabilities and margins by numpy, for logits that the processor has in its own memory.
 
 MLX's CPU backend computes exp and partition one element at a time, numpy many.  What cannot be left out is the
 exponential of every logit, which the normalisation needs: half of the time here.
@@ -25,6 +25,15 @@ def top_k_by_numpy(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int3
     else:
         token_ids = _largest(logits, k)
     return token_ids.astype(np.int32), np.take_along_axis(logits, token_ids, axis=1) - log_sums
+
+
+def best_and_margins(logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The id (N,) of the largest entry of every row of logits (N, V), ties by id, and its lead (N,) over all others."""
+    rows = np.arange(len(logits))
+    best = logits.argmax(axis=1)
+    others = logits.copy()
+    others[rows, best] = -np.inf
+    return best, logits[rows, best] - others.max(axis=1)
 
 
 def _largest(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:

@@ -6,7 +6,7 @@ Every step runs on made-up logits and outcomes of the embedded pair's sizes (15 
 through the package's own functions.  Steps take turns, so that a busy moment falls on all of them; the least and the
 median time of each in milliseconds.  To compare two versions, run the file of one with PYTHONPATH at the other.
 
-choose:    the target's choice after each of 9 rows, and whether it is a near tie
+choose:    the target's choice after each of 9 rows, and whether it is a near tie; by numpy where the processor decodes
 top-k:     candidates of the drafted positions from logits
 tree:      the tree of so many nodes from logits, ancestor mask included
 rows:      what the target's attention is told of 9 rows: words, depths and a mask
@@ -31,6 +31,7 @@ from mlx_ddtree.budget.planner import Outcome, Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
 from mlx_ddtree.kernels.topk import top_k_log_probs
+from mlx_ddtree.kernels.topk_host import best_and_margins
 from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import accept, build_tree
@@ -70,7 +71,11 @@ def steps(vocab: int, folder: Path) -> dict[str, Step]:
         told = TreeRows(tree, CONTEXT, len(tree))
         return told.offset, told.mask(CONTEXT)
 
-    found: dict[str, Step] = {"choose 9": choose}
+    def choose_by_numpy() -> object:
+        token_ids, margins = best_and_margins(np.asarray(verified))
+        return token_ids.tolist(), (margins < 0.01).tolist()
+
+    found: dict[str, Step] = {"choose 9, by MLX": choose, "choose 9, by numpy": choose_by_numpy}
     for k in (1, 16, 64):
         found[f"top-k {k}"] = lambda k=k: top_k_log_probs(drafted, k)
     for nodes in (16, 64):

@@ -44,6 +44,8 @@ RUNS = [
     pytest.param("pages/icecache_times.py attention --contexts 256 --budget 64 --repeats 1", "256"),
     pytest.param("pages/icecache_times.py rounds --contexts 256 --budget 64 --repeats 1 --offload TMP", "on disk"),
     pytest.param("pages/page_quality.py --demo --lengths 192", "middle"),
+    pytest.param("prompts/first_token.py first --tokens 40 --repeats 1", "stock ms"),
+    pytest.param("prompts/first_token.py rounds --contexts 64 --nodes 4 --repeats 1", "target's own"),
     pytest.param("prompts/block_mass.py demo --characters 600", "alpha"),
     pytest.param("prompts/draft_window.py time --contexts 512", "window"),
     pytest.param("prompts/draft_window.py acceptance --count 1 --lengths 0", "question", marks=slow),
