@@ -15,8 +15,8 @@ from mlx_ddtree.decoding.state import DecodeState
 
 Progress = Callable[[int, int], None]
 MAY_WAIT = 8192
-"""Tokens of a prompt whose features may wait until the first token is out: about a quarter of what the caches of so many
-take in the models that drafters were published for, and no more however long the prompt."""
+"""Tokens of a prompt whose features may wait until the first token is out, however long the prompt: about a quarter of
+what the caches of so many take in the models that drafters were published for."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def prefill(
     progress: called with (tokens processed or dropped, tokens in all) before, between and after chunks.
     then: called when the caches hold the prompt, before `progress` hears of it.
     through: views of the target's caches, in whose place the target gets them.
-    drafter_later: whether features of at most MAY_WAIT tokens wait in the state, because the first token needs no drafter;
-        `read_by_drafter` has them read.  Not of a prompt of which something is dropped.
+    drafter_later: whether features of at most MAY_WAIT tokens wait in the state, because the first token needs no
+        drafter; `read_by_drafter` has them read.  Not of a prompt of which something is dropped.
     """
     report = progress or (lambda done, total: None)
     if kept is None:
