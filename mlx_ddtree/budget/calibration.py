@@ -11,7 +11,8 @@ next round's tree and nothing else: what is emitted stays the target's choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,9 @@ class DraftCalibration:
     def _corrected(self, log_probs: NDArray[np.floating], trust: float) -> NDArray[np.float64]:
         """(L, ..., K), descending on the last axis -> (2, L, ..., K), descending too."""
         # 1. Every probability times the hit rate of its cell.
-        length = len(log_probs)
-        log_ratios = np.log(self._ratios()[:, :length] * trust)
-        between = (1,) * (log_probs.ndim - 2)
-        log_ratios = log_ratios.reshape(2, length, *between, BINS)
-        bins = np.searchsorted(EDGES, log_probs)
-        corrected = log_probs + np.take_along_axis(log_ratios, np.broadcast_to(bins, (2, *bins.shape)), axis=-1)
+        log_ratios = np.log(self._ratios() * trust)
+        depths = np.arange(len(log_probs)).reshape(-1, *[1] * (log_probs.ndim - 1))
+        corrected = log_probs + log_ratios[:, depths, EDGES.searchsorted(log_probs)]
         # 2. A correction must not reorder candidates, nor let a position promise more than one token.
         corrected = np.minimum.accumulate(corrected, axis=-1)
         total = np.exp(corrected).sum(axis=-1, keepdims=True)
@@ -92,14 +90,14 @@ class DraftCalibration:
         self.expected *= DECAY
         if not len(depths):
             return
-        side = np.asarray(off_spine, np.intp)
-        depth = np.asarray(depths, np.intp)
-        drafted = log_probs[list(depths)]
-        bins = np.searchsorted(EDGES, drafted)
-        np.add.at(self.expected, (side[:, None], depth[:, None], bins), np.exp(drafted))
-        right = np.asarray(ranks)
-        hit = np.flatnonzero(right < drafted.shape[1])
-        np.add.at(self.hits, (side[hit], depth[hit], bins[hit, right[hit]]), 1.0)
+        side = np.array(off_spine, np.intp)[:, None]
+        depth = np.array(depths, np.intp)[:, None]
+        drafted = log_probs[depth[:, 0]]
+        bins = EDGES.searchsorted(drafted)
+        np.add.at(self.expected, (side, depth, bins), np.exp(drafted))
+        for node, rank in enumerate(ranks):
+            if rank < drafted.shape[1]:
+                self.hits[side[node, 0], depth[node, 0], bins[node, rank]] += 1.0
 
     def _ratios(self) -> NDArray[np.float64]:
         """(2, L, BINS) hits per expected hit; thin cells lean on all depths together, those on the prior."""
@@ -182,18 +180,27 @@ class LookupCalibration:
         match: tokens that agree before the copy.  depth: of the copied token, from 1.
         relation: to the drafter's best candidate: AGREES, DISAGREES or UNASKED.
         """
-        match_cell = sum(match >= least for least in self.MATCHES) - 1
-        depth_cell = sum(depth >= least for least in self.DEPTHS) - 1
-        return max(match_cell, 0), depth_cell, relation
+        return max(bisect_right(self.MATCHES, match) - 1, 0), bisect_right(self.DEPTHS, depth) - 1, relation
 
     def probability(self, match: int, depth: int, relation: int) -> float:
         """That a copied token is right, given that all before it were; arguments as for `cell`."""
-        cell = self.cell(match, depth, relation)
-        prior = self.PRIOR_BY_MATCH[cell[0]]
-        if relation == DISAGREES:
-            prior *= self.AGAINST_THE_DRAFTER
-        rate = (self.hits[cell] + self.PSEUDO_TRIALS * prior) / (self.trials[cell] + self.PSEUDO_TRIALS)
-        return float(min(rate, HIGHEST))
+        _, depth_cell, _ = self.cell(match, depth, relation)
+        return self.rates(match)[depth_cell][relation]
+
+    def probabilities(self, match: int, relations: Iterable[int]) -> Iterator[float]:
+        """`probability` of every token of one copy, from depth 1 on."""
+        rates = self.rates(match)
+        for depth, relation in enumerate(relations, start=1):
+            yield rates[bisect_right(self.DEPTHS, depth) - 1][relation]
+
+    def rates(self, match: int) -> list[list[float]]:
+        """(len(DEPTHS), 3) what copies behind so many equal tokens are worth, by cell."""
+        cell = self.cell(match, 1, AGREES)[0]
+        priors = np.full(3, self.PRIOR_BY_MATCH[cell])
+        priors[DISAGREES] *= self.AGAINST_THE_DRAFTER
+        rates = (self.hits[cell] + self.PSEUDO_TRIALS * priors) / (self.trials[cell] + self.PSEUDO_TRIALS)
+        limited: list[list[float]] = np.minimum(rates, HIGHEST).tolist()
+        return limited
 
     def update(self, outcomes: Sequence[tuple[tuple[int, int, int], bool]]) -> None:
         """Count one round's copied tokens: (cell, whether the token was right)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -65,7 +66,7 @@ class CostTable:
     def saw_verification(self, rows: int, context: int, seconds: float, chain: bool = False) -> None:
         """Refine by a round's own timing, padded to the next measured size.  Rare long ones (another
         program, a page fault) count little."""
-        place = int(np.searchsorted(self.rows, rows))
+        place = bisect_left(self.rows, rows)
         if place < len(self.rows):
             self._refine(self.rows[place], seconds / float(self.verification(context, chain)[place]))
 
@@ -79,7 +80,7 @@ class CostTable:
 
     def unread_chain(self, block_size: int, context: int) -> float:
         """Seconds of a draft and the verification of its chain, one behind the other on the device."""
-        place = int(np.searchsorted(self.rows, block_size))
+        place = bisect_left(self.rows, block_size)
         verify_seconds = float(self.verification(context, chain=True)[place])
         return self.unread * (self.drafting(block_size) + verify_seconds)
 
@@ -130,7 +131,7 @@ def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> ND
     over the context grows linearly, so the last line goes on."""
     if len(places) == 1:
         return values[0]
-    right = min(max(int(np.searchsorted(places, x)), 1), len(places) - 1)
+    right = min(max(bisect_left(places, x), 1), len(places) - 1)
     share = (max(x, places[0]) - places[right - 1]) / (places[right] - places[right - 1])
     values = np.maximum.accumulate(values, axis=0)  # a line that falls with the context is noise
     return values[right - 1] + (values[right] - values[right - 1]) * share

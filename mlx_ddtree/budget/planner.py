@@ -189,8 +189,7 @@ class Planner:
         """Probability of each copied token given the ones before it, as far as the path is worth it."""
         chances: list[float] = []
         path_chance = 1.0
-        for depth, relation in enumerate(_relations(copy, candidates), start=1):
-            chance = self.profile.lookups.probability(copy.match, depth, relation)
+        for chance in self.profile.lookups.probabilities(copy.match, _relations(copy, candidates)):
             path_chance *= chance
             if path_chance < FAINTEST:
                 break
@@ -243,17 +242,15 @@ class Planner:
         """Count which candidate was right at each accepted node whose children were drafted."""
         # 1. The rank of the target's choice after each node; the number of candidates where it was none of them.
         along = candidates.along(chosen)
-        nodes = len(along.token_ids)
-        agrees = along.token_ids == np.array(chosen[:nodes])[:, None]
-        ranks = np.where(agrees.any(axis=1), agrees.argmax(axis=1), agrees.shape[1])
+        rows: list[list[int]] = along.token_ids.tolist()
+        ranks = [row.index(token) if token in row else len(row) for row, token in zip(rows, chosen, strict=False)]
         # 2. A node is off the spine once a choice before it was not the best candidate.
-        left_the_spine = np.cumsum(ranks > 0) > 0
-        off_spine = np.concatenate([[False], left_the_spine[:-1]])
+        off_spine = [any(ranks[:node]) for node in range(len(ranks))]
         # 3. What was expected of the best candidates, before this round counts.
         spine_scores, off_spine_scores = self.calibration.apply(along.log_probs)
         chances = np.exp(np.where(off_spine, off_spine_scores[:, 0], spine_scores[:, 0]))
-        self.policy.trust.update(float(chances.sum()), float((ranks == 0).sum()))
-        self.calibration.update(along.log_probs, range(nodes), off_spine.tolist(), ranks.tolist())
+        self.policy.trust.update(float(chances.sum()), ranks.count(0))
+        self.calibration.update(along.log_probs, range(len(ranks)), off_spine, ranks)
 
     def _learn_copy(self, copy: Copy, candidates: Candidates | None, chosen: Sequence[int]) -> None:
         """Count how far the copied tokens were right."""

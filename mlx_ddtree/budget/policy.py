@@ -14,6 +14,7 @@ growing pauses.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -232,20 +233,26 @@ class BudgetPolicy:
         Up to `chain_nodes` the tree has no branches.  A verification is padded to the next measured size, so only
         those, the end of the chain and the whole tree can win.
         """
-        # 1. The sizes that can win, and the measured size that each is padded to.
-        rows = np.array(self.cost.rows)
+        # 1. The sizes that can win.  So few numbers are compared faster as Python's than as arrays.
+        rows = self.cost.rows
+        accepted = expected.tolist()
         limit = min(len(expected), rows[-1])
-        ends = {*(rows - 1).tolist(), chain_nodes, len(expected) - 1}
-        nodes = np.array(sorted(size for size in ends if size < limit))
-        padded = np.searchsorted(rows, nodes + 1)
-        # 2. The seconds and the value of each.
-        tree_seconds = self.cost.verification(context, chain=False)[padded]
-        chain_seconds = self.cost.verification(context, chain=True)[padded]
-        seconds = np.where(nodes <= chain_nodes, chain_seconds, tree_seconds)
-        values = 1 + expected[nodes] - self.rate(context) * seconds
-        # 3. The best.
-        best = int(np.argmax(values))
-        choice = Choice(int(nodes[best]), float(expected[nodes[best]]), float(values[best]))
+        ends = {size - 1 for size in rows} | {chain_nodes, len(expected) - 1}
+        nodes = sorted(size for size in ends if size < limit)
+        # 2. The seconds of each, padded to a measured size, and its value.
+        chain_seconds = self.cost.verification(context, chain=True).tolist()
+        tree_seconds = chain_seconds
+        if chain_nodes < nodes[-1]:
+            tree_seconds = self.cost.verification(context, chain=False).tolist()
+        rate = self.rate(context)
+        values = []
+        for size in nodes:
+            seconds = chain_seconds if size <= chain_nodes else tree_seconds
+            values.append(1 + accepted[size] - rate * seconds[bisect_left(rows, size + 1)])
+        # 3. The best; of equal ones the smallest.
+        value = max(values)
+        size = nodes[values.index(value)]
+        choice = Choice(size, accepted[size], value)
         self._largest_choice = max(choice.nodes, self._largest_choice * (1 - MEMORY))
         return choice
 

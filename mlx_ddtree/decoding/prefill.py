@@ -14,6 +14,9 @@ from mlx_ddtree.decoding.context import Coverage
 from mlx_ddtree.decoding.state import DecodeState
 
 Progress = Callable[[int, int], None]
+MAY_WAIT = 8192
+"""Tokens of a prompt whose features may wait until the first token is out, however long the prompt: about a quarter of
+what the caches of so many take in the models that drafters were published for."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,23 @@ def prefill(
     kept: Kept | None = None,
     then: Callable[[], None] | None = None,
     through: Sequence[Any] | None = None,
+    drafter_later: bool = False,
 ) -> None:
     """Process all of `prompt` but its last token; or what is `kept` of it.
 
     Like mlx-lm, the last token is left for the first round, which processes it alone: one
     forward over the whole prompt rounds differently and can change a greedy answer.  Features
-    go into the drafter's cache chunk by chunk, so their memory is bounded by `step_size` rows.
+    go into the drafter's cache chunk by chunk, so their memory is bounded.
 
     progress: called with (tokens processed or dropped, tokens in all) before, between and after chunks.
     then: called when the caches hold the prompt, before `progress` hears of it.
     through: views of the target's caches, in whose place the target gets them.
+    drafter_later: whether features of at most MAY_WAIT tokens wait in the state, because the first token needs no
+        drafter; `read_by_drafter` has them read.  Not of a prompt of which something is dropped.
     """
     report = progress or (lambda done, total: None)
     if kept is None:
-        chunks = _dense(state, prompt, step_size, through)
+        chunks = _dense(state, prompt, step_size, through, MAY_WAIT if drafter_later else 0)
     else:
         chunks = _sparse(state, prompt, step_size, kept, through)
     report(0, len(prompt))
@@ -61,13 +67,26 @@ def prefill(
     state.mark_exact()
 
 
-def _dense(state: DecodeState, prompt: Sequence[int], step_size: int, through: Sequence[Any] | None) -> Iterator[int]:
+def read_by_drafter(state: DecodeState, *, wait: bool = False) -> None:
+    """Send what waits of a prompt off to the drafter's caches; wait: until they hold it.
+
+    A first draft that had to wait for it would look slow to a planner that measures drafts.
+    """
+    with state.all_or_nothing():
+        state.extend_drafter()
+        evaluate = mx.eval if wait else mx.async_eval
+        evaluate([c.state for c in state.drafter_cache])
+
+
+def _dense(
+    state: DecodeState, prompt: Sequence[int], step_size: int, through: Sequence[Any] | None, may_wait: int
+) -> Iterator[int]:
     """Chunk by chunk; how many tokens are processed."""
     last = len(prompt) - 1
     for start in range(0, last, step_size):
         stop = min(start + step_size, last)
         with state.all_or_nothing():
-            _process(state, prompt[start:stop], through)
+            _process(state, prompt[start:stop], through, may_wait=may_wait)
             state.token_ids.extend(prompt[start:stop])
         yield stop
 
@@ -108,15 +127,20 @@ def _process(
     tokens: Sequence[int],
     through: Sequence[Any] | None,
     at: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None,
+    may_wait: int = 0,
 ) -> None:
-    """Put tokens into both caches; at: their positions for the target and the drafter, if not consecutive."""
+    """Put tokens into both caches; at: their positions for the target and the drafter, if not consecutive.
+
+    may_wait: tokens whose features may stay in the state, all of them evaluated.
+    """
     target = state.pair.target
     caches = state.target_cache if through is None else through  # a chunk may have quantised them
     places, drafted = (state.coverage.gap, None) if at is None else (mx.array(p)[None] for p in at)
     _, features = target.forward(mx.array(list(tokens))[None], caches, places)
     state.append_features(features)
-    state.extend_drafter(drafted)
-    mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)])
+    if sum(piece.shape[1] for piece in state.features) > may_wait:
+        state.extend_drafter(drafted)
+    mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)], state.features)
     state.length += len(tokens)
     if state.quantization_due:
         state.quantize()

@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.kernels.topk_host import best_and_margins
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
 from mlx_ddtree.target.rows import TreeRows
@@ -119,24 +120,14 @@ def can_build_ahead(state: DecodeState) -> bool:
 
 def verify(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> Verification:
     """Run the target over the tree and let it choose a token after every node."""
-    target = state.pair.target
-    # 1. One forward over context and tree.  Only the tree's own rows go through the LM head.
+    # 1. One forward over context and tree.
     tree, forward = _tree_and_forward(state, proposed, plan)
-    nodes = len(tree)
-    hidden = forward.hidden[0, :nodes]
-    # 2. The target's choice after every node: the round's second and last wait, because the walk needs it.
-    bound = plan.parity.cache if nodes == 1 else plan.parity.rows
-    choices = _best_without_logits(state, hidden, plan, bound)
-    if choices is None:
-        logits = target.unembed_tree(hidden)
-        start = state.position + 1
-        choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound)
-        mx.eval(choices, forward.token_ids)
-    chosen: list[int] = choices.token_ids.tolist()  # type: ignore[assignment]
-    close: list[bool] | None = None if choices.close is None else choices.close.tolist()  # type: ignore[assignment]
+    # 2. The target's choice after every node: the round's second and last wait, because the walk needs it.  Only the
+    #    tree's own rows go through the LM head.
+    said = _choose(state, forward.hidden[0, : len(tree)], tree, forward.token_ids, plan)
     if isinstance(proposed, UnreadChain):
         tree = proposed.read()
-    return Verification(tree, chosen, choices.logits, forward.features, forward.pending, close)
+    return Verification(tree, said.chosen, said.logits, forward.features, forward.pending, said.close)
 
 
 def _tree_and_forward(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> tuple[DraftTree, TreeForward]:
@@ -176,10 +167,49 @@ def row_count(tree: DraftTree, budget: int | Literal["auto"]) -> int:
     return padded if budget == "auto" else min(padded, max(budget + 1, nodes))
 
 
+class _Said(NamedTuple):
+    """What the target says after each of N nodes, once the host knows it; see Verification."""
+
+    chosen: list[int]
+    logits: mx.array
+    close: list[bool] | None
+
+
+def _choose(state: DecodeState, hidden: mx.array, tree: DraftTree, token_ids: mx.array, plan: RoundPlan) -> _Said:
+    """The choices after every node, from the rows' hidden states (N, D); waits for them and for `token_ids`."""
+    target = state.pair.target
+    bound = plan.parity.cache if len(tree) == 1 else plan.parity.rows
+    choices = _best_without_logits(state, hidden, plan, bound)
+    if choices is None:
+        logits = target.unembed_tree(hidden)
+        if _takes_the_best(plan) and mx.default_device() == mx.cpu and logits.dtype == mx.float32:
+            mx.eval(logits, token_ids)
+            return _best_by_numpy(logits, bound)
+        start = state.position + 1
+        choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound)
+        mx.eval(choices, token_ids)
+    close = None if choices.close is None else choices.close.tolist()
+    return _Said(choices.token_ids.tolist(), choices.logits, close)  # type: ignore[arg-type]
+
+
+def _best_by_numpy(logits: mx.array, bound: float) -> _Said:
+    """Greedy choices from fp32 logits (N, V) that are there, on the processor, where MLX takes ten times as long."""
+    read = np.asarray(logits)
+    if bound == 0:
+        return _Said(read.argmax(axis=1).tolist(), logits, None)
+    token_ids, margins = best_and_margins(read)
+    return _Said(token_ids.tolist(), logits, (margins < bound).tolist())
+
+
+def _takes_the_best(plan: RoundPlan) -> bool:
+    """Whether a choice is the argmax of the model's own logits."""
+    return not plan.processors and is_greedy(plan.sampler)
+
+
 def _best_without_logits(state: DecodeState, hidden: mx.array, plan: RoundPlan, bound: float) -> Choices | None:
     """Greedy choices by the kernel that writes no logits, where there is one; logits wait until somebody looks."""
     target = state.pair.target
-    if plan.processors or not is_greedy(plan.sampler):
+    if not _takes_the_best(plan):
         return None
     best = target.best_of_tree(hidden, 2)
     if best is None:

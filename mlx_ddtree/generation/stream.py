@@ -10,7 +10,7 @@ from mlx_lm.generate import wired_limit
 
 from mlx_ddtree.decoding.context import open_prompt_cache, sole_use
 from mlx_ddtree.decoding.loop import decode_rounds
-from mlx_ddtree.decoding.prefill import Progress, prefill
+from mlx_ddtree.decoding.prefill import Progress, prefill, read_by_drafter
 from mlx_ddtree.decoding.round import Clock, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
@@ -129,16 +129,21 @@ class _Answer:
         try:
             with meter.clock("prefill"):
                 # 3. The prompt goes into the caches, all but its last token.
-                kept = {} if shortening is None else shortening.prefill_options()
-                prefill(state, self.ids, options.prefill_step_size, self.progress, **kept)
+                how = {"drafter_later": True} if shortening is None else shortening.prefill_options()
+                prefill(state, self.ids, options.prefill_step_size, self.progress, **how)
                 if paging is not None:
                     plan, meter.statistics.reads = paging.begin(state, plan)
                 # 4. That token, alone as in mlx-lm, says the answer's first one.
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if self.progress:
                 self.progress(len(self.ids), len(self.ids))
+            # 5. The drafter reads the prompt while the caller handles the first token.
+            if text.finish_reason is None:
+                read_by_drafter(state)
             yield meter.response(first, text)
-            # 5. Rounds until the text ends.
+            with meter.clock("draft"):
+                read_by_drafter(state, wait=True)
+            # 6. Rounds until the text ends.
             rounds = decode_rounds(state, plan, text.keep, meter.clock)
             while text.finish_reason is None:
                 yield meter.response(next(rounds), text)

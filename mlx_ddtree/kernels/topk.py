@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal
+from mlx_ddtree.kernels.topk_host import top_k_by_numpy
 
 TopK = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -21,8 +22,7 @@ def top_k_log_probs(logits: mx.array, k: int) -> TopK:
 def start_top_k(logits: mx.array, k: int) -> mx.array:
     """The device's part, lazy; for `finish_top_k`.
 
-    MLX's CPU backend computes exp and partition one element at a time; numpy reads the same memory and
-    is about ten times faster, so there the device's part is nothing.
+    On MLX's CPU backend it is nothing: numpy reads the same memory and is faster (kernels/topk_host.py).
     """
     logits = logits.astype(mx.float32)
     return logits if mx.default_device() == mx.cpu else _by_mlx(logits, k)
@@ -49,20 +49,11 @@ def best_token_ids(started: mx.array) -> mx.array:
 def finish_top_k(started: mx.array, k: int) -> TopK:
     """The host's part: waits for the device."""
     rows = np.asarray(started)
-    packed = rows.dtype == np.int32
-    token_ids, log_probs = (rows[:, :k], rows[:, k:].view(np.float32)) if packed else _by_numpy(rows, k)
+    if rows.dtype != np.int32:
+        return top_k_by_numpy(rows, k)
+    token_ids, log_probs = rows[:, :k], rows[:, k:].view(np.float32)
     order = np.lexsort((token_ids, -log_probs), axis=-1)
     return np.take_along_axis(token_ids, order, -1), np.take_along_axis(log_probs, order, -1)
-
-
-def _by_numpy(rows: NDArray[np.float32], k: int) -> TopK:
-    best = rows.max(axis=-1, keepdims=True)
-    log_sum = best + np.log(np.exp(rows - best).sum(axis=-1, keepdims=True))
-    if k == 1:
-        token_ids = rows.argmax(axis=-1, keepdims=True)
-    else:
-        token_ids = np.argpartition(rows, -k, axis=-1)[:, -k:]
-    return token_ids.astype(np.int32), np.take_along_axis(rows, token_ids, -1) - log_sum
 
 
 def top_margins(logits: mx.array, best: mx.array) -> mx.array:

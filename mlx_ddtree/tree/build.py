@@ -1,14 +1,14 @@
 """Best-first construction of the draft tree (DDTree, arXiv 2604.12989, Prop. 2-3)."""
 
 import math
-from heapq import heappop, heappush
+from heapq import heappop, heappush, heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import END, NextTokens, candidate_lattice
+from mlx_ddtree.tree.lattice import NextTokens, candidate_lattice
 
 MAX_BUDGET = 1024
 
@@ -50,32 +50,33 @@ def grow_tree(root: int, first: NextTokens, budget: int) -> DraftTree:
     parents = [-1]
     depths = [0]
     weights = [0.0]
-    children = [first]  # by node: the tokens that may follow it
-    heap: list[tuple[float, int, int, int]] = []  # (-weight, number of the offer, parent, rank among its children)
-    offers = 0
-
-    def offer(parent: int, rank: int) -> None:
-        """Put the parent's rank-th best child on the heap, if there is one."""
-        nonlocal offers
-        scores = children[parent].scores
-        if rank < len(scores) and scores[rank] > -math.inf:
-            heappush(heap, (-(weights[parent] + scores[rank]), offers, parent, rank))
-            offers += 1
-
-    offer(0, 0)
+    # (-weight, number of the offer, parent, rank among its children, these).  Numbers differ, so no more is compared.
+    heap: list[tuple[float, int, int, int, NextTokens]] = []
+    offers = 1
+    if first.scores and first.scores[0] > -math.inf:
+        heap.append((-first.scores[0], 0, 0, 0, first))
     while heap and len(tokens) <= budget:
         # 1. The heaviest prefix that is left becomes a node.
-        negative_weight, _, parent, rank = heappop(heap)
+        negative_weight, _, parent, rank, siblings = heap[0]
         node = len(tokens)
-        siblings = children[parent]
+        weight = -negative_weight
         tokens.append(siblings.token_ids[rank])
         parents.append(parent)
         depths.append(depths[parent] + 1)
-        weights.append(-negative_weight)
-        children.append(siblings.after[rank] or END)
-        # 2. Its next sibling and its first child may come next.
-        offer(parent, rank + 1)
-        offer(node, 0)
+        weights.append(weight)
+        # 2. Its next sibling may come next, in its place on the heap.
+        children = siblings.after[rank]
+        scores = siblings.scores
+        rank += 1
+        if rank < len(scores) and scores[rank] > -math.inf:
+            heapreplace(heap, (-(weights[parent] + scores[rank]), offers, parent, rank, siblings))
+            offers += 1
+        else:
+            heappop(heap)
+        # 3. So may its first child.
+        if children is not None and children.scores and children.scores[0] > -math.inf:
+            heappush(heap, (-(weight + children.scores[0]), offers, node, 0, children))
+            offers += 1
     return DraftTree(
         np.array(tokens, np.int32),
         np.array(parents, np.int32),

@@ -34,6 +34,30 @@ def test_both_ways_agree(k):
     np.testing.assert_allclose(by_mlx[1], by_numpy[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [1, 3, 16, 100])
+@pytest.mark.parametrize("vocab", [1024, 1531])
+def test_a_large_vocabulary_is_sorted_as_a_small_one(vocab, k):
+    """Where groups of tokens are compared first, ties across groups and impossible tokens included."""
+    rng = np.random.default_rng(vocab + k)
+    logits = rng.integers(-3, 9, (5, vocab)).astype(np.float32)
+    logits[1] = -np.inf
+    logits[1, [vocab - 1, 700, 3]] = 1.0
+    logits[2] = 4.0
+    token_ids, log_probs = topk.finish_top_k(mx.array(logits), k)
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(token_ids, expected)
+    log_sums = np.log(np.exp(logits.astype(np.float64)).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(log_probs, np.take_along_axis(logits, expected, axis=1) - log_sums, atol=1e-4)
+
+
+def test_rows_that_are_no_numbers_end_nothing():
+    logits = np.full((2, 2048), np.nan, np.float32)
+    logits[1] = np.arange(2048)
+    token_ids, _ = topk.finish_top_k(mx.array(logits), 3)
+    assert token_ids[1].tolist() == [2047, 2046, 2045]
+    assert len(set(token_ids[0].tolist())) == 3
+
+
 def test_ties_and_zero_probabilities():
     logits = mx.array([[1.0, -mx.inf, 1.0, 0.0, 1.0]])
     token_ids, log_probs = topk.top_k_log_probs(logits, 5)

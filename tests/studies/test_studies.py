@@ -21,6 +21,7 @@ needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=str(miss
 
 # Command lines, with a folder of the test's own in place of TMP; and a word that must be printed.
 RUNS = [
+    pytest.param("budget/host_steps.py --repeats 1 --vocab 1100", "planner learn"),
     pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
     pytest.param(f"budget/random_leaf_gain.py {PROMPTS} --count 2 --max-tokens 16", "nodes"),
     pytest.param("code/planted_faults.py --check", ", 0 complaints"),
@@ -47,6 +48,8 @@ RUNS = [
     pytest.param("pages/icecache_times.py attention --contexts 256 --budget 64 --repeats 1", "256"),
     pytest.param("pages/icecache_times.py rounds --contexts 256 --budget 64 --repeats 1 --offload TMP", "on disk"),
     pytest.param("pages/page_quality.py --demo --lengths 192", "middle"),
+    pytest.param("prompts/first_token.py first --tokens 40 --repeats 1", "stock ms"),
+    pytest.param("prompts/first_token.py rounds --contexts 64 --nodes 4 --repeats 1", "target's own"),
     pytest.param("prompts/block_mass.py demo --characters 600", "alpha"),
     pytest.param("prompts/draft_window.py time --contexts 512", "window"),
     pytest.param("prompts/draft_window.py acceptance --count 1 --lengths 0", "question", marks=slow),
