@@ -64,7 +64,7 @@ class Bench:
 
     def warm_up(self, task: Task) -> None:
         """Page in weights, compile kernels, start threads, measure the machine for 'auto'."""
-        if self.pair.drafter is not None:
+        if any(options.get("method") != "ar" for name, options in self.settings.items() if name != STOCK):
             whole_profile_of(self.pair)  # what is guessed or measured meanwhile would be timed
         brief = Bench(self.pair, self.settings, min(WARM_UP_TOKENS, self.max_tokens), template=self.template)
         first_turn = replace(task.question, turns=task.question.turns[:1])

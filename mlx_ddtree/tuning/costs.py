@@ -71,6 +71,11 @@ class Costs:
         """About how many numbers there will be."""
         return len(self.rows) + len(self.blocks) + 2 * len(SOME_ROWS) + len(self.contexts) + 1
 
+    @property
+    def step(self) -> float:
+        """Seconds of a step of plain decoding; 0 while it was not timed."""
+        return self.known.seconds.get(self._plain_name(0), 0.0)
+
     def measure_first(self) -> None:
         """What the rest can be guessed from: some sizes, a block, steps of plain decoding.  Raises OutOfTime."""
         self._warm_up()

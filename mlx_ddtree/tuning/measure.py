@@ -143,7 +143,7 @@ class _Measuring:
                 self.costs.measure_first()
             if self.mode != "off":
                 self._choose()
-            take_parity(self.pair, self.timings)
+            take_parity(self.pair, self.timings, self.costs.step)
             self.costs.measure()
         finally:
             self.pair.target.kernels = before

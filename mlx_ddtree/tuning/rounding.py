@@ -103,13 +103,13 @@ def parity_bounds(pair: Pair, known: Timings) -> ParityBounds:
     return _wide(pair, known) if missing else _bounds(known)
 
 
-def take_parity(pair: Pair, known: Timings) -> None:
-    """Measure what is missing.  Raises OutOfTime."""
+def take_parity(pair: Pair, known: Timings, step: float = 0.0) -> None:
+    """Measure what is missing.  step: seconds of a step of plain decoding.  Raises OutOfTime."""
     for text, widths in _TEXTS:
         missing = [kind for kind in _kinds(widths) if _name("cache", text, kind) not in known.seconds]
         if not missing:
             continue
-        known.need_time()
+        known.need_time(step * (FEW_STEPS if text == "short" else FEW_LONG_STEPS))
         short = sample_prompt(pair)
         prompt = short if text == "short" else _long_prompt(pair, short)
         plain = _plainly(

@@ -36,6 +36,7 @@ class Timings:
         self.path = path
         self.seconds = ({} if path is None else _read(path)) | dict(known or {})
         self.end = None if seconds is None else stopwatch.now() + seconds
+        self._news = False  # whether anything was measured by this object
         self.taken: Callable[[], None] = lambda: None
 
     def of(self, name: str, measure: Callable[[], float]) -> float:
@@ -47,12 +48,19 @@ class Timings:
 
     def note(self, name: str, number: float) -> None:
         """Take note of a number; `taken` hears of it."""
+        self._news = True
         self.seconds[name] = max(number, 1e-9)
         self.taken()
 
-    def need_time(self) -> None:
-        """Raise OutOfTime if no time is left."""
-        if self.end is not None and stopwatch.now() >= self.end:
+    def need_time(self, expected: float = 0.0) -> None:
+        """Raise OutOfTime if no time is left.
+
+        expected: seconds that will be needed.  What is longer than all the time there is comes first in some use.
+        """
+        if self.end is None:
+            return
+        left = self.end - stopwatch.now()
+        if left <= 0 or (self._news and left < expected):
             raise OutOfTime
 
     @contextmanager
