@@ -6,7 +6,7 @@ whose result is compared.  So a kernel that is wrong, or does not run, changes n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -155,8 +155,17 @@ def _part(name: str, args: tuple[Any, ...]) -> str:
 
 def _shapes(call: Call) -> Any:
     """What tells calls apart that take another time."""
-    shapes = tuple(tuple(x.shape) for x in arrays([a for a in call.args if isinstance(a, mx.array | list | tuple)]))
+    shapes = tuple(_shapes_in(call.args))
     return call.part, getattr(call.kernel, "func", call.kernel), shapes, call.how.get("window")
+
+
+def _shapes_in(x: Any) -> Iterator[tuple[int, ...]]:
+    """Shapes of all arrays in nested sequences that hold other things too."""
+    if isinstance(x, mx.array):
+        yield tuple(x.shape)
+    elif isinstance(x, list | tuple):
+        for part in x:
+            yield from _shapes_in(part)
 
 
 def _other_attention(call: Call) -> list[Call]:
