@@ -82,10 +82,10 @@ class Examined:
 def checked_rows(group: int) -> list[int]:
     """Rows at which a model must be checked; group: query heads to a KV head.
 
-    Fewer than 8 rows of attention (nodes times heads of a group) are a variant each.
+    Fewer than 8 rows of attention (nodes times heads of a group) are a variant each, and up to 16 are one more.
     """
     few = [rows for rows in range(2, MATRIX) if rows * group < MATRIX]
-    return sorted({*few, *CHECKED})
+    return sorted({2, *few, *CHECKED})
 
 
 def examine(state: DecodeState, options: Sequence[Option], rows: int) -> Examined:

@@ -109,7 +109,9 @@ def take_parity(pair: Pair, known: Timings, step: float = 0.0) -> None:
         missing = [kind for kind in _kinds(widths) if _name("cache", text, kind) not in known.seconds]
         if not missing:
             continue
-        known.need_time(step * (FEW_STEPS if text == "short" else FEW_LONG_STEPS))
+        # A text is compared as a whole: its plain steps would have to be made again for what is left.
+        steps = FEW_STEPS if text == "short" else FEW_LONG_STEPS
+        known.need_time(step * (steps + 2 * len(missing)))
         short = sample_prompt(pair)
         prompt = short if text == "short" else _long_prompt(pair, short)
         plain = _plainly(
@@ -117,7 +119,6 @@ def take_parity(pair: Pair, known: Timings, step: float = 0.0) -> None:
         )
         known.note(f"rounding: least {text}", _least_bound(plain))
         for kind in missing:
-            known.need_time()
             measured = _by_rows(pair.target, plain, *kind)
             known.note(_name("rows", text, kind), _change(plain.logits, measured.logits))
             known.note(_name("cache", text, kind), _change(plain.logits[measured.places], measured.alone))

@@ -88,7 +88,7 @@ def test_kernels_are_used_where_they_win_alone_and_in_whole_verifications(monkey
     with_seconds(monkeypatch, lambda part: seconds)
     chosen, findings = choose_kernels(quantised_pair(), "auto", HostLaunch("fast"))
     assert names_of(chosen) == every
-    assert {s for f in findings if f.name != "together" for s in f.speedup.values()} == {pytest.approx(1 / seconds)}
+    assert all(s == pytest.approx(1 / seconds) for f in findings if f.name != "together" for s in f.speedup.values())
     with_seconds(monkeypatch, lambda part: 0.5, lambda names: seconds if names else 1.0)
     chosen, findings = choose_kernels(quantised_pair(), "auto", HostLaunch("fast"))
     assert names_of(chosen) == every | {TOP_K}
@@ -194,7 +194,9 @@ def raises(outputs):
 
 
 def thrice(outputs):
-    return [x * 3 if mx.issubdtype(x.dtype, mx.floating) else x + 1 for x in outputs]
+    """The first output wrong; where all are three times too large, a quotient of two of them is right again."""
+    first, *rest = outputs
+    return [first * 3 if mx.issubdtype(first.dtype, mx.floating) else first + 1, *rest]
 
 
 @pytest.mark.parametrize("name", ["tree_attention", "verify_qmm", "head_topk", "gather_rows", "tree_gated_delta"])
