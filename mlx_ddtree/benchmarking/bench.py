@@ -20,6 +20,7 @@ from mlx_ddtree.benchmarking.settings import STOCK
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.tuning.measure import whole_profile_of
 
 SEED = 7
 WARM_UP_TOKENS = 32
@@ -68,6 +69,8 @@ class Bench:
 
     def warm_up(self, task: Task) -> None:
         """Page in weights, compile kernels, start threads, measure the machine for 'auto'."""
+        if any(options.get("method") != "ar" for name, options in self.settings.items() if name != STOCK):
+            whole_profile_of(self.pair)  # what is guessed or measured meanwhile would be timed
         brief = Bench(self.pair, self.settings, min(WARM_UP_TOKENS, self.max_tokens), template=self.template)
         first_turn = replace(task.question, turns=task.question.turns[:1])
         for _ in range(2):

@@ -19,6 +19,9 @@ RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
 
+MOST_OFF = 8.0
+"""No guess is off by more; what seems so was disturbed."""
+
 
 @dataclass
 class CostTable:
@@ -35,6 +38,7 @@ class CostTable:
     unread: seconds of a draft and the verification of its chain where the host reads nothing in between, as a share of
         what both take by themselves.
     scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
+    guessed: rows of which nothing was measured yet; the first round of such a size says what it takes.
     """
 
     rows: list[int]
@@ -46,6 +50,7 @@ class CostTable:
     round: float = 0.0
     scale: dict[int, float] = field(default_factory=dict)
     unread: float = 1.0
+    guessed: list[int] = field(default_factory=list)
 
     def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
         """(len(rows),) seconds at this context length."""
@@ -68,7 +73,12 @@ class CostTable:
         program, a page fault) count little."""
         place = bisect_left(self.rows, rows)
         if place < len(self.rows):
-            self._refine(self.rows[place], seconds / float(self.verification(context, chain)[place]))
+            size = self.rows[place]
+            ratio = seconds / float(self.verification(context, chain)[place])
+            if size in self.guessed:
+                self._measured(size, ratio)
+            else:
+                self._refine(size, ratio)
 
     def saw_step(self, context: int, seconds: float) -> None:
         self._refine(0, seconds / self.step(context))
@@ -94,8 +104,21 @@ class CostTable:
         seconds = max(seconds, 0.0)
         self.round += RATE * (min(seconds, 2 * self.round or seconds) - self.round)
 
+    def _measured(self, size: int, ratio: float) -> None:
+        """What a guess was off by; larger guesses were made the same way."""
+        factor = min(max(ratio, 1 / MOST_OFF), MOST_OFF)
+        for rows in self.guessed:
+            if rows >= size:
+                self.scale[rows] = self.scale.get(rows, 1.0) * factor
+        self.guessed.remove(size)
+
     def _refine(self, key: int, ratio: float) -> None:
         self.scale[key] = self.scale.get(key, 1.0) * (1 + RATE * (min(ratio, 2.0) - 1))
+
+    def become(self, other: CostTable) -> None:
+        """Take over all of another table; whoever holds this one has the new numbers."""
+        for name, value in vars(other).items():
+            setattr(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")}
@@ -123,7 +146,10 @@ class CostTable:
         if rest < 0:
             raise ValueError("a cost table in which a round's rest takes less than no time")
         unread = saved_numbers.positive(saved["unread"])
-        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale, unread)
+        guessed = [saved_numbers.integer(n) for n in saved_numbers.items(saved["guessed"])]
+        if not set(guessed) <= set(rows):
+            raise ValueError("guesses of sizes that are not in the table")
+        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale, unread, guessed)
 
 
 def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:

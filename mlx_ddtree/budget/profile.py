@@ -35,6 +35,8 @@ class Profile:
     reading: how the drafter's file is read, and what other readings are worth (tuning/reading.py); None: not looked at.
     path: the file that keeps it between runs; None keeps it in memory only.
     rounds_unsaved: drafted rounds that the file does not know of.
+    measured: the share of all measurements that was made; below 1 the rest is guessed, and measured later.
+    numbers: what was measured of an incomplete profile, by name.
     """
 
     cost: CostTable
@@ -48,6 +50,13 @@ class Profile:
     survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: LookupCalibration = field(default_factory=LookupCalibration)
     rounds_unsaved: int = 0
+    measured: float = 1.0
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to measure."""
+        return self.measured >= 1
 
     def draft_calibration(self, greedy: bool) -> DraftCalibration:
         return self.drafts.setdefault("greedy" if greedy else "sampled", DraftCalibration(self.block_size - 1))

@@ -28,8 +28,10 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 @contextmanager
-def in_turn(path: Path, at_most: float, waiting: Callable[[], None]) -> Iterator[None]:
+def in_turn(path: Path, at_most: float, waiting: Callable[[], None]) -> Iterator[bool]:
     """Run the block while no other process runs one with the same file, which is made where it is missing.
+
+    Gives whether that is so.
 
     at_most: seconds to wait; then the block runs all the same, because a process that was halted may never end.
     waiting: is called once, if another process has the lock.
@@ -40,12 +42,13 @@ def in_turn(path: Path, at_most: float, waiting: Callable[[], None]) -> Iterator
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError:
-        yield
+        yield True
         return
     with file:
         end = monotonic() + at_most
-        if not try_lock(file):
+        mine = try_lock(file)
+        if not mine:
             waiting()
-            while monotonic() < end and not try_lock(file):
+            while monotonic() < end and not (mine := try_lock(file)):
                 sleep(_SECONDS_BETWEEN_TRIES)
-        yield
+        yield mine

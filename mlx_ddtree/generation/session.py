@@ -21,7 +21,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.target.between_rounds import fit
 from mlx_ddtree.target.marks import Mark
-from mlx_ddtree.tuning.measure import plain_step
+from mlx_ddtree.tuning.rounds import plain_step
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,8 @@ def stream_generate(
     logits_processors: mlx-lm's; they see each tree node's own path.
     stop: strings that end the text and are not part of it.
     method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
-    tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured once,
-        a few seconds) and how often drafts are right; or nodes without the root, 0..1024.
+    tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured for
+        some seconds at first use) and how often drafts are right; or nodes without the root, 0..1024.
     block_size: tokens of a block, root included; default: chosen every round, or with a tree budget the
         checkpoint's.
     parity: at temperature 0, 'exact' decides near ties as plain decoding does; 'rows' saves making the

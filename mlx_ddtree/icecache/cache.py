@@ -137,7 +137,7 @@ class IceLayer(AttendingCache, KVCache):
             in_batch = queries.transpose(2, 1, 0, 3)  # every row has keys of its own
             attended = scaled_dot_product_attention(in_batch, keys, values, None, scale, mask, sinks)
             return attended.transpose(2, 1, 0, 3)
-        whole = view.rows.attention_mask(view.kernels.attention, context)
+        whole = view.rows.attention_mask(view.kernels.attention_behind(context), context)
         return scaled_dot_product_attention(queries, keys, values, None, scale, whole, sinks)
 
     def _choose(self, queries: mx.array, nodes: int, scale: float) -> mx.array:

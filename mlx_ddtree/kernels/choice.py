@@ -37,7 +37,7 @@ class TreeAttention(Protocol):
 class KernelSet:
     """For verifications of one number of rows; None leaves a place to the operations that the model has.
 
-    attention: of a tree's rows over context and tree.
+    attention: of a tree's rows over context and tree; attention_from: behind so many tokens of context, or more.
     product: x (..., K) times a quantised weight's transpose; a form of kernels.quantized.verify_qmm.
     delta: gated delta layers, and the commit of their caches.
     gather_rows: the commit's rows of key-value caches.
@@ -46,13 +46,20 @@ class KernelSet:
     """
 
     attention: TreeAttention | None = None
+    attention_from: int = 0
     product: Callable[..., mx.array] | None = None
     delta: DeltaKernels = REFERENCES
     gather_rows: GatherRows = gather_rows
     head_top_k: Callable[..., HeadTopK] | None = None
     names: tuple[str, ...] = ()
 
+    def attention_behind(self, context: int) -> TreeAttention | None:
+        """What attends behind so many tokens of context; None: the operations that the model has."""
+        return self.attention if context >= self.attention_from else None
 
+
+MOST_ROWS = 128
+"""Kernels are checked up to here (tuning/agree.py); larger verifications take MLX's operations."""
 MLX = KernelSet()
 """MLX's operations everywhere."""
 
@@ -68,7 +75,9 @@ class KernelChoice:
     start_top_k: Callable[[mx.array, int], mx.array] = start_top_k
 
     def of(self, rows: int) -> KernelSet:
-        """The set of the next larger size, or of the largest."""
+        """The set of the next larger size, or of the largest; none beyond MOST_ROWS."""
+        if rows > MOST_ROWS:
+            return MLX
         larger = [n for n in self.sets if n >= rows] or list(self.sets)[-1:]
         return self.sets[larger[0]] if larger else MLX
 

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 
 import mlx.core as mx
 
+_awaited: set[tuple[Any, ...]] = set()
+"""Variants of kernels that this process has launched once."""
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 TemplateValue = int | bool | mx.Dtype
 
@@ -99,7 +101,11 @@ def launch_on_metal(
     output_dtypes: Sequence[mx.Dtype],
     init_value: float | None = None,
 ) -> list[mx.array]:
-    """The launch on a Mac's GPU; lazy like every MLX operation."""
+    """The launch on a Mac's GPU; lazy like every MLX operation, but for the first one of a variant in a process.
+
+    That one is waited for, so that a text which Apple's compiler refuses, or a pipeline that grants fewer threads,
+    raises here, where the caller has MLX's operations to fall back on, and not in a later evaluation of other arrays.
+    """
     outputs: list[mx.array] = kernel.compiled(
         inputs=list(inputs),
         template=list(template),
@@ -109,6 +115,10 @@ def launch_on_metal(
         output_dtypes=list(output_dtypes),
         init_value=init_value,
     )
+    variant = (kernel.name, kernel.repeat, tuple(template), threadgroup, tuple(x.dtype for x in inputs))
+    if variant not in _awaited:
+        mx.eval(outputs)
+        _awaited.add(variant)
     return outputs
 
 

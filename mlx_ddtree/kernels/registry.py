@@ -1,4 +1,8 @@
-"""Every Metal kernel beside its plain-MLX reference: what may take its place, and the sets that verifications use."""
+"""Every Metal kernel beside its plain-MLX reference: what may take its place, and the sets that verifications use.
+
+A kernel that was chosen for a part of its calls has that part in its name, behind an @: 'verify_qmm@12288x4096'
+multiplies by weights of 12288 x 4096 only, 'tree_attention@4096' attends from 4096 tokens of context on.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +17,18 @@ from mlx_ddtree.kernels.choice import MLX, KernelChoice, KernelSet
 from mlx_ddtree.kernels.gated_delta import REFERENCES
 from mlx_ddtree.kernels.gated_delta_metal import delta_kernels
 from mlx_ddtree.kernels.gather_rows import gather_rows, launch_gather_rows
+from mlx_ddtree.kernels.guard import Guard
 from mlx_ddtree.kernels.head import head_top_k, head_top_k_reference
 from mlx_ddtree.kernels.metal import Launch, launch_on_metal
 from mlx_ddtree.kernels.quantized import quantized_matmul, verify_qmm
-from mlx_ddtree.kernels.topk import topk_logprobs
+from mlx_ddtree.kernels.topk import start_top_k, topk_logprobs
 from mlx_ddtree.kernels.tree_attention import tree_attention, tree_attention_ops
 
 DRAFT = 0
 """In place of a number of rows: what a draft uses."""
 TOP_K = "topk_logprobs"
+ATTENTION = "tree_attention"
+PRODUCT = "verify_qmm"
 TopKStart = Callable[[mx.array, int], mx.array]
 
 
@@ -39,10 +46,8 @@ def options(launch: Launch) -> list[Option]:
     """All kernels that a verification may use."""
     by_reference = replace(REFERENCES, tree_gated_delta=_delta_by_words, packed_ancestors=True)
     return [
-        Option(
-            "tree_attention", {"attention": partial(tree_attention, launch=launch)}, {"attention": tree_attention_ops}
-        ),
-        Option("verify_qmm", {"product": partial(verify_qmm, launch=launch)}, {"product": quantized_matmul}),
+        Option(ATTENTION, {"attention": partial(tree_attention, launch=launch)}, {"attention": tree_attention_ops}),
+        Option(PRODUCT, {"product": partial(verify_qmm, launch=launch)}, {"product": quantized_matmul}),
         Option("tree_gated_delta", {"delta": delta_kernels(launch)}, {"delta": by_reference}),
         Option("head_topk", {"head_top_k": partial(head_top_k, launch=launch)}, {"head_top_k": head_top_k_reference}),
         Option(
@@ -52,20 +57,58 @@ def options(launch: Launch) -> list[Option]:
 
 
 def kernel_choice(chosen: Mapping[int, Collection[str]], launch: Launch = launch_on_metal) -> KernelChoice:
-    """From names to the functions."""
+    """From names to the functions; one that fails later gives way to its reference."""
     known = options(launch)
-    sets = {rows: set_of(names, known) for rows, names in sorted(chosen.items()) if rows != DRAFT}
+    guard = Guard()
+    sets = {rows: set_of(names, known, guard) for rows, names in sorted(chosen.items()) if rows != DRAFT}
     if TOP_K in chosen.get(DRAFT, ()):
-        return KernelChoice(sets, partial(topk_logprobs, launch=launch))
+        return KernelChoice(sets, guard.over(TOP_K, partial(topk_logprobs, launch=launch), start_top_k))
     return KernelChoice(sets)
 
 
-def set_of(names: Collection[str], known: Sequence[Option]) -> KernelSet:
+def set_of(names: Collection[str], known: Sequence[Option], guard: Guard) -> KernelSet:
+    """The set of the kernels among `known` that have one of the names."""
     kernels = MLX
     for option in known:
-        if option.name in names:
-            kernels = replace(kernels, **option.kernel, names=(*kernels.names, option.name))
+        mine = [name for name in names if name.partition("@")[0] == option.name]
+        if not mine:
+            continue
+        fields = {
+            field: guard.over(option.name, kernel, option.reference[field]) for field, kernel in option.kernel.items()
+        }
+        parts = {name.partition("@")[2] for name in mine}
+        kernels = replace(kernels, **_narrowed(option.name, fields, parts), names=(*kernels.names, *mine))
     return kernels
+
+
+def attention_from(context: int) -> str:
+    """The name of the attention that is used behind so many tokens of context, or more."""
+    return f"{ATTENTION}@{context}" if context else ATTENTION
+
+
+def _narrowed(name: str, fields: dict[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    """The fields of a kernel that is for a part of its calls; an unnamed part is all of them.
+
+    What a part's name does not say as this version does is left to MLX's operations.
+    """
+    if "" in parts:
+        return fields
+    numbers = [[int(n) for n in part.split("x")] for part in parts if part.replace("x", "").isdigit()]
+    if name == ATTENTION and (contexts := [n[0] for n in numbers if len(n) == 1]):
+        return fields | {"attention_from": min(contexts)}
+    if name == PRODUCT and (shapes := frozenset((n[0], n[1]) for n in numbers if len(n) == 2)):
+        return {"product": _product_of(shapes, fields["product"])}
+    return {}
+
+
+def _product_of(shapes: Collection[tuple[int, int]], kernel: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """The kernel for weights of these output and input columns, MLX's product for others."""
+
+    def product(x: mx.array, weight: mx.array, *rest: mx.array, **how: Any) -> mx.array:
+        multiply = kernel if (weight.shape[0], x.shape[-1]) in shapes else quantized_matmul
+        return multiply(x, weight, *rest, **how)
+
+    return product
 
 
 def _delta_by_words(*args: mx.array) -> Any:

@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from mlx_ddtree.kernels.agreement import TOLERANCE, arrays, difference
 from mlx_ddtree.kernels.cases import Case, typical_cases
+from mlx_ddtree.kernels.guard import first_line
 from mlx_ddtree.kernels.metal import launch_on_metal
 from mlx_ddtree.machine import __version__, machine
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.tuning import store
-from mlx_ddtree.tuning.measure import profile_of
+from mlx_ddtree.tuning.measure import report_of, whole_profile_of
 from mlx_ddtree.tuning.reading import ReadingCheck
 from mlx_ddtree.tuning.stopwatch import fastest
 
@@ -38,8 +39,10 @@ SECONDS = 0.3
 class Examination:
     """A kernel at one size.
 
+    result: 'ok', 'DISAGREES', or 'does not run: ' and the first line of why.
     error: largest difference from MLX's operations, relative to the largest value; None where it did not run.
     mlx_ms, kernel_ms: milliseconds of a call; None where it was not timed.
+    details: all that a kernel raised which does not run.
     """
 
     kernel: str
@@ -48,6 +51,7 @@ class Examination:
     error: float | None = None
     mlx_ms: float | None = None
     kernel_ms: float | None = None
+    details: str | None = None
 
 
 def make_arguments() -> argparse.ArgumentParser:
@@ -94,9 +98,14 @@ def examination(case: Case, timed: bool) -> Examination:
         got = case.kernel()
         error = float(difference(want, got))
     except Exception as failed:  # whatever the compiler or the driver raises is the finding
-        return Examination(case.name, case.size, f"does not run: {failed}")
+        why = f"does not run: {first_line(failed)}"
+        return Examination(case.name, case.size, why, details=str(failed).strip() or type(failed).__name__)
     agrees = error <= TOLERANCE[case.dtype]
-    times = milliseconds(case) if timed else (None, None)
+    try:
+        times = milliseconds(case) if timed else (None, None)
+    except Exception as failed:
+        why = f"does not run again: {first_line(failed)}"
+        return Examination(case.name, case.size, why, error, details=str(failed).strip())
     return Examination(case.name, case.size, "ok" if agrees else "DISAGREES", error, *times)
 
 
@@ -112,19 +121,9 @@ def _evaluated(run: Callable[[], Any]) -> None:
 
 
 def measured(pair: Pair) -> dict[str, Any]:
-    """What decoding knows of the pair on this machine; measured now if it was not before."""
-    profile = profile_of(pair)
-    return {
-        "target": pair.notes.get("target"),
-        "drafter": pair.notes.get("drafter"),
-        "profile": str(profile.path),
-        "kernels": profile.kernels,
-        "findings": profile.findings,
-        "drafter_config": pair.notes.get("drafter_config"),
-        "reading": profile.reading,
-        "parity": profile.parity._asdict(),
-        "cost": profile.cost.as_dict(),
-    }
+    """What decoding knows of the pair on this machine; all that was not measured before is measured now."""
+    names = {name: pair.notes.get(name) for name in ("target", "drafter", "drafter_config")}
+    return names | report_of(whole_profile_of(pair))
 
 
 def text(report: Mapping[str, Any]) -> str:
@@ -136,6 +135,7 @@ def text(report: Mapping[str, Any]) -> str:
         parts.append("no Metal here: MLX's operations are used in place of the kernels")
     else:
         parts.append(cli.columns([_line(k) for k in report["kernels"]]))
+        parts += _details(report["kernels"])
         parts.append(f"MLX_DDTREE_KERNELS={report['setting']}; a pair uses what makes its own verifications faster")
     if "pair" in report:
         parts.append(_pair_text(report["pair"]))
@@ -153,6 +153,15 @@ def _line(kernel: Mapping[str, Any]) -> dict[str, str]:
         "kernel ms": f"{kernel['kernel_ms']:.3f}" if timed else "-",
         "speedup": f"{kernel['mlx_ms'] / kernel['kernel_ms']:.2f}x" if timed else "-",
     }
+
+
+def _details(kernels: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The whole of what failing kernels raised, where the table has the first line."""
+    return [
+        f"{kernel['kernel']}, {kernel['size']}:\n{kernel['details']}"
+        for kernel in kernels
+        if kernel.get("details") and "\n" in kernel["details"]
+    ]
 
 
 def _pair_text(pair: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.generate import wired_limit
 
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
@@ -24,6 +25,7 @@ from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
+from mlx_ddtree.server.idle import measure_while, measured_share
 from mlx_ddtree.server.logprobs import token_logprobs
 from mlx_ddtree.server.metrics import Metrics
 from mlx_ddtree.server.sessions import Sessions
@@ -93,6 +95,11 @@ class Engine:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def measured(self) -> float:
+        """The share of the pair's measurements that is made; 1 where there is nothing to measure."""
+        return measured_share(self.pair)
+
     def submit(self, job: Job) -> None:
         """Queue a job.  Raises ApiError 429 if the queue is full, 503 if no answer can be expected."""
         with self._changed:
@@ -152,7 +159,9 @@ class Engine:
         self._ready.set()
         try:
             if self._load_error is None:
-                self._answer_all()
+                assert self.pair is not None
+                with wired_limit(self.pair.target.model):  # not per request: wiring a large model takes its time
+                    self._answer_all()
         except BaseException:
             LOG.exception("the decoding thread ended")
             self.drain()
@@ -187,12 +196,18 @@ class Engine:
         """The job that is to be answered now, once there is one; None when the engine stops."""
         with self._changed:
             self._running = None
+        assert self.pair is not None
+        measure_while(self._is_idle, self.pair)
+        with self._changed:
             while not self._waiting:
                 if self._stopping:
                     return None
                 self._changed.wait()
             self._running = self._waiting.popleft()
             return self._running
+
+    def _is_idle(self) -> bool:
+        return not self._waiting and not self._stopping
 
     def _answer(self, job: Job) -> None:
         started = perf_counter()

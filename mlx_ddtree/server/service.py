@@ -58,7 +58,7 @@ class Service:
         return AsciiJson(self._model())
 
     async def health(self, request: Request) -> Response:
-        body = {"status": "ok", "waiting": self.engine.waiting}
+        body = {"status": "ok", "waiting": self.engine.waiting, "measured": round(self.engine.measured, 2)}
         if self.engine.alive:
             return AsciiJson(body)
         return AsciiJson({**body, "status": "unavailable"}, 503)

@@ -84,7 +84,7 @@ class AppendView(_View, AttendingCache):
     ) -> mx.array | RowsMask | str:
         """As mlx-lm's caches have it, for the rows."""
         context = self.rows.start
-        kernel = self.kernels.attention
+        kernel = self.kernels.attention_behind(context)
         if return_array:
             return self.rows.mask(context, window_size)
         if self.rows.is_chain and window_size is None and kernel is None:
@@ -133,7 +133,7 @@ class RingView(_View, AttendingCache):
         window = min(window_size or self.base.max_size, self.base.max_size)
         if return_array:
             return self.rows.mask(self._kept, window, keep)
-        return self.rows.attention_mask(self.kernels.attention, self._kept, window, keep)
+        return self.rows.attention_mask(self.kernels.attention_behind(self._kept), self._kept, window, keep)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """All keys and values, the ring's in their order in time, then the rows'; the ring stays as it is."""

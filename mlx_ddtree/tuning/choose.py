@@ -1,8 +1,12 @@
 """Which kernels verifications use on this machine: those that agree with MLX's operations and make rounds faster.
 
-A kernel that wins alone can still lose in a whole verification, so whole verifications are what is timed, with
-the commit that follows.  What is checked are the very arrays of such a verification: the kernel and its
-reference get the same ones, layer by layer.
+1. Every variant is checked on the arrays of the loaded model (tuning/agree.py).
+2. Every kernel is timed alone on those arrays: products by the shape of their weights, attention also behind a long
+   context.
+3. What won is timed in company, in whole verifications with the commit that follows: kernels that win alone can lose
+   there.
+
+All that is found goes into the pair's timings by name, so an interrupted choice goes on where it ended.
 """
 
 from __future__ import annotations
@@ -10,51 +14,32 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import mlx.core as mx
-import numpy as np
-from tqdm import tqdm
 
-from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.kernels.agreement import TOLERANCE, arrays, difference
-from mlx_ddtree.kernels.choice import MLX, KernelChoice, KernelSet
-from mlx_ddtree.kernels.gated_delta import DeltaKernels
+from mlx_ddtree.kernels.choice import MLX
+from mlx_ddtree.kernels.guard import Guard, warn_of_failure
 from mlx_ddtree.kernels.metal import Launch, launch_on_metal
-from mlx_ddtree.kernels.registry import DRAFT, TOP_K, Option, TopKStart, options, set_of
-from mlx_ddtree.kernels.topk import finish_top_k, start_top_k, topk_logprobs
-from mlx_ddtree.tuning.sample_trees import bushy_tree
-from mlx_ddtree.tuning.stopwatch import fastest
+from mlx_ddtree.kernels.registry import ATTENTION, DRAFT, Option, attention_from, options, set_of
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.tuning.agree import CHECKED, Agreement, Examined, checked_rows, examine, verification_and_commit
+from mlx_ddtree.tuning.alone import LONG_CONTEXT, longer, seconds_of
+from mlx_ddtree.tuning.candidates import choose_top_k
+from mlx_ddtree.tuning.finding import FASTER, WRONG, Finding
+from mlx_ddtree.tuning.rounds import filled, timed
+from mlx_ddtree.tuning.timings import Timings
 
 MODES = ("auto", "on", "off")
 SIZES = (4, 8, 16, 32)
 """Rows that are timed; a verification uses what was chosen for the next larger one."""
-CHECKED = (*SIZES, 13, 48, 128)
-"""Rows at which kernels must agree: other numbers of rows compile other variants, and all can be launched later."""
-FASTER = 0.98
-"""A kernel must bring a verification down to this share of its time, or it is not worth its risk."""
-
-
-@dataclass
-class Finding:
-    """What was found of one kernel for the loaded pair.
-
-    error: largest difference from the reference, relative to the reference's largest value; None: the model never
-        called it.
-    agrees: whether that is within rounding.
-    speedup: a verification's time without it over with it, by rows.
-    """
-
-    name: str
-    error: float | None = None
-    agrees: bool = False
-    speedup: dict[int, float] = field(default_factory=dict)
+CONTEXT = 1024
+"""Tokens behind which kernels are checked and timed."""
+CROSSOVER = 4096
+"""Tokens of context from which attention is used that wins behind a long one only: between both that were timed."""
 
 
 def mode_of(asked: str) -> str:
@@ -68,159 +53,215 @@ def mode_of(asked: str) -> str:
 
 
 def choose_kernels(
-    state: DecodeState, mode: str = "auto", launch: Launch = launch_on_metal
+    pair: Pair, mode: str = "auto", launch: Launch = launch_on_metal, timings: Timings | None = None
 ) -> tuple[dict[int, list[str]], list[Finding]]:
-    """Names of kernels by number of rows, and what was found of each.
+    """Names of kernels by number of rows (kernels/registry.py), and what was found of each.
 
-    state: after some text, with caches of its own.
     mode: 'auto' takes those that agree and are faster, 'on' all that agree.
+
+    Raises OutOfTime where the timings' time does not suffice.
     """
-    target, chosen, findings = state.pair.target, dict[int, list[str]](), list[Finding]()
-    known, before = options(launch), target.kernels
-    sizes = [n for n in SIZES if target.max_context is None or state.length + n < target.max_context]
-    try:
-        with tqdm(total=len(known) * len(sizes), desc="choosing kernels, once", leave=False, disable=None) as bar:
-            usable = []
-            for option in known:
-                findings.append(check(state, option))
-                if findings[-1].agrees:
-                    usable.append((option, findings[-1]))
-            for rows in sizes:
-                chosen[rows] = []
-                for option, finding in usable:
-                    if finding.agrees and (
-                        mode == "on" or _is_faster(state, rows, option, finding, chosen[rows], known)
-                    ):
-                        chosen[rows].append(option.name)
-                    bar.update()
-            failed = {finding.name for finding in findings if not finding.agrees}
-            for rows in sizes:  # also the sizes that were decided before a kernel failed at a larger one
-                chosen[rows] = [name for name in chosen[rows] if name not in failed]
-            chosen[DRAFT], finding = choose_top_k(state, mode, launch)
-    finally:
-        target.kernels = before
-    return chosen, [*findings, finding]
+    return _Choosing(pair, mode, launch, timings or Timings(None)).choose()
 
 
-def choose_top_k(state: DecodeState, mode: str, launch: Launch) -> tuple[list[str], Finding]:
-    """Whether a draft's candidates come from the kernel, timed alone: nothing else reads the drafter's logits."""
-    finding = Finding(TOP_K)
-    try:
-        used = _examine_top_k(state, mode, launch, finding)
-    except Exception as error:  # whatever the compiler or the driver raises
-        _drop(finding, error)
-        return [], finding
-    return [TOP_K] if used else [], finding
+def expected_numbers(mode: str) -> int:
+    """About how many numbers the choice measures."""
+    each = {"off": 0, "on": 5, "auto": 12}[mode]
+    return each * len(CHECKED)
 
 
-def _examine_top_k(state: DecodeState, mode: str, launch: Launch, finding: Finding) -> bool:
-    target = state.pair.target
-    hidden, _ = target.forward(mx.arange(15)[None], target.make_cache())
-    logits = target.unembed(hidden[0])
-    k = min(16, logits.shape[-1])
-    kernel = partial(topk_logprobs, launch=launch)
-    want_ids, want = finish_top_k(mx.array(start_top_k(logits, k)), k)
-    ids, got = finish_top_k(mx.array(kernel(logits, k)), k)
-    finding.error = float(np.abs(want - got).max())
-    finding.agrees = bool((want_ids == ids).all() and finding.error < 1e-3)
-    if not finding.agrees:
-        return False
-    sides = {False: partial(_evaluate, start_top_k, logits, k), True: partial(_evaluate, kernel, logits, k)}
-    seconds = fastest(sides)
-    finding.speedup[DRAFT] = seconds[False] / seconds[True]
-    return mode == "on" or 1 / finding.speedup[DRAFT] < FASTER
+class _Choosing:
+    """One pair's choice, in steps that are each remembered by name."""
 
+    def __init__(self, pair: Pair, mode: str, launch: Launch, timings: Timings) -> None:
+        self.pair = pair
+        self.mode = mode
+        self.launch = launch
+        self.known = timings
+        self.options = options(launch)
+        self.findings = {option.name: Finding(option.name) for option in self.options}
+        limit = pair.target.max_context
+        self.context = min(CONTEXT, (limit or 2 * CONTEXT) // 2)
+        self.fits = [n for n in checked_rows(_group(pair)) if limit is None or self.context + n < limit]
 
-def _drop(finding: Finding, error: Exception) -> None:
-    """A kernel that cannot run here stops nobody's work: one line, and MLX's operations take its place."""
-    finding.agrees = False
-    first = (str(error).splitlines() or [type(error).__name__])[0]
-    logging.getLogger(__name__).warning("kernel %s cannot run here and is not used: %s", finding.name, first)
+    @cached_property
+    def state(self) -> DecodeState:
+        """A state behind a context, with caches of its own."""
+        return filled(self.pair, self.context)
 
+    def choose(self) -> tuple[dict[int, list[str]], list[Finding]]:
+        for rows in self.fits:
+            self._check(rows)
+        together = Finding("together", None, True)
+        sizes = [rows for rows in self.fits if rows in SIZES]
+        chosen = {rows: self._in_company(rows, self._winners(rows), together) for rows in sizes}
+        wrong = {name for name, finding in self.findings.items() if not finding.agrees}
+        for rows in sizes:  # also the sizes that were decided before a kernel failed at a larger one
+            chosen[rows] = [name for name in chosen[rows] if name.partition("@")[0] not in wrong]
+        chosen[DRAFT], top_k = choose_top_k(self.pair, self.mode, self.launch, self.known)
+        return chosen, [*self.findings.values(), top_k, *([together] if together.speedup else [])]
 
-def _evaluate(top_k: TopKStart, logits: mx.array, k: int) -> None:
-    mx.eval(top_k(logits, k))
+    # Checking, and timing alone
 
+    def _check(self, rows: int) -> None:
+        """See whether every kernel agrees at so many rows, and time it alone if these rows are timed."""
+        done = f"kernels at {rows} rows"
+        if done not in self.known.seconds:
+            self.known.need_time()
+            usable = [option for option in self.options if not self._is_wrong(option.name)]
+            found = _without_failing(self.state, usable, rows)
+            for name, agreement in found.agreements.items():
+                self._note_agreement(name, rows, agreement)
+            if rows in SIZES and self.mode == "auto":
+                self._time_alone(rows, found)
+            self.known.note(done, 1.0)
+        for name, finding in self.findings.items():
+            self._take_in(finding, self.known.seconds.get(f"error of {name} at {rows} rows"))
 
-def check(state: DecodeState, option: Option) -> Finding:
-    """Verifications and commits of every variant, in which the kernel and its reference compute all that it is for."""
-    finding = Finding(option.name)
-    limit = state.pair.target.max_context
-    for rows in sorted(n for n in CHECKED if limit is None or state.length + n < limit):
-        try:
-            error, agrees = _agreement(state, option, rows)
-        except Exception as failed:  # a variant that does not even compile here
-            _drop(finding, failed)
-            return finding
-        if error is None:
-            continue
-        finding.error = max(error, finding.error or 0.0)
-        finding.agrees = agrees
-        if not agrees:
+    def _note_agreement(self, name: str, rows: int, agreement: Agreement) -> None:
+        error = agreement.error if agreement.agrees else WRONG
+        if agreement.failure is not None:
+            warn_of_failure(name, agreement.failure)
+        elif not agreement.agrees:
+            self.findings[name].error = agreement.error
             logging.getLogger(__name__).warning(
                 "kernel %s disagrees with MLX's operations at %d rows here (relative error %.2g) and is not used; "
                 "please report what `mlx_ddtree.doctor --json` says",
-                *(option.name, rows, error),
+                *(name, rows, agreement.error),
             )
-            return finding
-    return finding
+        self.known.note(f"error of {name} at {rows} rows", error)
+
+    def _take_in(self, finding: Finding, error: float | None) -> None:
+        if error is None:
+            return
+        if error >= WRONG:
+            finding.agrees = False
+        elif not self._is_wrong(finding.name):
+            finding.error = max(error, finding.error or 0.0)
+            finding.agrees = True
+
+    def _is_wrong(self, name: str) -> bool:
+        of_name = [self.known.seconds.get(f"error of {name} at {rows} rows", 0.0) for rows in self.fits]
+        return max(of_name, default=0.0) >= WRONG
+
+    def _time_alone(self, rows: int, found: Examined) -> None:
+        """Seconds of all calls of a kernel and of its reference in one verification, by part."""
+        for name, calls in found.calls.items():
+            if not found.agreements[name].agrees:
+                continue
+            for part in sorted({call.part for call, _ in calls.values()}):
+                of_part = [(call, times) for call, times in calls.values() if call.part == part]
+                self._note_seconds(name, f"{name}@{part}" if part else name, rows, of_part)
+            if name == ATTENTION:
+                long = [(longer(call, self.pair.target.max_context), times) for call, times in calls.values()]
+                behind = [(call, times) for call, times in long if call is not None]
+                if behind:
+                    self._note_seconds(name, f"{name}@{LONG_CONTEXT}", rows, behind)
+
+    def _note_seconds(self, name: str, part: str, rows: int, calls: Sequence[tuple[Any, int]]) -> None:
+        try:
+            seconds = seconds_of(calls)
+        except Exception as error:
+            warn_of_failure(name, error)
+            self.known.note(f"error of {name} at {rows} rows", WRONG)
+            return
+        for side, taken in seconds.items():
+            self.known.note(f"{part} at {rows} rows by {side}", min(taken, WRONG))
+
+    # Choosing
+
+    def _winners(self, rows: int) -> list[str]:
+        """Kernels, or the parts of their calls, that win alone."""
+        names = []
+        for option in self.options:
+            finding = self.findings[option.name]
+            if finding.agrees:
+                names += self._parts(option.name, rows, finding) if self.mode == "auto" else [option.name]
+        return names
+
+    def _parts(self, name: str, rows: int, finding: Finding) -> list[str]:
+        ratios = self._ratios(name, rows)
+        won = [part for part, (ours, mlx) in ratios.items() if ours <= FASTER * mlx]
+        if not ratios:
+            return []
+        here = [ratios[part] for part in won or ratios]
+        finding.speedup[rows] = sum(mlx for _, mlx in here) / sum(ours for ours, _ in here)
+        if name != ATTENTION:
+            return won
+        long = f"{name}@{LONG_CONTEXT}"
+        if long in ratios and long not in won:
+            return []
+        return [name] if name in won else [attention_from(CROSSOVER)] if long in won else []
+
+    def _ratios(self, name: str, rows: int) -> dict[str, tuple[float, float]]:
+        """Seconds by the kernel and by MLX, by part."""
+        ending = f" at {rows} rows by kernel"
+        found = {}
+        for known, ours in self.known.seconds.items():
+            part = known.removesuffix(ending)
+            if part != known and part.partition("@")[0] == name:
+                found[part] = (ours, self.known.seconds[f"{part} at {rows} rows by MLX"])
+        return found
+
+    def _in_company(self, rows: int, names: list[str], together: Finding) -> list[str]:
+        """The names whose kernels make whole verifications faster: all, or those that do one after the other."""
+        if self.mode == "on" or not names:
+            return names
+        mlx = self._whole(rows, [])
+        seconds = self._whole(rows, names)
+        if seconds > FASTER * mlx:
+            names, seconds = self._one_by_one(rows, names, mlx)
+        if names:
+            together.speedup[rows] = mlx / seconds
+        return names
+
+    def _one_by_one(self, rows: int, names: list[str], best: float) -> tuple[list[str], float]:
+        kept: list[str] = []
+        for kernel in dict.fromkeys(name.partition("@")[0] for name in names):
+            tried = [*kept, *(name for name in names if name.partition("@")[0] == kernel)]
+            seconds = self._whole(rows, tried)
+            if seconds <= FASTER * best:
+                kept, best = tried, seconds
+        return kept, best
+
+    def _whole(self, rows: int, names: Sequence[str]) -> float:
+        """Seconds of a verification and commit with these kernels."""
+        guard = Guard()
+        kernels = set_of(names, self.options, guard)
+
+        def measure() -> float:
+            taken = timed(partial(verification_and_commit, self.state, rows, kernels))
+            for name in guard.failed:
+                self.known.note(f"error of {name} at {rows} rows", WRONG)
+                self.findings[name].agrees = False
+            return taken
+
+        return self.known.of(f"verification of {rows} rows by {', '.join(names) or 'MLX'}", measure)
 
 
-def _agreement(state: DecodeState, option: Option, rows: int) -> tuple[float | None, bool]:
-    """The kernel's largest error against its reference, None where the model never called it; whether that is rounding.
+def _without_failing(state: DecodeState, options: Sequence[Option], rows: int) -> Examined:
+    """An examination of so many rows.
 
-    Kernel and reference get the very arrays of a verification, layer by layer.
+    Should it not come to its end although each call is guarded, every kernel is examined alone, and those with which it
+    does not end are at fault.  Raises what MLX's operations raise by themselves.
     """
-    errors = list[tuple[mx.array, mx.Dtype]]()
-    checked = {name: _checked(option.kernel[name], option.reference[name], errors) for name in option.kernel}
-    verification_and_commit(state, rows, replace(MLX, **checked))
-    if not errors:
-        return None, False
-    mx.eval([error for error, _ in errors])
-    largest = np.array([np.asarray(error) for error, _ in errors])
-    allowed = np.array([TOLERANCE[dtype] for _, dtype in errors])
-    return float(largest.max()), bool((largest <= allowed).all())  # no NaN is <=
-
-
-def verification_and_commit(state: DecodeState, rows: int, kernels: KernelSet) -> None:
-    """Verify a bushy tree and commit the path to its last node, undone again."""
-    target = state.pair.target
-    before, target.kernels = target.mark(state.target_cache), KernelChoice({rows: kernels})
-    tree = bushy_tree(rows, state.root or 0)
-    path = tree.path_to(rows - 1)
     try:
-        verification = verify(state, tree, RoundPlan("ddtree", None, rows - 1, Sampler()))
-        verification.pending.commit(path)
-        mx.eval([layer.state for layer in state.target_cache], verification.features)
-    finally:
-        target.rewind(state.target_cache, before)
+        return examine(state, options, rows)
+    except Exception:
+        verification_and_commit(state, rows, MLX)
+    found = Examined()
+    for option in options:
+        try:
+            one = examine(state, [option], rows)
+            found.agreements |= one.agreements
+            found.calls |= one.calls
+        except Exception as error:
+            found.agreements[option.name] = Agreement(failure=error)
+    return found
 
 
-def _is_faster(
-    state: DecodeState, rows: int, option: Option, finding: Finding, chosen: Sequence[str], known: Sequence[Option]
-) -> bool:
-    """Whether verifications take less time with the kernel beside those that are chosen already."""
-    without = set_of(chosen, known)
-    sides = {False: without, True: set_of([*chosen, option.name], known)}
-    try:
-        seconds = fastest({w: partial(verification_and_commit, state, rows, kernels) for w, kernels in sides.items()})
-    except Exception as error:
-        _drop(finding, error)
-        return False
-    finding.speedup[rows] = seconds[False] / seconds[True]
-    return 1 / finding.speedup[rows] < FASTER
-
-
-def _checked(kernel: Any, reference: Any, errors: list[tuple[mx.array, mx.Dtype]]) -> Any:
-    """A function that answers with the reference's result and notes how far the kernel's is from it; for
-    DeltaKernels one of such functions."""
-    if isinstance(kernel, DeltaKernels):
-        names = [name for name in vars(kernel) if callable(getattr(kernel, name))]
-        return replace(kernel, **{n: _checked(getattr(kernel, n), getattr(reference, n), errors) for n in names})
-
-    def both(*args: Any, **how: Any) -> Any:
-        want, got = reference(*args, **how), kernel(*args, **how)
-        errors.append((difference(want, got), arrays(args[0])[0].dtype))
-        return want
-
-    return both
+def _group(pair: Pair) -> int:
+    """Query heads to a KV head; 1 where the model does not say."""
+    args = pair.target.args
+    heads, kv_heads = getattr(args, "num_attention_heads", 1), getattr(args, "num_key_value_heads", None)
+    return max(heads // kv_heads, 1) if isinstance(kv_heads, int) and kv_heads else 1

@@ -20,7 +20,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_ddtree._blas import use_fast_blas
-from mlx_ddtree.machine import cache_folder
+from mlx_ddtree.kernels.metal import metal_folder
+from mlx_ddtree.machine import __version__, cache_folder
 from mlx_ddtree.pair import Pair
 
 SAMPLED = 16
@@ -48,12 +49,24 @@ def profile_path(pair: Pair, mode: str) -> Path | None:
         "mlx_lm": version("mlx-lm"),
         "device": str(mx.default_device()),
         "machine": platform.processor() or platform.machine(),
+        "system": platform.mac_ver()[0],
+        "mlx_ddtree": __version__,
+        "metal": None if mode == "off" else metal_hash(),
         "info": _device_info(),
         "blas": use_fast_blas(),
         "threads": [os.environ.get(name) for name in THREADS],
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
     return cache_folder() / f"{digest[:20]}.json"
+
+
+def metal_hash() -> str:
+    """A hash of the kernels' source: with another one, what was found of them is about other kernels."""
+    digest = hashlib.sha256()
+    for path in sorted(metal_folder().iterdir()):
+        if path.is_file():
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
 
 
 def fingerprint(model: nn.Module) -> str:

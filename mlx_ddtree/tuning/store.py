@@ -19,7 +19,7 @@ from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.machine import cache_folder
 from mlx_ddtree.tuning.reading import ReadingCheck
 
-VERSION = 6
+VERSION = 7
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 
@@ -85,6 +85,7 @@ def _record(profile: Profile) -> dict[str, Any]:
         "drafts": {name: c.as_dict() for name, c in profile.drafts.items()},
         "survivals": {name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items()},
         "lookups": profile.lookups.as_dict(),
+        "measured": profile.measured,
     }
 
 
@@ -108,6 +109,7 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
             survival.hits = read["hits"]
             survival.trials = read["trials"]
     profile.lookups.load(_arrays(record["lookups"], "hits", "trials"))
+    profile.measured = min(saved.number(record["measured"]), 1.0)
     return profile
 
 

@@ -21,7 +21,7 @@ from mlx_ddtree import load, stream_generate
 from mlx_ddtree.decoding.parity import PARITY_MODES
 from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.programs.cli import columns
-from mlx_ddtree.tuning.measure import profile_of
+from mlx_ddtree.tuning.measure import whole_profile_of
 
 import mlx.core as mx  # isort: skip
 import mlx.nn as nn  # isort: skip
@@ -66,7 +66,7 @@ def measure(arithmetic, args):
     ids = prompts(pair, args.count)
     start = perf_counter()
     plain = [decode(pair, p, args.max_tokens, method="ar")[0] for p in tqdm(ids, desc=f"{arithmetic} ar")]
-    plain_seconds, bounds, off = perf_counter() - start, profile_of(pair).parity, 1.0
+    plain_seconds, bounds, off = perf_counter() - start, whole_profile_of(pair).parity, 1.0
     for mode in reversed(PARITY_MODES):
         differ = ties = rounds = 0
         start = perf_counter()

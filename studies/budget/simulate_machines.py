@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_ddtree.budget import prior
 from mlx_ddtree.budget.cost import ROWS, CostTable
 from mlx_ddtree.budget.planner import Candidates, Outcome, Planner
 from mlx_ddtree.budget.profile import Profile
@@ -24,24 +25,17 @@ from mlx_ddtree.tree import accept, build_tree
 # Seconds of one verification in units of plain decoding's step, by rows: straight lines between the
 # points, jumps where two points share a place.  4-bit: quantised_matmul's own timings (docs/auto_budget.md
 # names the sources), taken for 90 % of a step, the rest grows by 1 % a row; 16-bit: flat after the second row.
-STAIRCASES = {
-    "M1/M2 4-bit": [(1, 1.0), (2, 1.05), (4, 1.9), (6, 2.9), (8, 3.6), (10, 4.5), (32, 4.6), (33, 9.0), (64, 9.1), (65, 13.5), (128, 18.0)],
-    "M3 4-bit": [(1, 1.0), (2, 1.0), (4, 1.28), (6, 2.0), (8, 2.5), (9, 3.1), (10, 3.9), (32, 4.0), (33, 7.8), (64, 7.9), (65, 11.7), (128, 15.5)],
-    "M4 4-bit": [(1, 1.0), (2, 0.99), (4, 1.43), (8, 2.84), (10, 4.5), (32, 4.5), (33, 8.8), (64, 8.9), (65, 13.2), (128, 17.5)],
-    "M5 4-bit": [(1, 1.0), (4, 1.1), (5, 1.15), (8, 1.5), (12, 1.9), (16, 2.0), (32, 2.1), (33, 3.0), (64, 3.1), (128, 5.0)],
-    "bf16, M1 to M4": [(1, 1.0), (2, 1.25), (16, 1.3), (64, 1.5), (65, 2.6), (128, 2.9)],
-    "bf16, M5": [(1, 1.0), (16, 1.05), (64, 1.25), (128, 1.7)],
+APPLE = [kind for kind in prior.SHAPES if not kind.startswith("a processor")]
+STAIRCASES = {kind: prior.SHAPES[kind] for kind in APPLE} | {
     "MoE 4-bit, M1 Max": [(1, 1.0), (2, 1.26), (4, 1.9), (9, 3.4), (17, 5.9), (128, 20.0)],
-}  # fmt: skip
-DRAFT_SHARE = 0.15
-"""Seconds of a whole block's draft in the same units: drafting took 13 % of published rounds."""
+}
 BLOCKS = (2, 3, 4, 5, 6, 8, 10, 12, 16)
 
 
 def staircase(points, block_size):
     rows, units = zip(*points, strict=True)
     verify = [float(np.interp(n, rows, units)) for n in ROWS]
-    draft = {b: DRAFT_SHARE * (0.85 + 0.15 * b / block_size) for b in BLOCKS if b <= block_size}
+    draft = {b: prior.DRAFT_SHARE * (0.85 + 0.15 * b / block_size) for b in BLOCKS if b <= block_size}
     return CostTable(list(ROWS), [0], [verify], [verify], [1.0], draft, 0.02)
 
 

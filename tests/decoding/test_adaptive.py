@@ -9,7 +9,8 @@ from mlx_ddtree import load, make_prompt_cache, make_sampler, stream_generate
 from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.tuning import store
-from mlx_ddtree.tuning.measure import measure_costs, profile_of
+from mlx_ddtree.tuning.costs import measure_costs
+from mlx_ddtree.tuning.measure import profile_of
 
 from ..helpers import small_pair
 from .test_lossless import PROMPT, our_tokens, stock_tokens, without_end

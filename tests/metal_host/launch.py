@@ -19,7 +19,7 @@ import pytest
 from mlx_ddtree.kernels.metal import TemplateValue
 
 from .arrays import Bytes, output_array, to_bytes, to_mlx
-from .build import MODES, build, missing_sanitizers, symbolizer
+from .build import MODES, build, find_compiler, missing_sanitizers, symbolizer
 from .lint import compile_errors
 from .report import KernelError, LintError, of_sanitizer, with_places
 from .text import InlineKernel, capture, signature, source
@@ -172,7 +172,13 @@ def input_data(name: str, given: dict[str, Bytes]) -> np.ndarray:
 
 @functools.cache
 def _library(path: Path) -> Any:
-    return ctypes.CDLL(str(path)).host_launch
+    try:
+        return ctypes.CDLL(str(path)).host_launch
+    except OSError as error:
+        raise KernelError(
+            f"{find_compiler()} makes kernels that this machine cannot load ({error}); on Debian 12 clang-19 and "
+            "libclang-rt-19-dev do, or name another clang in $MLX_DDTREE_CLANG"
+        ) from None
 
 
 def _run_library(

@@ -8,9 +8,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_ddtree.kernels.cases import product_case, typical_cases
+from mlx_ddtree.kernels.registry import TOP_K, options
 from mlx_ddtree.machine import machine
 from mlx_ddtree.programs.doctor import Examination, examination, examinations, main, text
-from mlx_ddtree.tuning import choose
 
 from ..metal_host import HostLaunch, missing_compiler
 
@@ -22,7 +22,7 @@ def test_every_kernel_that_can_be_chosen_is_examined():
     """At the sizes of real models, a thirty-second as large."""
     found = list(examinations(typical_cases(HostLaunch("fast"), mx.float16, scale=32), timed=False))
     assert [x for x in found if x.result != "ok"] == []
-    assert {x.kernel for x in found} == {*(o.name for o in choose.options(HostLaunch("fast"))), choose.TOP_K}
+    assert {x.kernel for x in found} == {*(o.name for o in options(HostLaunch("fast"))), TOP_K}
 
 
 @needs_compiler

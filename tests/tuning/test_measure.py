@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mlx_ddtree.files.lock import in_turn
-from mlx_ddtree.tuning import choose, measure, stopwatch, store
+from mlx_ddtree.tuning import costs, measure, stopwatch, store
 from mlx_ddtree.tuning.measure import profile_of
 from mlx_ddtree.tuning.stopwatch import fastest
+from mlx_ddtree.tuning.timings import Timings
 
 from ..helpers import small_pair
 
@@ -27,19 +28,23 @@ def test_sides_take_turns_and_the_shortest_call_counts(monkeypatch):
 
 def test_a_disturbed_size_is_timed_again(monkeypatch):
     """As measured once on a busy machine, ms by rows: 1: 47, 4: 169, 8: 488, 9: 160."""
-    truth = [0.047, 0.1, 0.15, 0.16]
-    monkeypatch.setattr(measure, "_timed", lambda run: truth[run])
-    monkeypatch.setattr(measure, "SECOND_LOOKS", 3)
-    seconds = [0.047, 0.169, 0.488, 0.16]
-    measure._look_again(seconds, range(4))
-    assert seconds == [0.047, 0.169, 0.15, 0.16]
+    truth = {1: 0.047, 4: 0.1, 8: 0.15, 9: 0.16}
+    first = {1: 0.047, 4: 0.169, 8: 0.488, 9: 0.16}
+    monkeypatch.setattr(costs, "ROWS", tuple(truth))
+    monkeypatch.setattr(costs, "SECOND_LOOKS", 3)
+    known = Timings(None, None, {f"tree {rows} behind 64": seconds for rows, seconds in first.items()})
+    measuring = costs.Costs(small_pair(), known)
+    monkeypatch.setattr(costs, "verify_once", lambda state, rows, chain=False: rows)
+    monkeypatch.setattr(costs, "timed", lambda rows: truth[rows])
+    measuring._look_again()
+    assert measuring._trees() == {1: 0.047, 4: 0.169, 8: 0.15, 9: 0.16}
 
 
 def test_one_disturbed_size_does_not_end_the_measuring():
-    slow = measure.LONGEST_COPY
-    assert not measure._cannot_win([]) and not measure._cannot_win([1.0])
-    assert not measure._cannot_win([1.0, 2.0, slow])
-    assert measure._cannot_win([1.0, slow, slow])
+    slow = costs.LONGEST_COPY
+    assert not costs.cannot_win([]) and not costs.cannot_win([1.0])
+    assert not costs.cannot_win([1.0, 2.0, slow])
+    assert costs.cannot_win([1.0, slow, slow])
 
 
 def test_measuring_says_so_on_stderr_also_without_a_terminal(capsys):
@@ -61,7 +66,7 @@ def test_what_another_process_has_just_measured_is_taken(monkeypatch, tmp_path, 
             while "another process is measuring" not in said:
                 said += capsys.readouterr().err
                 assert not waiting.done()
-            profile = measure._measured(first, "off", path)
+            profile = measure._further(first, "off", path, None, Timings(None))
             store.save(profile)
         assert waiting.result(60).cost.as_dict() == profile.cost.as_dict()
     said += capsys.readouterr().err
@@ -76,8 +81,3 @@ def test_forgetting_removes_profiles_and_nothing_else(monkeypatch, tmp_path):
     (tmp_path / "notes.json").write_text("{}")
     assert store.forget() == 2
     assert [path.name for path in tmp_path.iterdir()] == ["notes.json"]
-
-
-@pytest.mark.parametrize("rows", [48, 128, *choose.SIZES])
-def test_agreement_is_checked_at_every_variant(rows):
-    assert rows in choose.CHECKED
