@@ -86,10 +86,6 @@ class Planner:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
         return self.policy.pause(context)
 
-    def interrupted(self, left: int) -> None:
-        """A pause ended for a copy, `left` tokens too early; what is left of it comes after the copy."""
-        self.policy.interrupted(left)
-
     def copy_after(self, token_ids: Sequence[int]) -> Copy | None:
         """What followed the text's last tokens the last time they stood there.
 
@@ -109,7 +105,7 @@ class Planner:
             return None
         chances = self._chances(copy, None)
         chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
-        tree, choice = self._cut(chain, context)
+        tree, choice = self._cut(chain, context, self.policy.affordable(context))
         if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
             return None
         return Proposal("lookup", tree, choice, None, copy)
@@ -122,12 +118,13 @@ class Planner:
         """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
         if copy is not None:  # it would enter the tree
             return 0
-        return self.unread.next_block(self.policy.rate(context), context)
+        return self.unread.next_block(self.policy.rate(context), context, self.policy.affordable(context))
 
-    def without_reading(self, shape: DraftTree) -> Proposal:
+    def without_reading(self, shape: DraftTree, context: int) -> Proposal:
         """A whole block's best path; shape: its chain, tokens unknown."""
+        seconds = self.profile.cost.unread_chain(len(shape), context)
         expected = self.unread.expected(len(shape))
-        return Proposal("draft", shape, Choice(len(shape) - 1, expected, 0.0), unread=True)
+        return Proposal("draft", shape, Choice(len(shape) - 1, expected, 0.0, seconds), unread=True)
 
     def with_draft(self, root: int, candidates: Candidates, copy: Copy | None, context: int) -> Proposal:
         """The tree of the nodes that are worth their rows."""
@@ -138,11 +135,15 @@ class Planner:
             first = self._with_copy(first, candidates, copy)
         # 2. The part of its best tree that is worth its rows.
         grown = grow_tree(root, first, self.policy.largest())
-        tree, choice = self._cut(grown, context)
+        drafting = self.profile.cost.drafting(len(candidates.token_ids) + 1)
+        affordable = self.policy.affordable(context) - drafting
+        tree, choice = self._cut(grown, context, affordable)
         # 3. That of its best chain, which is verified in less time, where it is worth more.
         if not grown.is_chain:
             tokens, scores = best_chain(first)
-            chain, chain_choice = self._cut(DraftTree.chain(np.array([root, *tokens]), np.array(scores)), context)
+            chain, chain_choice = self._cut(
+                DraftTree.chain(np.array([root, *tokens]), np.array(scores)), context, affordable
+            )
             if chain_choice.value > choice.value:
                 tree = chain
                 choice = chain_choice
@@ -152,9 +153,9 @@ class Planner:
             self.unread.compare(reached, choice, self.policy.rate(context), context)
         return Proposal("draft", tree, choice, candidates, copy)
 
-    def _cut(self, tree: DraftTree, context: int) -> tuple[DraftTree, Choice]:
-        """The part of the tree that is worth its rows."""
-        choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes)
+    def _cut(self, tree: DraftTree, context: int, affordable: float) -> tuple[DraftTree, Choice]:
+        """The part of the tree that is worth its rows, and whose verification takes no more than `affordable` seconds."""
+        choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes, affordable)
         return tree.prefix(choice.nodes), choice
 
     def _with_copy(self, first: NextTokens, candidates: Candidates, copy: Copy) -> NextTokens:
@@ -178,7 +179,9 @@ class Planner:
 
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went."""
-        # 1. What drafts and copies are worth.
+        # 1. What it has won or lost.
+        self._settle(proposal, outcome)
+        # 2. What drafts and copies are worth.
         if proposal.unread:
             self._learn_unread(proposal, outcome)
             return
@@ -188,12 +191,21 @@ class Planner:
             self._learn_draft(proposal, proposal.candidates, outcome)
         if proposal.copy is not None:
             self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
-        # 2. What rounds cost.
+        # 3. What rounds cost.
         tree = proposal.tree
         cost = self.profile.cost
         cost.saw_verification(len(tree), outcome.context, outcome.verify_seconds, tree.is_chain)
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.rounds_unsaved += 1
+
+    def _settle(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Enter the round into the text's account, before it changes the costs by which it was promised."""
+        promised = proposal.choice.seconds + self.profile.cost.round
+        if proposal.candidates is not None:
+            promised += self.profile.cost.drafting(len(proposal.candidates.token_ids) + 1)
+        self.policy.settle(
+            len(proposal.tree), len(outcome.chosen), outcome.seconds, promised, outcome.context, proposal.kind == "draft"
+        )
 
     def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
         """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""

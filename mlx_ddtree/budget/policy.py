@@ -14,6 +14,7 @@ growing pauses.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,19 +23,19 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.budget.calibration import Trust
 from mlx_ddtree.budget.cost import CostTable
+from mlx_ddtree.budget.ledger import LOSS, Ledger
 
 MEMORY = 1 / 12
 """Weight of the newest round in the running means of one text: about a dozen rounds are remembered."""
-FIRST_PAUSE = 8
-"""Tokens of plain decoding before the drafter is tried again, the first time that it did not pay."""
-LONGEST_PAUSE = 128
-"""Every pause is twice the one before, up to this many tokens."""
-RELIEF = 0.9
-"""What a drafted round that pays leaves of the next pause."""
-FIRST_PROBES = 4
-"""Drafted rounds of a text before its first pause may begin, so that its rates mean something."""
-PROBES = 1
-"""Drafted rounds between two pauses."""
+FIRST_DRAFTS = 4
+"""Drafted rounds of a text before its rates mean something."""
+CHECK = 4
+"""Steps of plain decoding that are taken to time them: as they run ahead of the host, the first two and the last say
+nothing."""
+CHECK_EVERY = 128
+"""Tokens after which plain decoding is timed again where drafting is hardly faster."""
+CLEARLY = 1.3
+"""Drafting that is so many times as fast as plain decoding is clearly faster."""
 EXPECTED_SHARE = 0.25
 """Share of the expected acceptance in what is learned from a round; the rest is what was seen.  Less noise, and
 still a calibration that is off is noticed soon."""
@@ -50,12 +51,13 @@ class Choice(NamedTuple):
     """How much of a tree is verified.
 
     nodes: of the tree, root excluded.  expected: accepted nodes, calibrated.  value: that of this file's first lines,
-        in tokens.
+        in tokens.  seconds: of the verification.
     """
 
     nodes: int
     expected: float
     value: float
+    seconds: float = 0.0
 
 
 @dataclass
@@ -143,41 +145,77 @@ class BudgetPolicy:
         length = len(known.hits) if known else self.block_sizes[-1] - 1
         self.survival = Survival(length, 1 - MEMORY, known)
         self._verify_seconds = 0.0  # mean of the drafted rounds lately
-        self._plain_rate = 1 / cost.step(cost.contexts[0])
-        self._next_pause = float(FIRST_PAUSE)
-        self._probes_left = FIRST_PROBES
+        self._ledger: Ledger | None = None
+        self._paid = True  # the last drafted round, more than plain decoding; the first ones may be tried
+        self._drafted_at = 0  # tokens in the cache after the last drafted round
+        self._plain_at = 0  # the same of the last plain run
         self._largest_choice = 0.0  # of the trees chosen lately
         self._drafts = 0
         self._copies_in_a_row = 0
-        self._pause_left = 0  # of a pause that ended for a copy
+        self._faded = 0  # drafted rounds before the last pause
 
     def rate(self, context: int) -> float:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
         return max(self.drafted.per_second, 1 / self.cost.step(context))
 
-    def pause(self, context: int) -> int:
-        """Tokens to decode plainly before the next draft; 0 drafts now."""
-        # 1. The rest of a pause that a copy interrupted.
-        if self._pause_left:
-            left = self._pause_left
-            self._pause_left = 0
-            return left
-        # 2. None while drafted rounds have to show what they are worth, and while they pay.
-        self._plain_rate = 1 / self.cost.step(context)
-        if self._probes_left > 0:
-            return 0
-        if self._drafted_rates(context).max() * self.cost.step(context) >= 1:
-            return 0
-        # 3. A new pause; the next one will be longer.
-        pause = int(self._next_pause)
-        self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
-        self._probes_left = PROBES
-        self.survival.fade()
-        return pause
+    def ledger(self, context: int) -> Ledger:
+        """The text's account, from its first round on."""
+        if self._ledger is None:
+            self._ledger = Ledger(context)
+            self._plain_at = context
+        return self._ledger
 
-    def interrupted(self, left: int) -> None:
-        """A pause ended for a copy, `left` tokens too early: they are the next pause."""
-        self._pause_left = left
+    def affordable(self, context: int) -> float:
+        """Seconds that a round may take although nothing of it is accepted."""
+        step = self.cost.step(context)
+        return (1 + self.ledger(context).credit(context, step)) * step - self.cost.round
+
+    def pause(self, context: int) -> int:
+        """Tokens to decode plainly before the next draft; 0 drafts now.
+
+        They bring in what the smallest drafted round may lose.  Where drafts do not pay, what was won before does not
+        count: only what plain decoding has brought in since the last one.
+        """
+        step = self.cost.step(context)
+        credit = self.ledger(context).credit(context, step)
+        least = self._least_seconds(context) / step - 1
+        # 1. Drafts that do not pay.
+        if not self._pays(context):
+            credit = min(credit, LOSS * (context - self._drafted_at))
+            if self._faded != self.drafted.rounds:
+                self.survival.fade()
+                self._faded = self.drafted.rounds
+        missing = self.ledger(context).tokens_for(least - credit, context)
+        if missing <= 0 and self._in_doubt(context):
+            missing = CHECK
+        if missing > 0:
+            self._plain_at = context + missing
+            return missing
+        return 0
+
+    def _pays(self, context: int) -> bool:
+        """Whether drafted rounds are likely to be faster than plain decoding, or have not been tried."""
+        if self._paid or self.drafted.rounds < FIRST_DRAFTS:
+            return True
+        return bool(self._drafted_rates(context).max() * self.cost.step(context) >= 1)
+
+    def _in_doubt(self, context: int) -> bool:
+        """Whether plain decoding is to be timed before drafting goes on."""
+        if self.drafted.rounds < FIRST_DRAFTS:
+            return False
+        advantage = self.drafted.per_second * self.cost.step(context)
+        if advantage < CLEARLY and context - self._plain_at >= CHECK_EVERY:
+            return True
+        return False
+
+    def _least_seconds(self, context: int) -> float:
+        """Of the smallest drafted round: the shortest block, and one of its tokens verified."""
+        return self.cost.drafting(self.block_sizes[0]) + self._verifying_one(context) + self.cost.round
+
+    def _verifying_one(self, context: int) -> float:
+        """Seconds of a verification of the root and one node."""
+        seconds = self.cost.verification(context, chain=True)
+        return float(seconds[min(1, len(seconds) - 1)])
 
     def _drafted_rates(self, context: int) -> NDArray[np.float64]:
         """(block sizes,) expected tokens a second of drafted rounds."""
@@ -213,9 +251,13 @@ class BudgetPolicy:
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
+        # 1. Those that can be paid, and a token's verification behind them; the shortest always.
+        draft_seconds = self.affordable(context) - self._verifying_one(context)
+        count = max(sum(self.cost.drafting(size) <= draft_seconds for size in self.block_sizes), 1)
+        # 2. The best of them, now and then the longest.
         if self._drafts % FULL_BLOCK_EVERY == FULL_BLOCK_EVERY - 1:
-            return self.block_sizes[-1]
-        best = int(np.argmax(self._drafted_rates(context)))
+            return self.block_sizes[count - 1]
+        best = int(np.argmax(self._drafted_rates(context)[:count]))
         return self.block_sizes[best]
 
     def largest(self) -> int:
@@ -226,11 +268,14 @@ class BudgetPolicy:
                 return rows - 1
         return self.cost.rows[-1] - 1
 
-    def choose(self, expected: NDArray[np.floating], context: int, chain_nodes: int = 0) -> Choice:
+    def choose(
+        self, expected: NDArray[np.floating], context: int, chain_nodes: int = 0, affordable: float = math.inf
+    ) -> Choice:
         """The tree's size of the largest value, given Phi: (N,) expected accepted nodes by number of nodes, from 0.
 
         Up to `chain_nodes` the tree has no branches.  A verification is padded to the next measured size, so only
-        those, the end of the chain and the whole tree can win.
+        those, the end of the chain and the whole tree can win.  Nor can any that takes longer than `affordable` seconds,
+        but for the root alone.
         """
         # 1. The sizes that can win, and the measured size that each is padded to.
         rows = np.array(self.cost.rows)
@@ -243,9 +288,10 @@ class BudgetPolicy:
         chain_seconds = self.cost.verification(context, chain=True)[padded]
         seconds = np.where(nodes <= chain_nodes, chain_seconds, tree_seconds)
         values = 1 + expected[nodes] - self.rate(context) * seconds
+        values[1:][seconds[1:] > affordable] = -np.inf
         # 3. The best.
         best = int(np.argmax(values))
-        choice = Choice(int(nodes[best]), float(expected[nodes[best]]), float(values[best]))
+        choice = Choice(int(nodes[best]), float(expected[nodes[best]]), float(values[best]), float(seconds[best]))
         self._largest_choice = max(choice.nodes, self._largest_choice * (1 - MEMORY))
         return choice
 
@@ -265,19 +311,17 @@ class BudgetPolicy:
         weight = max(MEMORY, 1 / self.drafted.rounds)
         self._verify_seconds += weight * (verify_seconds - self._verify_seconds)
         self._drafts += 1
-        # 2. Whether drafting pays.
-        self._saw_worth(accepted, seconds)
 
     def saw_unread(self, accepted: int, block_size: int, seconds: float) -> None:
         """Learn from a round whose chain was verified unread."""
         self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
         self.drafted.add(1 + accepted, seconds)
-        self._saw_worth(accepted, seconds)
 
-    def _saw_worth(self, accepted: int, seconds: float) -> None:
-        """A round that was faster than plain decoding is followed by another, whatever the counts say."""
-        self._copies_in_a_row = 0
-        paid = 1 + accepted > self._plain_rate * seconds
-        self._probes_left = max(int(paid), self._probes_left - 1)
-        if paid:
-            self._next_pause = max(RELIEF * self._next_pause, FIRST_PAUSE)
+    def settle(self, proposal_rows: int, tokens: int, seconds: float, promised: float, context: int, drafted: bool) -> None:
+        """Enter a round into the text's account."""
+        self.ledger(context).add(tokens, seconds, promised, proposal_rows)
+        if drafted:
+            self._copies_in_a_row = 0
+            # A round that was faster than plain decoding is followed by another, whatever the counts say.
+            self._paid = tokens * self.cost.step(context) > seconds
+            self._drafted_at = context + tokens
