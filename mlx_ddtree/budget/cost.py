@@ -17,6 +17,8 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
+MOVED = 1.2
+"""By how much verifications change, all together, before what is known of plain decoding is in doubt."""
 
 
 @dataclass
@@ -34,6 +36,8 @@ class CostTable:
     unread: seconds of a draft and the verification of its chain where the host reads nothing in between, as a share of
         what both take by themselves.
     scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
+    steps_timed: steps of plain decoding that were timed in this process, since verifications last began to take another
+        time than before; not saved.
     """
 
     rows: list[int]
@@ -45,6 +49,8 @@ class CostTable:
     round: float = 0.0
     scale: dict[int, float] = field(default_factory=dict)
     unread: float = 1.0
+    steps_timed: int = field(default=0, compare=False)
+    _moved: float = field(default=1.0, init=False, repr=False, compare=False)
 
     def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
         """(len(rows),) seconds at this context length."""
@@ -66,11 +72,22 @@ class CostTable:
         """Refine by a round's own timing, padded to the next measured size.  Rare long ones (another
         program, a page fault) count little."""
         place = int(np.searchsorted(self.rows, rows))
-        if place < len(self.rows):
-            self._refine(self.rows[place], seconds / float(self.verification(context, chain)[place]))
+        if place >= len(self.rows):
+            return
+        self._moved *= self._refine(self.rows[place], seconds / float(self.verification(context, chain)[place]))
+        if not 1 / MOVED < self._moved < MOVED:
+            self.steps_timed = 0
+            self._moved = 1.0
+        step = self.step(context)
+        if seconds < step:  # a step of plain decoding cannot take longer
+            self._refine(0, seconds / step, 0.5)
 
     def saw_step(self, context: int, seconds: float) -> None:
-        self._refine(0, seconds / self.step(context))
+        """Refine `plain`; where the first steps are faster than what is known, which may be an hour old, they count most."""
+        ratio = seconds / self.step(context)
+        self._refine(0, ratio, RATE if ratio > 1 else max(RATE, 1 / (self.steps_timed + 2)))
+        self.steps_timed += 1
+        self._moved = 1.0
 
     def saw_draft(self, block_size: int, seconds: float) -> None:
         if block_size in self.draft:
@@ -89,13 +106,21 @@ class CostTable:
         self.unread *= 1 + RATE * (ratio - 1)
 
     def saw_rest(self, seconds: float) -> None:
-        self.round += RATE * (min(seconds, 2 * self.round or seconds) - self.round)
+        """Refine `round`; what the stages of a round seem to take beyond the whole of it is no time."""
+        most = 2 * self.round or seconds
+        self.round += RATE * (min(max(seconds, 0.0), most) - self.round)
 
-    def _refine(self, key: int, ratio: float) -> None:
-        self.scale[key] = self.scale.get(key, 1.0) * (1 + RATE * (min(ratio, 2.0) - 1))
+    def _refine(self, key: int, ratio: float, weight: float = RATE) -> float:
+        """Move a factor towards what a timing says; by how much it was moved."""
+        change = 1 + weight * (min(ratio, 2.0) - 1)
+        self.scale[key] = self.scale.get(key, 1.0) * change
+        return change
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")}
+        saved = asdict(self) | {
+            name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")
+        }
+        return {name: value for name, value in saved.items() if name not in ("steps_timed", "_moved")}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:

@@ -1,14 +1,17 @@
-"""What drafting has won and lost in one text, and what it may still lose: never slower than plain decoding, as a rule.
+"""What drafting has won and lost in one text, and what it may still lose: never slower than plain decoding, by rule.
 
-All sums are in steps of plain decoding.  A round of n tokens that takes as long as m steps wins n - m; a text may lose
-2 % of its tokens, counted as 64 at least, so that the first round can be paid.  A round begins only where its worst case,
-that nothing of it is accepted, fits into what is left.  So whatever drafters, copies and texts do, a text of 64 tokens or
-more takes at most 2 % longer than by plain decoding, and what one round takes longer than the costs promise.
+All sums are in steps of plain decoding.  A round of n tokens that takes as long as m steps wins n - m.  A text may
+lose 2 % of its tokens, counted as 64 at least so that the first drafts can be paid; a round begins only where its worst
+case, that nothing of it is accepted, fits into what is left.  So whatever drafters, copies and texts do, a text of 64
+tokens or more takes at most 2 % longer than by plain decoding, and besides what one round takes longer than its costs
+promise.
 """
 
 from __future__ import annotations
 
 import math
+
+from mlx_ddtree.budget.cost import CostTable
 
 LOSS = 0.02
 """Share of a text's tokens that may be lost, in steps."""
@@ -16,9 +19,21 @@ SHORTEST = 64
 """A text counts as this many tokens at least."""
 MOST = 8.0
 """Steps that are kept: what earlier rounds won beyond them does not pay for a long stretch that no draft hits."""
+BET = 0.5
+"""Share of the credit that one round may lose, if that pays for more than the smallest: texts begin with small trees."""
 DISTURBED = 2.0
-"""A round of a size that was as promised the last time, and now takes so many times what is promised, was disturbed by
+"""A round of a size that took what was promised the last time, and now takes so many times that, was disturbed by
 something else: the rest does not count."""
+CHECK = 4
+"""Steps of plain decoding that are taken to time them: as they run ahead of the host, the first two and the last say
+nothing."""
+CHECK_EVERY = 128
+"""Tokens after which plain decoding is timed again where drafting is not `CLEARLY` faster."""
+CLEARLY = 1.3
+FIRST_CHECK = 32
+"""The same two, as long as no step of plain decoding was timed in this process, or since rounds began to take another
+time than before: all that is known then is what was measured once."""
+FIRST_CLEARLY = 1.5
 
 
 class Ledger:
@@ -29,17 +44,17 @@ class Ledger:
 
     def __init__(self, start: int) -> None:
         self.start = start
-        self._carried = 0.0  # steps, when the sums began
-        self._tokens = 0.0  # of rounds since then
+        self._carried = 0.0  # steps, when the sums below began
+        self._tokens = 0.0
         self._seconds = 0.0
-        self._as_promised: set[int] = set()
+        self._as_promised: set[int] = set()  # rows
 
     def credit(self, context: int, step: float) -> float:
         """Steps that may be lost now.
 
-        context: tokens in the cache.  step: seconds of a plain one, as far as known; rounds already counted follow it.
+        context: tokens in the cache.  step: seconds of a plain one as far as known; what is counted already follows it.
         """
-        allowance = self._allowance(context)
+        allowance = LOSS * max(context - self.start, SHORTEST)
         credit = self._carried + allowance + self._tokens - self._seconds / step
         if credit > MOST:
             credit = MOST
@@ -49,11 +64,15 @@ class Ledger:
         return credit
 
     def tokens_for(self, steps: float, context: int) -> int:
-        """Tokens of plain decoding that bring in so many steps."""
+        """Tokens of plain decoding that bring in so many steps more than there are."""
         if steps <= 0:
             return 0
-        free = max(SHORTEST - (context - self.start), 0)  # they are in the credit already
-        return free + math.ceil(steps / LOSS)
+        in_credit = max(SHORTEST - (context - self.start), 0)
+        return in_credit + math.ceil(steps / LOSS)
+
+    def lose(self, seconds: float) -> None:
+        """Count seconds that brought no token."""
+        self._seconds += seconds
 
     def add(self, tokens: int, seconds: float, promised: float, rows: int) -> None:
         """Count a round of `rows` rows; promised: the seconds that it was expected to take."""
@@ -67,5 +86,84 @@ class Ledger:
         self._tokens += tokens
         self._seconds += seconds
 
-    def _allowance(self, context: int) -> float:
-        return LOSS * max(context - self.start, SHORTEST)
+
+class NeverSlower:
+    """When one text's next draft may begin, and what a round may take.
+
+    cost: what rounds and steps take; it learns from them.
+    shortest_block: tokens of the cheapest draft, root included.
+    """
+
+    def __init__(self, cost: CostTable, shortest_block: int) -> None:
+        self.cost = cost
+        self.shortest_block = shortest_block
+        self._ledger: Ledger | None = None
+        self._drafted_at = 0  # tokens in the cache after the last drafted round
+        self._plain_until = 0  # the same after the last run of plain decoding
+
+    def ledger(self, context: int) -> Ledger:
+        """The account, which begins with the text's first round; context: tokens in the cache."""
+        if self._ledger is None:
+            self._ledger = Ledger(context)
+            self._drafted_at = context
+            self._plain_until = context
+        return self._ledger
+
+    def affordable(self, context: int) -> float:
+        """Seconds that a round may take although nothing of it is accepted, all its stages together."""
+        step = self.cost.step(context)
+        credit = self.ledger(context).credit(context, step)
+        smallest = min(self._smallest(context) / step - 1, credit)
+        return (1 + max(BET * credit, smallest)) * step
+
+    def pause(self, context: int, pays: bool) -> int:
+        """Tokens to decode plainly before the next draft; 0 drafts now.
+
+        They bring in what the smallest drafted round may lose.  pays: whether drafts are likely to be faster than plain
+        decoding; where they are not, what was won before does not count, and every draft is paid by the steps since
+        the one before.
+        """
+        step = self.cost.step(context)
+        ledger = self.ledger(context)
+        restart = max(float(self.cost.verification(context, chain=True)[0]) - step, 0.0)
+        loss = (self._smallest(context) + restart) / step - 1
+        tokens = ledger.tokens_for(loss - ledger.credit(context, step), context)
+        if not pays:
+            tokens = max(tokens, math.ceil(loss / LOSS) - (context - self._drafted_at))
+        if tokens > 0:
+            self._begin_plain_run(context, tokens, restart)
+        return max(tokens, 0)
+
+    def check(self, context: int, advantage: float) -> int:
+        """Tokens to decode plainly so that it is known how fast that is; 0 where it is known well enough.
+
+        advantage: how many times as fast as plain decoding drafted rounds seem to be.
+        """
+        known = self.cost.steps_timed > 0
+        clearly = CLEARLY if known else FIRST_CLEARLY
+        every = CHECK_EVERY if known else FIRST_CHECK
+        if advantage >= clearly or context - self._plain_until < every:
+            return 0
+        self._begin_plain_run(context, CHECK, 0.0)
+        return CHECK
+
+    def saw(self, tokens: int, seconds: float, promised: float, rows: int, context: int, drafted: bool) -> None:
+        """Count a round; arguments as for Ledger.add.  context: tokens in the cache before it."""
+        self.ledger(context).add(tokens, seconds, promised, rows)
+        if drafted:
+            self._drafted_at = context + tokens
+
+    def _begin_plain_run(self, context: int, tokens: int, restart: float) -> None:
+        """Count what its first step takes longer than the others, which run ahead of the host."""
+        if context > self._plain_until:
+            self.ledger(context).lose(restart)
+        self._plain_until = context + tokens
+
+    def _smallest(self, context: int) -> float:
+        """Seconds of the smallest drafted round: the shortest block, and one of its tokens verified."""
+        return self.cost.drafting(self.shortest_block) + self.verifying_one(context) + self.cost.round
+
+    def verifying_one(self, context: int) -> float:
+        """Seconds of a verification of the root and one node."""
+        seconds = self.cost.verification(context, chain=True)
+        return float(seconds[min(1, len(seconds) - 1)])

@@ -154,7 +154,7 @@ class Planner:
         return Proposal("draft", tree, choice, candidates, copy)
 
     def _cut(self, tree: DraftTree, context: int, affordable: float) -> tuple[DraftTree, Choice]:
-        """The part of the tree that is worth its rows, and whose verification takes no more than `affordable` seconds."""
+        """The part of the tree that is worth its rows, verified in `affordable` seconds at most."""
         choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes, affordable)
         return tree.prefix(choice.nodes), choice
 
@@ -180,7 +180,7 @@ class Planner:
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went."""
         # 1. What it has won or lost.
-        self._settle(proposal, outcome)
+        self._count(proposal, outcome)
         # 2. What drafts and copies are worth.
         if proposal.unread:
             self._learn_unread(proposal, outcome)
@@ -198,14 +198,15 @@ class Planner:
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.rounds_unsaved += 1
 
-    def _settle(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Enter the round into the text's account, before it changes the costs by which it was promised."""
+    def _count(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Enter the round into the text's account, by the costs that promised its seconds."""
         promised = proposal.choice.seconds + self.profile.cost.round
         if proposal.candidates is not None:
             promised += self.profile.cost.drafting(len(proposal.candidates.token_ids) + 1)
-        self.policy.settle(
-            len(proposal.tree), len(outcome.chosen), outcome.seconds, promised, outcome.context, proposal.kind == "draft"
-        )
+        tokens = len(outcome.chosen)
+        rows = len(proposal.tree)
+        drafted = proposal.kind == "draft"
+        self.policy.saw_round(tokens, outcome.seconds, promised, rows, outcome.context, drafted)
 
     def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
         """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""

@@ -8,8 +8,8 @@ round of n nodes is worth
 
 (the fractional-programming form of theta(n) = (1 + Phi(n)) / seconds(n), Dinkelbach 1967: both have the
 same optimum in the long run).  All sizes are scanned, because the cost is a staircase; n = 0 is
-always among them.  When plain decoding is faster the drafter rests, and is tried again after
-growing pauses.
+always among them.  When plain decoding is faster the drafter rests; how often it is tried again, and what a round
+may cost, is the ledger's to say (ledger.py).
 """
 
 from __future__ import annotations
@@ -23,19 +23,12 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.budget.calibration import Trust
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.ledger import LOSS, Ledger
+from mlx_ddtree.budget.ledger import NeverSlower
 
 MEMORY = 1 / 12
 """Weight of the newest round in the running means of one text: about a dozen rounds are remembered."""
 FIRST_DRAFTS = 4
 """Drafted rounds of a text before its rates mean something."""
-CHECK = 4
-"""Steps of plain decoding that are taken to time them: as they run ahead of the host, the first two and the last say
-nothing."""
-CHECK_EVERY = 128
-"""Tokens after which plain decoding is timed again where drafting is hardly faster."""
-CLEARLY = 1.3
-"""Drafting that is so many times as fast as plain decoding is clearly faster."""
 EXPECTED_SHARE = 0.25
 """Share of the expected acceptance in what is learned from a round; the rest is what was seen.  Less noise, and
 still a calibration that is off is noticed soon."""
@@ -51,7 +44,7 @@ class Choice(NamedTuple):
     """How much of a tree is verified.
 
     nodes: of the tree, root excluded.  expected: accepted nodes, calibrated.  value: that of this file's first lines,
-        in tokens.  seconds: of the verification.
+        in tokens.  seconds: that the verification is likely to take.
     """
 
     nodes: int
@@ -145,77 +138,42 @@ class BudgetPolicy:
         length = len(known.hits) if known else self.block_sizes[-1] - 1
         self.survival = Survival(length, 1 - MEMORY, known)
         self._verify_seconds = 0.0  # mean of the drafted rounds lately
-        self._ledger: Ledger | None = None
-        self._paid = True  # the last drafted round, more than plain decoding; the first ones may be tried
-        self._drafted_at = 0  # tokens in the cache after the last drafted round
-        self._plain_at = 0  # the same of the last plain run
+        self.never_slower = NeverSlower(cost, self.block_sizes[0])
+        self._paid = False  # the last drafted round: whether it was faster than plain decoding
         self._largest_choice = 0.0  # of the trees chosen lately
         self._drafts = 0
         self._copies_in_a_row = 0
-        self._faded = 0  # drafted rounds before the last pause
+        self._faded_at = 0  # drafted rounds when the drafter last began to rest
 
     def rate(self, context: int) -> float:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
         return max(self.drafted.per_second, 1 / self.cost.step(context))
 
-    def ledger(self, context: int) -> Ledger:
-        """The text's account, from its first round on."""
-        if self._ledger is None:
-            self._ledger = Ledger(context)
-            self._plain_at = context
-        return self._ledger
-
     def affordable(self, context: int) -> float:
-        """Seconds that a round may take although nothing of it is accepted."""
-        step = self.cost.step(context)
-        return (1 + self.ledger(context).credit(context, step)) * step - self.cost.round
+        """Seconds that draft and verification of a round may take although nothing of it is accepted."""
+        return self.never_slower.affordable(context) - self.cost.round
 
     def pause(self, context: int) -> int:
-        """Tokens to decode plainly before the next draft; 0 drafts now.
-
-        They bring in what the smallest drafted round may lose.  Where drafts do not pay, what was won before does not
-        count: only what plain decoding has brought in since the last one.
-        """
-        step = self.cost.step(context)
-        credit = self.ledger(context).credit(context, step)
-        least = self._least_seconds(context) / step - 1
-        # 1. Drafts that do not pay.
-        if not self._pays(context):
-            credit = min(credit, LOSS * (context - self._drafted_at))
-            if self._faded != self.drafted.rounds:
-                self.survival.fade()
-                self._faded = self.drafted.rounds
-        missing = self.ledger(context).tokens_for(least - credit, context)
-        if missing <= 0 and self._in_doubt(context):
-            missing = CHECK
-        if missing > 0:
-            self._plain_at = context + missing
-            return missing
-        return 0
+        """Tokens to decode plainly before the next draft; 0 drafts now."""
+        # 1. Until the next draft can be paid.
+        pays = self._pays(context)
+        tokens = self.never_slower.pause(context, pays)
+        if not pays and self.drafted.rounds != self._faded_at:
+            self.survival.fade()
+            self._faded_at = self.drafted.rounds
+        # 2. A few where it is not sure how fast plain decoding is.
+        if tokens == 0 and self.drafted.rounds >= FIRST_DRAFTS:
+            return self.never_slower.check(context, self.drafted.per_second * self.cost.step(context))
+        return tokens
 
     def _pays(self, context: int) -> bool:
-        """Whether drafted rounds are likely to be faster than plain decoding, or have not been tried."""
+        """Whether the next drafted round is likely to be faster than plain decoding.
+
+        The first ones are tried whatever the counts say, and one that was faster is followed by another.
+        """
         if self._paid or self.drafted.rounds < FIRST_DRAFTS:
             return True
         return bool(self._drafted_rates(context).max() * self.cost.step(context) >= 1)
-
-    def _in_doubt(self, context: int) -> bool:
-        """Whether plain decoding is to be timed before drafting goes on."""
-        if self.drafted.rounds < FIRST_DRAFTS:
-            return False
-        advantage = self.drafted.per_second * self.cost.step(context)
-        if advantage < CLEARLY and context - self._plain_at >= CHECK_EVERY:
-            return True
-        return False
-
-    def _least_seconds(self, context: int) -> float:
-        """Of the smallest drafted round: the shortest block, and one of its tokens verified."""
-        return self.cost.drafting(self.block_sizes[0]) + self._verifying_one(context) + self.cost.round
-
-    def _verifying_one(self, context: int) -> float:
-        """Seconds of a verification of the root and one node."""
-        seconds = self.cost.verification(context, chain=True)
-        return float(seconds[min(1, len(seconds) - 1)])
 
     def _drafted_rates(self, context: int) -> NDArray[np.float64]:
         """(block sizes,) expected tokens a second of drafted rounds."""
@@ -251,10 +209,10 @@ class BudgetPolicy:
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
-        # 1. Those that can be paid, and a token's verification behind them; the shortest always.
-        draft_seconds = self.affordable(context) - self._verifying_one(context)
+        # 1. Those that can be paid, with one of their tokens verified; the shortest always.
+        draft_seconds = self.affordable(context) - self.never_slower.verifying_one(context)
         count = max(sum(self.cost.drafting(size) <= draft_seconds for size in self.block_sizes), 1)
-        # 2. The best of them, now and then the longest.
+        # 2. The best of them; now and then the longest.
         if self._drafts % FULL_BLOCK_EVERY == FULL_BLOCK_EVERY - 1:
             return self.block_sizes[count - 1]
         best = int(np.argmax(self._drafted_rates(context)[:count]))
@@ -274,8 +232,8 @@ class BudgetPolicy:
         """The tree's size of the largest value, given Phi: (N,) expected accepted nodes by number of nodes, from 0.
 
         Up to `chain_nodes` the tree has no branches.  A verification is padded to the next measured size, so only
-        those, the end of the chain and the whole tree can win.  Nor can any that takes longer than `affordable` seconds,
-        but for the root alone.
+        those, the end of the chain and the whole tree can win; but for the root alone, none that takes longer than
+        `affordable` seconds.
         """
         # 1. The sizes that can win, and the measured size that each is padded to.
         rows = np.array(self.cost.rows)
@@ -303,7 +261,6 @@ class BudgetPolicy:
         accepted: nodes.  reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected; some of it
             enters what is learned (EXPECTED_SHARE).
         """
-        # 1. How deep drafts are accepted, and how fast drafted rounds are.
         seen = np.arange(block_size) <= accepted
         self.survival.add(seen + EXPECTED_SHARE * (reached[:block_size] - seen))
         expected = float(reached[1:].sum())
@@ -317,11 +274,9 @@ class BudgetPolicy:
         self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
         self.drafted.add(1 + accepted, seconds)
 
-    def settle(self, proposal_rows: int, tokens: int, seconds: float, promised: float, context: int, drafted: bool) -> None:
-        """Enter a round into the text's account."""
-        self.ledger(context).add(tokens, seconds, promised, proposal_rows)
+    def saw_round(self, tokens: int, seconds: float, promised: float, rows: int, context: int, drafted: bool) -> None:
+        """Count a round of any kind in the text's account (Ledger.add)."""
+        self.never_slower.saw(tokens, seconds, promised, rows, context, drafted)
         if drafted:
             self._copies_in_a_row = 0
-            # A round that was faster than plain decoding is followed by another, whatever the counts say.
             self._paid = tokens * self.cost.step(context) > seconds
-            self._drafted_at = context + tokens

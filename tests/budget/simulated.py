@@ -74,7 +74,7 @@ class Machine:
         return alone.seconds
 
 
-def play(machine: Machine, planner: Planner, text: list[int], drafter: Drafter, prompt: int = 1) -> float:
+def play(machine: Machine, planner: Planner, text: list[int], drafter: Drafter) -> float:
     """Decode text[prompt:]; the steps that were won (lost below 0) against plain decoding of it."""
     place = prompt - 1
     before = machine.seconds
