@@ -83,7 +83,7 @@ class CostTable:
             self._refine(0, seconds / step, 0.5)
 
     def saw_step(self, context: int, seconds: float) -> None:
-        """Refine `plain`; where the first steps are faster than what is known, which may be an hour old, they count most."""
+        """Refine `plain`; the first steps that are faster than what is known, which may be an hour old, count most."""
         ratio = seconds / self.step(context)
         self._refine(0, ratio, RATE if ratio > 1 else max(RATE, 1 / (self.steps_timed + 2)))
         self.steps_timed += 1

@@ -1,10 +1,11 @@
 """What drafting has won and lost in one text, and what it may still lose: never slower than plain decoding, by rule.
 
 All sums are in steps of plain decoding.  A round of n tokens that takes as long as m steps wins n - m.  A text may
-lose 2 % of its tokens, counted as 64 at least so that the first drafts can be paid; a round begins only where its worst
-case, that nothing of it is accepted, fits into what is left.  So whatever drafters, copies and texts do, a text of 64
-tokens or more takes at most 2 % longer than by plain decoding, and besides what one round takes longer than its costs
-promise.
+lose 2 % of its tokens, counted as 64 at least so that the first drafts can be paid.  While anything of that is left, a
+round of the smallest size may begin; a larger one only where its worst case, that nothing of it is accepted, fits into
+half of what is left.  So whatever drafters, copies and texts do, a text of 64 tokens or more takes at most 2 % longer
+than by plain decoding, and besides as long as one round of the smallest size, or what a round took longer than its costs
+promised.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ SHORTEST = 64
 MOST = 8.0
 """Steps that are kept: what earlier rounds won beyond them does not pay for a long stretch that no draft hits."""
 BET = 0.5
-"""Share of the credit that one round may lose, if that pays for more than the smallest: texts begin with small trees."""
+"""Share of the credit that one round may lose, unless it is the smallest: a text begins with small trees."""
 DISTURBED = 2.0
 """A round of a size that took what was promised the last time, and now takes so many times that, was disturbed by
 something else: the rest does not count."""
@@ -63,12 +64,13 @@ class Ledger:
             self._seconds = 0.0
         return credit
 
-    def tokens_for(self, steps: float, context: int) -> int:
-        """Tokens of plain decoding that bring in so many steps more than there are."""
-        if steps <= 0:
+    def tokens_until_credit(self, context: int, step: float) -> int:
+        """Tokens of plain decoding until something may be lost; arguments as for `credit`."""
+        credit = self.credit(context, step)
+        if credit > 0:
             return 0
-        in_credit = max(SHORTEST - (context - self.start), 0)
-        return in_credit + math.ceil(steps / LOSS)
+        counted_already = max(SHORTEST - (context - self.start), 0)
+        return counted_already + 1 + int(-credit / LOSS)
 
     def lose(self, seconds: float) -> None:
         """Count seconds that brought no token."""
@@ -109,26 +111,29 @@ class NeverSlower:
             self._plain_until = context
         return self._ledger
 
-    def affordable(self, context: int) -> float:
-        """Seconds that a round may take although nothing of it is accepted, all its stages together."""
+    def affordable(self, context: int, drafted: bool = True) -> float:
+        """Seconds that a round may take although nothing of it is accepted, all its stages together.
+
+        drafted: whether the drafter is asked; a round that only copies may be as small as two rows.
+        """
         step = self.cost.step(context)
         credit = self.ledger(context).credit(context, step)
-        smallest = min(self._smallest(context) / step - 1, credit)
-        return (1 + max(BET * credit, smallest)) * step
+        if credit <= 0:
+            return 0.0
+        smallest = self._smallest(context, drafted)
+        return max((1 + BET * credit) * step, smallest)
 
     def pause(self, context: int, pays: bool) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now.
 
-        They bring in what the smallest drafted round may lose.  pays: whether drafts are likely to be faster than plain
-        decoding; where they are not, what was won before does not count, and every draft is paid by the steps since
-        the one before.
+        pays: whether drafts are likely to be faster than plain decoding.  Where they are not, what was won before does
+        not count: what the smallest drafted round may lose is brought in by the steps between two of them.
         """
         step = self.cost.step(context)
-        ledger = self.ledger(context)
         restart = max(float(self.cost.verification(context, chain=True)[0]) - step, 0.0)
-        loss = (self._smallest(context) + restart) / step - 1
-        tokens = ledger.tokens_for(loss - ledger.credit(context, step), context)
+        tokens = self.ledger(context).tokens_until_credit(context, step)
         if not pays:
+            loss = (self._smallest(context) + restart) / step - 1
             tokens = max(tokens, math.ceil(loss / LOSS) - (context - self._drafted_at))
         if tokens > 0:
             self._begin_plain_run(context, tokens, restart)
@@ -159,9 +164,10 @@ class NeverSlower:
             self.ledger(context).lose(restart)
         self._plain_until = context + tokens
 
-    def _smallest(self, context: int) -> float:
-        """Seconds of the smallest drafted round: the shortest block, and one of its tokens verified."""
-        return self.cost.drafting(self.shortest_block) + self.verifying_one(context) + self.cost.round
+    def _smallest(self, context: int, drafted: bool = True) -> float:
+        """Seconds of the smallest round: one token behind the root is verified, of the shortest block or of a copy."""
+        drafting = self.cost.drafting(self.shortest_block) if drafted else 0.0
+        return drafting + self.verifying_one(context) + self.cost.round
 
     def verifying_one(self, context: int) -> float:
         """Seconds of a verification of the root and one node."""

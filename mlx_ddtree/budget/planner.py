@@ -105,7 +105,7 @@ class Planner:
             return None
         chances = self._chances(copy, None)
         chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
-        tree, choice = self._cut(chain, context, self.policy.affordable(context))
+        tree, choice = self._cut(chain, context, self.policy.affordable(context, drafted=False))
         if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
             return None
         return Proposal("lookup", tree, choice, None, copy)

@@ -149,9 +149,12 @@ class BudgetPolicy:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
         return max(self.drafted.per_second, 1 / self.cost.step(context))
 
-    def affordable(self, context: int) -> float:
-        """Seconds that draft and verification of a round may take although nothing of it is accepted."""
-        return self.never_slower.affordable(context) - self.cost.round
+    def affordable(self, context: int, drafted: bool = True) -> float:
+        """Seconds that draft and verification of a round may take although nothing of it is accepted.
+
+        drafted: whether the drafter is asked, or the round only copies.
+        """
+        return self.never_slower.affordable(context, drafted) - self.cost.round
 
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""

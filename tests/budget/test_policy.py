@@ -90,7 +90,7 @@ def test_drafts_that_lose_are_paid_by_the_pauses_before_them():
     policy = BudgetPolicy(cost_table())
     found = pauses(policy, 0, 1.5, 60)
     assert found[0] == found[1] == 0
-    assert 60 * 0.5 <= LOSS * (sum(found) + 60) + 0.5
+    assert LOSS * (sum(found) + 60) + 0.5 >= 60 * 0.5
 
 
 def test_what_was_won_before_is_not_spent_on_drafts_that_do_not_pay():
