@@ -1,11 +1,10 @@
 """What drafting has won and lost in one text, and what it may still lose: never slower than plain decoding, by rule.
 
 All sums are in steps of plain decoding.  A round of n tokens that takes as long as m steps wins n - m.  A text may
-lose 2 % of its tokens, counted as 64 at least so that the first drafts can be paid.  While anything of that is left, a
-round of the smallest size may begin; a larger one only where its worst case, that nothing of it is accepted, fits into
-half of what is left.  So whatever drafters, copies and texts do, a text of 64 tokens or more takes at most 2 % longer
-than by plain decoding, and besides as long as one round of the smallest size, or what a round took longer than its costs
-promised.
+lose 2 % of its tokens, counted as SHORTEST at least so that the first drafts can be paid.  A drafted round begins only
+where the smallest one, if nothing of it is accepted, fits into what is left; it takes no more than that or than a share
+of what is left.  So whatever drafters, copies and texts do, a text of SHORTEST tokens or more takes at most 2 % longer
+than by plain decoding, but for two small copies and for what a round took longer than its costs promised.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from mlx_ddtree.budget.cost import CostTable
 
 LOSS = 0.02
 """Share of a text's tokens that may be lost, in steps."""
-SHORTEST = 64
-"""A text counts as this many tokens at least."""
+SHORTEST = 128
+"""A text counts as this many tokens at least.  With 64 a first draft that fails by bad luck leaves nothing for a second
+one, and texts that would pay lose a tenth or more (docs/auto_budget.md)."""
 MOST = 8.0
 """Steps that are kept: what earlier rounds won beyond them does not pay for a long stretch that no draft hits."""
 BET = 0.5
@@ -64,13 +64,13 @@ class Ledger:
             self._seconds = 0.0
         return credit
 
-    def tokens_until_credit(self, context: int, step: float) -> int:
-        """Tokens of plain decoding until something may be lost; arguments as for `credit`."""
-        credit = self.credit(context, step)
-        if credit > 0:
+    def tokens_until(self, steps: float, context: int, step: float) -> int:
+        """Tokens of plain decoding until so many steps may be lost; other arguments as for `credit`."""
+        missing = steps - self.credit(context, step)
+        if missing <= 0:
             return 0
         counted_already = max(SHORTEST - (context - self.start), 0)
-        return counted_already + 1 + int(-credit / LOSS)
+        return counted_already + math.ceil(missing / LOSS)
 
     def lose(self, seconds: float) -> None:
         """Count seconds that brought no token."""
@@ -114,13 +114,15 @@ class NeverSlower:
     def affordable(self, context: int, drafted: bool = True) -> float:
         """Seconds that a round may take although nothing of it is accepted, all its stages together.
 
-        drafted: whether the drafter is asked; a round that only copies may be as small as two rows.
+        drafted: whether the drafter is asked.  A round that only copies may be as small as two rows, and one of these
+            may begin with nothing left: copies are cheap, and what they win is much.
         """
         step = self.cost.step(context)
         credit = self.ledger(context).credit(context, step)
-        if credit <= 0:
-            return 0.0
         smallest = self._smallest(context, drafted)
+        least = 0.0 if drafted else 1 - smallest / step
+        if credit <= least:
+            return 0.0
         return max((1 + BET * credit) * step, smallest)
 
     def pause(self, context: int, pays: bool) -> int:
@@ -131,9 +133,9 @@ class NeverSlower:
         """
         step = self.cost.step(context)
         restart = max(float(self.cost.verification(context, chain=True)[0]) - step, 0.0)
-        tokens = self.ledger(context).tokens_until_credit(context, step)
+        loss = (self._smallest(context) + restart) / step - 1
+        tokens = self.ledger(context).tokens_until(loss, context, step)
         if not pays:
-            loss = (self._smallest(context) + restart) / step - 1
             tokens = max(tokens, math.ceil(loss / LOSS) - (context - self._drafted_at))
         if tokens > 0:
             self._begin_plain_run(context, tokens, restart)

@@ -1,5 +1,7 @@
 """No text takes longer than by plain decoding, but for 2 % and a round: whatever drafters, tables and clocks say."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,7 +29,8 @@ CLAIMS = {"honest": lambda chance: chance, "always sure": lambda chance: 0.99, "
 
 
 def new_profile(cost):
-    return Profile(cost, ParityBounds(), BLOCK)
+    """What a planner is told; its table moves with what it learns, the machine's does not."""
+    return Profile(deepcopy(cost), ParityBounds(), BLOCK)
 
 
 def allowed(machine, tokens):
@@ -41,9 +44,9 @@ def machines(draw):
     return cost_table(per_row=draw(st.floats(0.0, 0.6)), draft_share=draw(st.floats(0.05, 0.6)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
-    machines(), st.sampled_from(list(KINDS)), st.sampled_from(list(CLAIMS)), st.booleans(), st.integers(64, 250),
+    machines(), st.sampled_from(list(KINDS)), st.sampled_from(list(CLAIMS)), st.booleans(), st.integers(128, 250),
     st.integers(0, 99),
 )  # fmt: skip
 def test_a_text_is_at_most_two_per_cent_slower(cost, kind, claim, repeats, tokens, seed):
@@ -53,7 +56,7 @@ def test_a_text_is_at_most_two_per_cent_slower(cost, kind, claim, repeats, token
     assert seconds - machine.plain_seconds(tokens, 0) <= allowed(machine, tokens)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(machines(), st.floats(0.25, 4.0), st.floats(0.5, 2.0), st.sampled_from(list(KINDS)), st.integers(0, 99))
 def test_wrong_tables_are_found_out(cost, verify_factor, draft_factor, kind, seed):
     """Verifications and drafts that take a quarter to four times what the table says, and the text is long enough."""
@@ -127,9 +130,9 @@ def test_one_disturbed_round_costs_little_and_two_count():
 
 
 @given(st.integers(0, 200), st.floats(0.5, 20.0))
-def test_after_the_pause_there_is_credit_and_not_before(tokens, lost):
+def test_a_pause_brings_in_what_is_asked_for_and_no_more(tokens, lost):
     ledger = Ledger(0)
     ledger.add(0, lost, lost, rows=2)
-    pause = ledger.tokens_until_credit(tokens, 1.0)
-    assert ledger.credit(tokens + pause, 1.0) > 0
-    assert pause == 0 or ledger.credit(tokens + pause - 1, 1.0) <= 1e-9
+    pause = ledger.tokens_until(0.5, tokens, 1.0)
+    assert ledger.credit(tokens + pause, 1.0) >= 0.5 - 1e-9
+    assert pause == 0 or ledger.credit(tokens + pause - 1, 1.0) < 0.5
