@@ -18,6 +18,8 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
+MOVED = 1.2
+"""By how much verifications change, all together, before what is known of plain decoding is in doubt."""
 
 MOST_OFF = 8.0
 """No guess is off by more; what seems so was disturbed."""
@@ -39,6 +41,8 @@ class CostTable:
         what both take by themselves.
     scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
     guessed: rows of which nothing was measured yet; the first round of such a size says what it takes.
+    steps_timed: steps of plain decoding that were timed in this process, since verifications last began to take another
+        time than before; not saved.
     """
 
     rows: list[int]
@@ -51,6 +55,8 @@ class CostTable:
     scale: dict[int, float] = field(default_factory=dict)
     unread: float = 1.0
     guessed: list[int] = field(default_factory=list)
+    steps_timed: int = field(default=0, compare=False)
+    _moved: float = field(default=1.0, init=False, repr=False, compare=False)
 
     def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
         """(len(rows),) seconds at this context length."""
@@ -72,16 +78,27 @@ class CostTable:
         """Refine by a round's own timing, padded to the next measured size.  Rare long ones (another
         program, a page fault) count little."""
         place = bisect_left(self.rows, rows)
-        if place < len(self.rows):
-            size = self.rows[place]
-            ratio = seconds / float(self.verification(context, chain)[place])
-            if size in self.guessed:
-                self._measured(size, ratio)
-            else:
-                self._refine(size, ratio)
+        if place >= len(self.rows):
+            return
+        size = self.rows[place]
+        ratio = seconds / float(self.verification(context, chain)[place])
+        if size in self.guessed:
+            self._measured(size, ratio)
+            return
+        self._moved *= self._refine(size, ratio)
+        if not 1 / MOVED < self._moved < MOVED:
+            self.steps_timed = 0
+            self._moved = 1.0
+        step = self.step(context)
+        if seconds < step:  # a step of plain decoding cannot take longer
+            self._refine(0, seconds / step, 0.5)
 
     def saw_step(self, context: int, seconds: float) -> None:
-        self._refine(0, seconds / self.step(context))
+        """Refine `plain`; the first steps that are faster than what is known, which may be an hour old, count most."""
+        ratio = seconds / self.step(context)
+        self._refine(0, ratio, RATE if ratio > 1 else max(RATE, 1 / (self.steps_timed + 2)))
+        self.steps_timed += 1
+        self._moved = 1.0
 
     def saw_draft(self, block_size: int, seconds: float) -> None:
         if block_size in self.draft:
@@ -101,8 +118,8 @@ class CostTable:
 
     def saw_rest(self, seconds: float) -> None:
         """Refine `round` by what a round took beside its draft and its verification; never below no time at all."""
-        seconds = max(seconds, 0.0)
-        self.round += RATE * (min(seconds, 2 * self.round or seconds) - self.round)
+        most = 2 * self.round or seconds
+        self.round += RATE * (min(max(seconds, 0.0), most) - self.round)
 
     def _measured(self, size: int, ratio: float) -> None:
         """What a guess was off by; larger guesses were made the same way."""
@@ -112,8 +129,11 @@ class CostTable:
                 self.scale[rows] = self.scale.get(rows, 1.0) * factor
         self.guessed.remove(size)
 
-    def _refine(self, key: int, ratio: float) -> None:
-        self.scale[key] = self.scale.get(key, 1.0) * (1 + RATE * (min(ratio, 2.0) - 1))
+    def _refine(self, key: int, ratio: float, weight: float = RATE) -> float:
+        """Move a factor towards what a timing says; by how much it was moved."""
+        change = 1 + weight * (min(ratio, 2.0) - 1)
+        self.scale[key] = self.scale.get(key, 1.0) * change
+        return change
 
     def become(self, other: CostTable) -> None:
         """Take over all of another table; whoever holds this one has the new numbers."""
@@ -121,7 +141,10 @@ class CostTable:
             setattr(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")}
+        saved = asdict(self) | {
+            name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")
+        }
+        return {name: value for name, value in saved.items() if name not in ("steps_timed", "_moved")}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:

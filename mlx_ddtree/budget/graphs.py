@@ -70,5 +70,6 @@ class GraphsAhead:
         expected: of the tree or chain that it is for.
         """
         nodes = min(graph.rows, len(expected)) - 1
-        value = self._worth(expected, rate, context, graph.chain)[self.cost.rows.index(graph.rows)]
-        return Choice(nodes, float(expected[nodes]), float(value + rate * graph.seconds))
+        place = self.cost.rows.index(graph.rows)
+        seconds = float(self.cost.verification(context, graph.chain)[place]) - graph.seconds
+        return Choice(nodes, float(expected[nodes]), float(1 + expected[nodes] - rate * seconds), seconds)

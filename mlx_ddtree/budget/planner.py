@@ -90,10 +90,6 @@ class Planner:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
         return self.policy.pause(context)
 
-    def interrupted(self, left: int) -> None:
-        """A pause ended for a copy, `left` tokens too early; what is left of it comes after the copy."""
-        self.policy.interrupted(left)
-
     def copy_after(self, token_ids: Sequence[int]) -> Copy | None:
         """What followed the text's last tokens the last time they stood there.
 
@@ -113,7 +109,7 @@ class Planner:
             return None
         chances = self._chances(copy, None)
         chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
-        tree, choice = self._cut(chain, context)
+        tree, choice = self._cut(chain, context, self.policy.affordable(context, drafted=False))
         if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
             return None
         return Proposal("lookup", tree, choice, None, copy)
@@ -126,12 +122,13 @@ class Planner:
         """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
         if copy is not None:  # it would enter the tree
             return 0
-        return self.unread.next_block(self.policy.rate(context), context)
+        return self.unread.next_block(self.policy.rate(context), context, self.policy.affordable(context))
 
-    def without_reading(self, shape: DraftTree) -> Proposal:
+    def without_reading(self, shape: DraftTree, context: int) -> Proposal:
         """A whole block's best path; shape: its chain, tokens unknown."""
+        seconds = self.profile.cost.unread_chain(len(shape), context)
         expected = self.unread.expected(len(shape))
-        return Proposal("draft", shape, Choice(len(shape) - 1, expected, 0.0), unread=True)
+        return Proposal("draft", shape, Choice(len(shape) - 1, expected, 0.0, seconds), unread=True)
 
     def next_graph(self) -> Graph | None:
         """The graph of a verification that is worth making before the draft is read, if one is."""
@@ -149,12 +146,13 @@ class Planner:
         # 2. The part of its best tree that is worth its rows.
         grown = grow_tree(root, first, self.policy.largest())
         chain = grown
-        tree, choice = self._cut(grown, context)
+        affordable = self.policy.affordable(context) - self.profile.cost.drafting(len(candidates.token_ids) + 1)
+        tree, choice = self._cut(grown, context, affordable)
         # 3. That of its best chain, which is verified in less time, where it is worth more.
         if not grown.is_chain:
             tokens, scores = best_chain(first)
             chain = DraftTree.chain(np.array([root, *tokens]), np.array(scores))
-            cut_chain, chain_choice = self._cut(chain, context)
+            cut_chain, chain_choice = self._cut(chain, context, affordable)
             if chain_choice.value > choice.value:
                 tree = cut_chain
                 choice = chain_choice
@@ -165,7 +163,7 @@ class Planner:
         if built is not None and choice.nodes > 0:
             whole = chain if built.chain else grown
             filled = self.graphs.fill(built, whole.expected_accepted(), rate, context)
-            if filled.value > choice.value:
+            if filled.value > choice.value and filled.seconds <= affordable:
                 tree = whole.prefix(filled.nodes)
                 choice = filled
                 graph = built
@@ -175,9 +173,9 @@ class Planner:
             self.unread.compare(reached, choice, rate, context)
         return Proposal("draft", tree, choice, candidates, copy, graph=graph)
 
-    def _cut(self, tree: DraftTree, context: int) -> tuple[DraftTree, Choice]:
-        """The part of the tree that is worth its rows."""
-        choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes)
+    def _cut(self, tree: DraftTree, context: int, affordable: float) -> tuple[DraftTree, Choice]:
+        """The part of the tree that is worth its rows, verified in `affordable` seconds at most."""
+        choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes, affordable)
         return tree.prefix(choice.nodes), choice
 
     def _with_copy(self, first: NextTokens, candidates: Candidates, copy: Copy) -> NextTokens:
@@ -200,7 +198,9 @@ class Planner:
 
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went."""
-        # 1. What drafts and copies are worth.
+        # 1. What it has won or lost.
+        self._count(proposal, outcome)
+        # 2. What drafts and copies are worth.
         if proposal.unread:
             self._learn_unread(proposal, outcome)
             return
@@ -210,13 +210,23 @@ class Planner:
             self._learn_draft(proposal, proposal.candidates, outcome)
         if proposal.copy is not None:
             self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
-        # 2. What rounds cost.
+        # 3. What rounds cost.
         tree = proposal.tree
         cost = self.profile.cost
         graph = proposal.graph or Graph(len(tree), tree.is_chain)
         cost.saw_verification(graph.rows, outcome.context, outcome.verify_seconds + graph.seconds, graph.chain)
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.rounds_unsaved += 1
+
+    def _count(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Enter the round into the text's account, by the costs that promised its seconds."""
+        promised = proposal.choice.seconds + self.profile.cost.round
+        if proposal.candidates is not None:
+            promised += self.profile.cost.drafting(len(proposal.candidates.token_ids) + 1)
+        tokens = len(outcome.chosen)
+        rows = len(proposal.tree)
+        drafted = proposal.kind == "draft"
+        self.policy.saw_round(tokens, outcome.seconds, promised, rows, outcome.context, drafted)
 
     def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
         """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""

@@ -8,12 +8,13 @@ round of n nodes is worth
 
 (the fractional-programming form of theta(n) = (1 + Phi(n)) / seconds(n), Dinkelbach 1967: both have the
 same optimum in the long run).  All sizes are scanned, because the cost is a staircase; n = 0 is
-always among them.  When plain decoding is faster the drafter rests, and is tried again after
-growing pauses.
+always among them.  When plain decoding is faster the drafter rests; how often it is tried again, and what a round
+may cost, is the ledger's to say (ledger.py).
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -23,19 +24,12 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.budget.calibration import Trust
 from mlx_ddtree.budget.cost import CostTable
+from mlx_ddtree.budget.ledger import NeverSlower
 
 MEMORY = 1 / 12
 """Weight of the newest round in the running means of one text: about a dozen rounds are remembered."""
-FIRST_PAUSE = 8
-"""Tokens of plain decoding before the drafter is tried again, the first time that it did not pay."""
-LONGEST_PAUSE = 128
-"""Every pause is twice the one before, up to this many tokens."""
-RELIEF = 0.9
-"""What a drafted round that pays leaves of the next pause."""
-FIRST_PROBES = 4
-"""Drafted rounds of a text before its first pause may begin, so that its rates mean something."""
-PROBES = 1
-"""Drafted rounds between two pauses."""
+FIRST_DRAFTS = 4
+"""Drafted rounds of a text before its rates mean something."""
 EXPECTED_SHARE = 0.25
 """Share of the expected acceptance in what is learned from a round; the rest is what was seen.  Less noise, and
 still a calibration that is off is noticed soon."""
@@ -51,12 +45,17 @@ class Choice(NamedTuple):
     """How much of a tree is verified.
 
     nodes: of the tree, root excluded.  expected: accepted nodes, calibrated.  value: that of this file's first lines,
-        in tokens.
+        in tokens.  seconds: that the verification is likely to take.
     """
 
     nodes: int
     expected: float
     value: float
+    seconds: float = 0.0
+
+
+def _value(choice: Choice) -> float:
+    return choice.value
 
 
 @dataclass
@@ -144,41 +143,45 @@ class BudgetPolicy:
         length = len(known.hits) if known else self.block_sizes[-1] - 1
         self.survival = Survival(length, 1 - MEMORY, known)
         self._verify_seconds = 0.0  # mean of the drafted rounds lately
-        self._plain_rate = 1 / cost.step(cost.contexts[0])
-        self._next_pause = float(FIRST_PAUSE)
-        self._probes_left = FIRST_PROBES
+        self.never_slower = NeverSlower(cost, self.block_sizes[0])
+        self._paid = False  # the last drafted round: whether it was faster than plain decoding
         self._largest_choice = 0.0  # of the trees chosen lately
         self._drafts = 0
         self._copies_in_a_row = 0
-        self._pause_left = 0  # of a pause that ended for a copy
+        self._faded_at = 0  # drafted rounds when the drafter last began to rest
 
     def rate(self, context: int) -> float:
         """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
         return max(self.drafted.per_second, 1 / self.cost.step(context))
 
+    def affordable(self, context: int, drafted: bool = True) -> float:
+        """Seconds that draft and verification of a round may take although nothing of it is accepted.
+
+        drafted: whether the drafter is asked, or the round only copies.
+        """
+        return self.never_slower.affordable(context, drafted) - self.cost.round
+
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
-        # 1. The rest of a pause that a copy interrupted.
-        if self._pause_left:
-            left = self._pause_left
-            self._pause_left = 0
-            return left
-        # 2. None while drafted rounds have to show what they are worth, and while they pay.
-        self._plain_rate = 1 / self.cost.step(context)
-        if self._probes_left > 0:
-            return 0
-        if self._drafted_rates(context).max() * self.cost.step(context) >= 1:
-            return 0
-        # 3. A new pause; the next one will be longer.
-        pause = int(self._next_pause)
-        self._next_pause = min(2 * self._next_pause, LONGEST_PAUSE)
-        self._probes_left = PROBES
-        self.survival.fade()
-        return pause
+        # 1. Until the next draft can be paid.
+        pays = self._pays(context)
+        tokens = self.never_slower.pause(context, pays)
+        if not pays and self.drafted.rounds != self._faded_at:
+            self.survival.fade()
+            self._faded_at = self.drafted.rounds
+        # 2. A few where it is not sure how fast plain decoding is.
+        if tokens == 0 and self.drafted.rounds >= FIRST_DRAFTS:
+            return self.never_slower.check(context, self.drafted.per_second * self.cost.step(context))
+        return tokens
 
-    def interrupted(self, left: int) -> None:
-        """A pause ended for a copy, `left` tokens too early: they are the next pause."""
-        self._pause_left = left
+    def _pays(self, context: int) -> bool:
+        """Whether the next drafted round is likely to be faster than plain decoding.
+
+        The first ones are tried whatever the counts say, and one that was faster is followed by another.
+        """
+        if self._paid or self.drafted.rounds < FIRST_DRAFTS:
+            return True
+        return bool(self._drafted_rates(context).max() * self.cost.step(context) >= 1)
 
     def _drafted_rates(self, context: int) -> NDArray[np.float64]:
         """(block sizes,) expected tokens a second of drafted rounds."""
@@ -214,9 +217,13 @@ class BudgetPolicy:
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""
+        # 1. Those that can be paid, with one of their tokens verified; the shortest always.
+        draft_seconds = self.affordable(context) - self.never_slower.verifying_one(context)
+        count = max(sum(self.cost.drafting(size) <= draft_seconds for size in self.block_sizes), 1)
+        # 2. The best of them; now and then the longest.
         if self._drafts % FULL_BLOCK_EVERY == FULL_BLOCK_EVERY - 1:
-            return self.block_sizes[-1]
-        best = int(np.argmax(self._drafted_rates(context)))
+            return self.block_sizes[count - 1]
+        best = int(np.argmax(self._drafted_rates(context)[:count]))
         return self.block_sizes[best]
 
     def largest(self) -> int:
@@ -227,11 +234,14 @@ class BudgetPolicy:
                 return rows - 1
         return self.cost.rows[-1] - 1
 
-    def choose(self, expected: NDArray[np.floating], context: int, chain_nodes: int = 0) -> Choice:
+    def choose(
+        self, expected: NDArray[np.floating], context: int, chain_nodes: int = 0, affordable: float = math.inf
+    ) -> Choice:
         """The tree's size of the largest value, given Phi: (N,) expected accepted nodes by number of nodes, from 0.
 
         Up to `chain_nodes` the tree has no branches.  A verification is padded to the next measured size, so only
-        those, the end of the chain and the whole tree can win.
+        those, the end of the chain and the whole tree can win; but for the root alone, none that takes longer than
+        `affordable` seconds.
         """
         # 1. The sizes that can win.  So few numbers are compared faster as Python's than as arrays.
         rows = self.cost.rows
@@ -245,14 +255,14 @@ class BudgetPolicy:
         if chain_nodes < nodes[-1]:
             tree_seconds = self.cost.verification(context, chain=False).tolist()
         rate = self.rate(context)
-        values = []
+        options = []
         for size in nodes:
             seconds = chain_seconds if size <= chain_nodes else tree_seconds
-            values.append(1 + accepted[size] - rate * seconds[bisect_left(rows, size + 1)])
+            taken = seconds[bisect_left(rows, size + 1)]
+            if size == 0 or taken <= affordable:
+                options.append(Choice(size, accepted[size], 1 + accepted[size] - rate * taken, taken))
         # 3. The best; of equal ones the smallest.
-        value = max(values)
-        size = nodes[values.index(value)]
-        choice = Choice(size, accepted[size], value)
+        choice = max(options, key=_value)
         self._largest_choice = max(choice.nodes, self._largest_choice * (1 - MEMORY))
         return choice
 
@@ -264,7 +274,6 @@ class BudgetPolicy:
         accepted: nodes.  reached: (block_size or more,) P(accepted >= d) for d = 0.. as it was expected; some of it
             enters what is learned (EXPECTED_SHARE).
         """
-        # 1. How deep drafts are accepted, and how fast drafted rounds are.
         seen = np.arange(block_size) <= accepted
         self.survival.add(seen + EXPECTED_SHARE * (reached[:block_size] - seen))
         expected = float(reached[1:].sum())
@@ -272,19 +281,15 @@ class BudgetPolicy:
         weight = max(MEMORY, 1 / self.drafted.rounds)
         self._verify_seconds += weight * (verify_seconds - self._verify_seconds)
         self._drafts += 1
-        # 2. Whether drafting pays.
-        self._saw_worth(accepted, seconds)
 
     def saw_unread(self, accepted: int, block_size: int, seconds: float) -> None:
         """Learn from a round whose chain was verified unread."""
         self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
         self.drafted.add(1 + accepted, seconds)
-        self._saw_worth(accepted, seconds)
 
-    def _saw_worth(self, accepted: int, seconds: float) -> None:
-        """A round that was faster than plain decoding is followed by another, whatever the counts say."""
-        self._copies_in_a_row = 0
-        paid = 1 + accepted > self._plain_rate * seconds
-        self._probes_left = max(int(paid), self._probes_left - 1)
-        if paid:
-            self._next_pause = max(RELIEF * self._next_pause, FIRST_PAUSE)
+    def saw_round(self, tokens: int, seconds: float, promised: float, rows: int, context: int, drafted: bool) -> None:
+        """Count a round of any kind in the text's account (Ledger.add)."""
+        self.never_slower.saw(tokens, seconds, promised, rows, context, drafted)
+        if drafted:
+            self._copies_in_a_row = 0
+            self._paid = tokens * self.cost.step(context) > seconds

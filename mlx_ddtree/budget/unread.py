@@ -7,6 +7,8 @@ host does in it, and it costs the rows that reading would have left out, or the 
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,13 +54,18 @@ class UnreadChains:
         self.advantage += weight * (unread - read - self.advantage)
         self._compared += 1
 
-    def next_block(self, rate: float, context: int) -> int:
-        """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more."""
+    def next_block(self, rate: float, context: int, affordable: float = math.inf) -> int:
+        """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more.
+
+        affordable: seconds that draft and verification may take.
+        """
         if self._compared < FIRST_READ or self._in_a_row >= READ_EVERY or self.advantage <= 0:
             return 0
         expected = self.survival.reached()
-        values = [1 + expected[size - 2] - rate * self.cost.unread_chain(size, context) for size in self.block_sizes]
-        return self.block_sizes[int(np.argmax(values))]
+        seconds = np.array([self.cost.unread_chain(size, context) for size in self.block_sizes])
+        values = 1 + expected[np.array(self.block_sizes) - 2] - rate * seconds
+        best = int(np.argmax(np.where(seconds <= affordable, values, -np.inf)))
+        return self.block_sizes[best] if seconds[best] <= affordable else 0
 
     def expected(self, block_size: int) -> float:
         """Tokens of a block's best path that are likely to be accepted."""

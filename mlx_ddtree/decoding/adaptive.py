@@ -101,7 +101,7 @@ class AdaptiveProposer:
         if prepared.unread:
             assert prepared.draft is not None
             chain = UnreadChain(root, prepared.draft)
-            prepared.proposal = self.planner.without_reading(chain.shape)
+            prepared.proposal = self.planner.without_reading(chain.shape, prepared.context)
             return chain
         if prepared.proposal is not None:
             return prepared.proposal.tree
@@ -156,10 +156,7 @@ class AdaptiveProposer:
             if done >= pause:
                 return False
             copy = planner.copy_after(state.token_ids)
-            if planner.without_draft(-1, copy, state.context) is None:
-                return True
-            planner.interrupted(pause - done)
-            return False
+            return planner.without_draft(-1, copy, state.context) is None
 
         return more
 

@@ -2,7 +2,8 @@
 
 Usage: python studies/budget/record_drafts.py PROMPTS.jsonl OUT.npz [--count 24] [--max-tokens 192] [--top-k 16]
 
-PROMPTS.jsonl holds {"prompt": ...} or {"text": ...} (raw, no chat template), and may name a "kind".
+PROMPTS.jsonl holds {"prompt": ...} or {"text": ...} (raw, no chat template), and may name a "kind" and a "temp": a seed's
+draws depend on the position alone, so the answer is one that any policy would get, as a greedy one is.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 from tqdm import tqdm
 
-from mlx_ddtree import load, stream_generate
+from mlx_ddtree import load, make_sampler, stream_generate
 from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.prefill import prefill
@@ -28,9 +29,10 @@ def prompt_ids(pair, row):
     )
 
 
-def record(pair, prompt, max_tokens, top_k):
+def record(pair, prompt, temp, max_tokens, top_k):
     """The answer, and for every position that may be a root the drafter's (L, K) candidates."""
-    answer = [t for r in stream_generate(pair, prompt, max_tokens, method="ar") for t in r.tokens]
+    sampler = make_sampler(temp, seed=0) if temp else None
+    answer = [t for r in stream_generate(pair, prompt, max_tokens, method="ar", sampler=sampler) for t in r.tokens]
     state = DecodeState(pair, make_prompt_cache(pair))
     prefill(state, [*prompt, answer[0]], 512)
     rows = []
@@ -58,7 +60,7 @@ def main() -> None:
     rows = [json.loads(line) for line in args.prompts.read_text(encoding="utf-8").splitlines()][: args.count]
     for i, row in enumerate(tqdm(rows, unit="prompt")):
         prompt = prompt_ids(pair, row)
-        answer, token_ids, log_probs = record(pair, prompt, args.max_tokens, args.top_k)
+        answer, token_ids, log_probs = record(pair, prompt, row.get("temp", 0.0), args.max_tokens, args.top_k)
         if len(answer) > 1:
             arrays |= {f"prompt{i}": prompt, f"answer{i}": answer, f"tokens{i}": token_ids, f"scores{i}": log_probs}
             arrays[f"kind{i}"] = np.array(row.get("kind", "all"))

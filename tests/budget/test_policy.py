@@ -7,15 +7,8 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.budget.calibration import DECAY
 from mlx_ddtree.budget.cost import ROWS, CostTable
-from mlx_ddtree.budget.policy import (
-    FIRST_PAUSE,
-    FIRST_PROBES,
-    FULL_BLOCK_EVERY,
-    LONGEST_PAUSE,
-    PROBES,
-    BudgetPolicy,
-    Survival,
-)
+from mlx_ddtree.budget.ledger import LOSS
+from mlx_ddtree.budget.policy import FULL_BLOCK_EVERY, BudgetPolicy, Survival
 
 from .machines import BLOCKS, cost_table
 
@@ -78,37 +71,49 @@ def test_worthless_drafts_get_no_nodes():
 
 
 def pauses(policy, accepted, seconds, count):
-    """The pauses between the next `count` drafted rounds, 0 for none."""
+    """The pauses before the next `count` drafted rounds, 0 for none; each goes on from where the one before ended."""
     found = []
+    context = 0
     for _ in range(count):
-        found.append(policy.pause(0))
+        found.append(policy.pause(context))
+        context += found[-1]
         if found[-1]:
-            assert policy.pause(0) == 0  # then it is tried again
+            assert policy.pause(context) == 0  # then it is tried again
+        policy.saw_round(1 + accepted, seconds, seconds, WHOLE, context, drafted=True)
         drafted(policy, accepted, seconds)
+        context += 1 + accepted
     return found
 
 
-def test_pauses_grow_while_plain_decoding_is_faster():
-    """Doubling up to the longest, with the same few probes between them."""
+def test_drafts_that_lose_are_paid_by_the_pauses_before_them():
+    """All that is lost in a long text is 2 % of it; the first drafts may be tried at once."""
     policy = BudgetPolicy(cost_table())
-    found = pauses(policy, 0, 2.0, 30 * PROBES)
-    first = next(i for i, p in enumerate(found) if p)
-    assert first <= 3 * FIRST_PROBES
-    grown = [min(FIRST_PAUSE * 2**i, LONGEST_PAUSE) for i in range(9)]
-    assert found[first::PROBES][:9] == grown
-    assert not any(p for i, p in enumerate(found[first:]) if i % PROBES)
+    found = pauses(policy, 0, 1.5, 60)
+    assert found[0] == found[1] == 0
+    assert LOSS * (sum(found) + 60) + 0.5 >= 60 * 0.5
 
 
-def test_pauses_end_when_drafts_pay_and_start_short_again():
+def test_what_was_won_before_is_not_spent_on_drafts_that_do_not_pay():
+    """However much there is: once the counts say so, every draft waits for its own pause."""
     policy = BudgetPolicy(cost_table())
-    pauses(policy, 0, 2.0, 4 * PROBES)
-    policy.pause(0)  # after it the probes count as much as the past
-    assert not any(pauses(policy, 2, 2.0, 40))
-    assert next(p for p in pauses(policy, 0, 2.0, 100) if p) == FIRST_PAUSE
+    assert not any(pauses(policy, 4, 2.0, 40))
+    found = pauses(policy, 0, 1.05, 40)
+    first = next(i for i, pause in enumerate(found) if pause)
+    assert all(found[first:])
+
+
+def test_a_round_that_paid_is_followed_by_another():
+    policy = BudgetPolicy(cost_table())
+    pauses(policy, 0, 1.2, 20)
+    policy.saw_round(3, 1.2, 1.2, WHOLE, 10_000, drafted=True)
+    drafted(policy, 2, 1.2)
+    assert policy.pause(10_003) == 0
 
 
 def test_drafts_that_pay_are_never_paused():
-    assert not any(pauses(BudgetPolicy(cost_table()), 2, 2.0, 50))
+    policy = BudgetPolicy(cost_table())
+    policy.cost.steps_timed = 1
+    assert not any(pauses(policy, 2, 2.0, 50))
 
 
 @pytest.mark.parametrize(
@@ -188,10 +193,28 @@ def test_trees_may_grow_to_twice_what_was_chosen(chosen):
 
 
 def test_a_pause_goes_on_after_a_copy():
-    """Also at once, before the drafter is tried again."""
+    """What was left of it is asked for again."""
     policy = BudgetPolicy(cost_table())
-    pauses(policy, 0, 2.0, 12)
-    while not (pause := policy.pause(0)):
-        drafted(policy, 0, 2.0)
-    policy.interrupted(pause - 3)
-    assert [policy.pause(0), policy.pause(0)] == [pause - 3, 0]
+    pauses(policy, 0, 1.5, 12)
+    pause = policy.pause(2000)
+    while not pause:
+        policy.saw_round(1, 1.5, 1.5, WHOLE, 2000, drafted=True)
+        pause = policy.pause(2000)
+    assert policy.pause(2000 + pause - 3) == 3
+
+
+def test_no_more_is_verified_than_can_be_paid():
+    """The largest size that fits, where larger ones are worth more; the root alone always."""
+    policy = BudgetPolicy(cost_table(per_row=0.1))
+    phi = np.arange(40.0)
+    assert policy.choose(phi, 0).nodes == 39
+    assert policy.choose(phi, 0, affordable=1.51).nodes == 5
+    assert policy.choose(phi, 0, affordable=0.5).nodes == 0
+
+
+def test_a_block_is_no_longer_than_can_be_paid():
+    """A text begins with blocks that may fail, and ends with the shortest when much has failed."""
+    policy = BudgetPolicy(cost_table(draft_share=3.0, per_row=0.0))
+    assert policy.next_block_size(0) < WHOLE
+    policy.saw_round(1, 2.9, 2.9, WHOLE, 0, drafted=True)
+    assert policy.next_block_size(0) == BLOCKS[0]
