@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.kernels.tree_attention import TreeMask
+from mlx_ddtree.kernels.tree_attention import TreeMask, tree_mask
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 
@@ -69,6 +69,10 @@ class BlankRows(TreeRows):
 
         self._later.append(fill)
         return TreeMask(words.array, depths.array)
+
+    def _made_mask(self, context: int, window: int | None, keep: int) -> mx.array:
+        """Derived from `bits` on the device: the tree is written into them after this."""
+        return tree_mask(self.bits, self.count, context, window, keep)
 
     def conv_table(self, kernel: int) -> mx.array:
         """(count, kernel) int32, as TreeRows has it."""

@@ -121,11 +121,13 @@ class TreeRows(Rows):
     def mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array:
         key = (context, window, keep)
         if key not in self._masks:
-            if mx.default_device() == mx.cpu:  # MLX's dozen operations take it five times as long
-                self._masks[key] = mx.array(self._mask_by_numpy(context, window, keep))
-            else:
-                self._masks[key] = tree_mask(self.bits, self.count, context, window, keep)
+            self._masks[key] = self._made_mask(context, window, keep)
         return self._masks[key]
+
+    def _made_mask(self, context: int, window: int | None, keep: int) -> mx.array:
+        if mx.default_device() == mx.cpu:  # MLX's dozen operations take it five times as long
+            return mx.array(self._mask_by_numpy(context, window, keep))
+        return tree_mask(self.bits, self.count, context, window, keep)
 
     def _mask_by_numpy(self, context: int, window: int | None, keep: int) -> NDArray[np.bool_]:
         mask = np.ones((self.count, context + self.count), np.bool_)
