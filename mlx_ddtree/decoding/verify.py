@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.kernels.choice import MLX
 from mlx_ddtree.kernels.topk_host import best_and_margins
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
@@ -114,8 +115,14 @@ Proposed = DraftTree | BuiltTree | UnreadChain
 
 
 def can_build_ahead(state: DecodeState) -> bool:
-    """Whether a verification's graph can be made before its tree is known, on this device and over these caches."""
-    return state.pair.target.builds_ahead and waits_unevaluated(state.target_cache) and can_fill()
+    """Whether a verification's graph can be made before its tree is known, on this device and over these caches.
+
+    Not with kernels of our own: the first launch of a variant is waited for (kernels/metal.py), when rows are still
+    blank.
+    """
+    target = state.pair.target
+    by_mlx = all(kernels == MLX for kernels in target.kernels.sets.values())
+    return target.builds_ahead and by_mlx and waits_unevaluated(state.target_cache) and can_fill()
 
 
 def verify(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> Verification:
