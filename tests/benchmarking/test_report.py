@@ -16,9 +16,10 @@ from mlx_ddtree.benchmarking.report import (
     markdown_report,
     overview_table,
     speedup_table,
+    stage_table,
 )
 from mlx_ddtree.benchmarking.settings import PUBLISHED_BUDGETS
-from mlx_ddtree.benchmarking.summary import summarise
+from mlx_ddtree.benchmarking.summary import STAGES, summarise
 from mlx_ddtree.errors import install_command
 from mlx_ddtree.programs.benchmark import main
 
@@ -48,6 +49,16 @@ def test_markdown_has_every_cell(run):
     )
     assert all(part in text for part in ("**a busy machine**", "![speedup](speedup.svg)", "the command", "T=1"))
     assert f"mlx {HEADER['machine']['mlx']}" in text
+
+
+def test_the_stages_have_the_hosts_time_where_a_run_measured_it(tmp_path):
+    older = group({})
+    newer = [line | {"host": {"main": 0.22, "exposed": 0.11}} for line in older]
+    for lines, columns in ((older, set()), (newer, {"main", "exposed"})):
+        cells = summarise(write_run(tmp_path / f"{len(columns)}.jsonl", [lines])).cells
+        for row in stage_table(cells):
+            assert set(row) - {"setting", *STAGES} == columns
+            assert not columns or (row["main"], row["exposed"]) == ("20.00", "10.00")
 
 
 def test_the_overview_is_the_papers_table(run):

@@ -67,6 +67,7 @@ def test_a_run_measures_continues_and_is_complete(rows, tmp_path, capsys):
     assert all(line["identical"] is not False for line in lines)
     for line in lines:
         assert line["tokens"] <= 12 and line["seconds"] > 0
+        assert line["host"]["main"] > 0 and line["host"].get("exposed", 0) >= 0
         assert sum(line.get("accepted", {"0": line["rounds"]}).values()) == line["rounds"]
 
     whole = output.read_bytes()

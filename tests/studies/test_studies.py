@@ -1,6 +1,5 @@
 """Every study runs, on its smallest input: what made the tables of docs/ can make them again."""
 
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -63,9 +62,9 @@ RUNS = [
 ]
 
 
-def run(command, monkeypatch, tmp_path):
-    """A study as its command line runs it, in this process."""
-    file, *arguments = command.replace("TMP", str(tmp_path)).split()
+def run(command, monkeypatch, tmp_path, more=()):
+    """A study as its command line runs it, in this process; more: arguments that may hold spaces."""
+    file, *arguments = [*command.replace("TMP", str(tmp_path)).split(), *more]
     monkeypatch.setattr(sys, "path", [str((ROOT / "studies" / file).parent), *sys.path])
     monkeypatch.setattr(sys, "argv", [str(ROOT / "studies" / file), *arguments])
     runpy.run_path(str(ROOT / "studies" / file), run_name="__main__")
@@ -85,12 +84,26 @@ def test_runs(command, word, monkeypatch, tmp_path, capfd):
     assert word in capfd.readouterr().out
 
 
-def test_the_profile_finds_the_forwards(monkeypatch, tmp_path, capsys):
-    """A forward under another name would be counted as the host's."""
-    run("budget/profile_rounds.py --count 1 --max-tokens 16 --tree-budget 8", monkeypatch, tmp_path)
-    milliseconds = dict(re.findall(r"^(target forward_rows|drafter forward) +([\d.]+)", capsys.readouterr().out, re.M))
-    assert len(milliseconds) == 2
-    assert all(float(spent) > 0 for spent in milliseconds.values())
+def test_the_hosts_time_is_found_in_all_its_parts(monkeypatch, tmp_path, capsys):
+    """A forward under another name would be missing from the graphs, and a wait in another place from the waits."""
+    run(
+        "budget/host_time.py --layers 3 --rounds 4 --repeats 1 --verbose",
+        monkeypatch,
+        tmp_path,
+        ["--methods", "ar", "ddtree 4"],
+    )
+    lines = capsys.readouterr().out.splitlines()
+    head = lines[0].split()[2:-1]
+    figures = {}
+    for method in ("ar", "ddtree 4"):
+        [line] = [line for line in lines if f"  {method}  " in line]
+        figures[method] = dict(zip(head, map(float, line.partition(method)[2].split()[:-1]), strict=True))
+    for found in figures.values():
+        assert all(found[column] > 0 for column in ("wall", "main", "graph"))
+        assert found["exposed"] + found["sending"] <= found["wall"]
+        assert found["graph"] <= found["main"]
+    assert figures["ddtree 4"]["graph"] > figures["ar"]["graph"]
+    assert 0 < figures["ddtree 4"]["waits"] <= 2
 
 
 def test_simulated_machines_play_recorded_drafts(monkeypatch, tmp_path, capsys):
@@ -101,5 +114,5 @@ def test_simulated_machines_play_recorded_drafts(monkeypatch, tmp_path, capsys):
 
 def test_every_study_is_run():
     started = {command.values[0].split()[0] for command in RUNS}
-    started |= {f"budget/{name}.py" for name in ("profile_rounds", "record_drafts", "simulate_machines")}
+    started |= {f"budget/{name}.py" for name in ("host_time", "record_drafts", "simulate_machines")}
     assert started == set(STUDIES)
