@@ -20,7 +20,7 @@ def test_generate_decodes_plainly_and_says_so(capsys):
 
 
 def test_a_method_that_was_asked_for_is_refused(capsys):
-    assert generate.main(["--model", TARGET, *PROMPT, "--method", "ddtree"]) == 1
+    assert generate.main(["--model", TARGET, *PROMPT, "--method", "ddtree"]) == 2
     assert "no public drafter is known" in capsys.readouterr().err
 
 
@@ -36,7 +36,7 @@ def test_the_benchmark_measures_plain_decoding(tmp_path, capsys):
     data.write_text('{"prompt": "Count to three."}\n', encoding="utf-8")
     run = ["run", "--model", TARGET, "--data", str(data), "--temps", "0", "--max-tokens", "4"]
     output = ["--output", str(tmp_path / "run.jsonl")]
-    assert benchmark.main([*run, *output]) == 1
+    assert benchmark.main([*run, *output]) == 2
     assert "no public drafter is known" in capsys.readouterr().err
     assert benchmark.main([*run, *output, "--methods", "ar"]) == 0
     assert "ar" in capsys.readouterr().out

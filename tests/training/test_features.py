@@ -1,5 +1,6 @@
 """States on the disk are what the target computes, divided by their channels' scales."""
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
@@ -29,9 +30,10 @@ def make_store(folder, most_bytes=1 << 30, examples=None):
 
 def check(target, store, places):
     batch = make_batch([store.examples[place] for place in places])
+    token_ids = mx.array(batch.token_ids)
     features, hidden = store.batch(places, batch)
-    expected = np.array(target_features(target, batch.token_ids)) / store.scales
-    final, _ = target.forward(batch.token_ids, target.make_cache())
+    expected = np.array(target_features(target, token_ids)) / store.scales
+    final, _ = target.forward(token_ids, target.make_cache())
     for row, length in enumerate(batch.lengths):
         np.testing.assert_allclose(np.array(features)[row, :length], expected[row, :length], atol=4e-3, rtol=4e-3)
         np.testing.assert_allclose(np.array(hidden)[row, :length], np.array(final)[row, :length], atol=4e-3, rtol=4e-3)
