@@ -9,6 +9,7 @@ the nearest row should win.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.drafter.model import DFlashAttention
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 SHARPNESS = 2.5
 """The norm of queries: scores of a row of the right kind and of a wrong one lie 2 * sqrt(head_dim) * SHARPNESS
 apart."""
@@ -96,8 +97,7 @@ def reduced_maps(
     bonus_groups = max(1, groups // 3)
     for kind, count in ((BONUS, bonus_groups), (CONTEXT, groups - bonus_groups)):
         said = (rows.bonus, rows.context)[kind] @ maps[kind] @ root
-        _, directions = np.linalg.eigh(said.T @ said)
-        directions = directions[:, ::-1]
+        directions = np.linalg.eigh(said.T @ said)[1][:, ::-1]
         for number in range(count):
             best = directions[:, number * dim : (number + 1) * dim]
             found.append(((kind,), (maps[kind] @ root @ best).T, [best.T @ inverse]))
@@ -112,7 +112,7 @@ def ridge_maps(rows: Rows, ridge: float) -> list[Array]:
     return [solved[:width], solved[width:]]
 
 
-def solve_ridge(inputs: NDArray[np.float64], wanted: NDArray[np.float64], ridge: float) -> NDArray[np.float64]:
+def solve_ridge(inputs: Array, wanted: Array, ridge: float) -> Array:
     """argmin over W of |inputs W - wanted|^2 with a penalty of `ridge` times the inputs' mean square."""
     products = inputs.T @ inputs / len(inputs)
     products += ridge * np.trace(products) / len(products) * np.eye(len(products))
@@ -131,7 +131,7 @@ def detector(rows: Rows, kind: int) -> Array:
     return solve_ridge(inputs, signs, 0.01)[:, 0].astype(np.float32)
 
 
-def matrix_root(metric: Array) -> NDArray[np.float64]:
+def matrix_root(metric: Array) -> Array:
     """The symmetric square root of a positive semidefinite (D, D), its smallest directions raised so that it
     inverts."""
     sizes, directions = np.linalg.eigh(metric.astype(np.float64))

@@ -56,8 +56,8 @@ class FeatureStore:
         most_rows = min(most_bytes, shutil.disk_usage(folder).free // 2) // row_bytes
         own = np.array([len(example.token_ids) - self.prefix for example in examples], np.int64)
         self.first = self.prefix + np.concatenate([[0], np.cumsum(own)])
-        self.kept = int(np.searchsorted(self.first, most_rows, side="right")) - 1
-        rows = int(self.first[max(self.kept, 0)])
+        self.kept = max(0, int(np.searchsorted(self.first, most_rows, side="right")) - 1)
+        rows = int(self.first[self.kept])
         self._open(folder, max(rows, 1))
 
     def batch(self, places: Sequence[int], batch: Batch) -> tuple[mx.array, mx.array]:

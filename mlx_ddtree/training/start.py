@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +23,7 @@ from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.attention_start import Rows, start_attention
 from mlx_ddtree.training.examples import Example
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 SAMPLE_TOKENS = 8192
 """Tokens of answers that the regression reads: some ten for every number of a row of a thousand."""
 RIDGE = 0.03
@@ -58,7 +59,7 @@ def take_sample(target: TreeTarget, examples: Sequence[Example], most: int = SAM
     """
     mean = sum(len(example.token_ids) - example.start for example in examples) / len(examples)
     stride = max(1, int(len(examples) * mean / most))
-    parts: list[tuple[Array, ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     for example in examples[::stride]:
         tokens = np.array(example.token_ids, np.int32)
         first = max(1, example.start)
@@ -72,10 +73,11 @@ def take_sample(target: TreeTarget, examples: Sequence[Example], most: int = SAM
     return Sample(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def channel_rms(features: Array) -> Array:
+def channel_rms(features: Array) -> NDArray[np.float32]:
     """(n, F) -> (F,), never 0: what features are divided by, as single channels have a thousand times others' size."""
     rms = np.sqrt(np.square(features, dtype=np.float64).mean(axis=0))
-    return np.maximum(rms, 1e-3 * max(float(rms.mean()), 1e-6)).astype(np.float32)
+    least = 1e-3 * max(float(rms.mean()), 1e-6)
+    return np.asarray(np.maximum(rms, least), np.float32)
 
 
 def start_in_closed_form(drafter: DFlashDrafter, target: TreeTarget, sample: Sample, rms: Array) -> None:
