@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -100,3 +101,17 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc's malloc keep large blocks that were freed and hand them out again; False where malloc is another one.
+
+    MLX's CPU backend takes a new block for every array.  By default blocks above 128 kB to 32 MB are mapped and
+    unmapped each time, and the kernel clears their pages one by one.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    one_arena, no_mapping, no_trimming = (-8, 1), (-4, 0), (-1, 2**31 - 1)
+    return all(mallopt(what, value) == 1 for what, value in (one_arena, no_mapping, no_trimming))

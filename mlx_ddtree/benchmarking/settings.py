@@ -26,10 +26,10 @@ def make_settings(
     blocks: of 'dflash'; None is the size that the drafter was trained with, and auto.
     budgets: of 'ddtree'.
     """
-    if pair.drafter is None:
-        raise PairError("this pair has no drafter, so there is nothing to compare: give --draft-model")
-    trained = pair.drafter.config.block_size
     _check_names(methods, budgets)
+    if pair.drafter is None and set(methods) != {"ar"}:
+        raise PairError("this pair has no drafter: give --draft-model, or measure plain decoding with --methods ar")
+    trained = 0 if pair.drafter is None else pair.drafter.config.block_size
     settings: dict[str, dict[str, Any]] = {STOCK: {}}
     if "ar" in methods:
         settings["ar"] = {"method": "ar"}

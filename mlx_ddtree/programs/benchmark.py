@@ -115,9 +115,10 @@ def measure(args: argparse.Namespace) -> int:
     """Measure what is missing of the run, then report it."""
     fill_in(args)
     questions = [q for name in args.data for q in load_questions(name, args.data_dir, args.count)]
+    plain = set(args.methods) == {"ar"} and not arguments.knows_drafter(args)
     pair = load(
         args.model,
-        args.draft_model,
+        False if plain else args.draft_model,
         revision=args.revision,
         draft_revision=args.draft_revision,
         adapter_path=args.adapter_path,
@@ -159,11 +160,13 @@ def model_name(args: argparse.Namespace) -> str:
 
 def header(args: argparse.Namespace, pair: Pair, settings: list[str]) -> dict[str, Any]:
     """What must stay as it is when a run goes on; data sets, temperatures, counts and repeats may be added."""
-    folders = {key: Path(pair.notes[f"{key}_folder"]).name for key in ("target", "drafter")}  # a revision's commit
+    folders = {
+        key: Path(pair.notes[f"{key}_folder"]).name for key in ("target", "drafter") if f"{key}_folder" in pair.notes
+    }  # a revision's commit
     return {
         "format": FORMAT,
         "model": model_name(args),
-        "drafter": args.draft_model or (pair.notes["drafter"] if args.model else "embedded"),
+        "drafter": args.draft_model or (pair.notes.get("drafter") if args.model else "embedded"),
         "folders": folders,
         "adapters": args.adapter_path,
         "settings": settings,

@@ -15,6 +15,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.hub.load_target import load_target
+from mlx_ddtree.machine import keep_freed_memory
 from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.answers import Answering, answer_prompts
@@ -80,10 +81,13 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch-size", type=int, default=8, help="sequences a step (default: %(default)s)")
     group.add_argument("--anchors", type=int, default=64, help="blocks a sequence and step (default: %(default)s)")
     group.add_argument("--gamma", type=float, help="decay of the slots' weights (default: 4 / 5 / 7 for 8 / 10 / 16)")
-    group.add_argument("--lr", type=float, default=6e-4, help="peak learning rate (default: %(default)s)")
+    group.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     group.add_argument("--optimizer", choices=OPTIMIZERS, default="adamw", help="default: %(default)s, as published")
-    group.add_argument("--evaluate-every", type=int, default=200, metavar="STEPS", help="default: %(default)s")
-    group.add_argument("--save-every", type=int, default=200, metavar="STEPS", help="default: %(default)s")
+    group.add_argument(
+        "--soft", type=float, default=0.5, help="share of the loss against the target's distribution (%(default)s)"
+    )
+    group.add_argument("--evaluate-every", type=float, default=3.0, metavar="MINUTES", help="default: %(default)s")
+    group.add_argument("--save-every", type=float, default=3.0, metavar="MINUTES", help="default: %(default)s")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,8 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tune_cpu() -> None:
     """The CPU backend works on two streams here: let MLX order both streams' work breadth-first, and
-    keep MKL from starting two threads for each.  Read at first use, so set before any computation."""
+    keep MKL from starting two threads for each.  Read at first use, so set before any computation.
+
+    Memory that was freed is kept: without that every large array's pages are mapped anew, half of an element-wise
+    pass."""
     if mx.default_device() == mx.cpu:
+        keep_freed_memory()
         os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")
         os.environ.setdefault("MKL_NUM_THREADS", "1")
 
@@ -127,6 +135,8 @@ def train(args: argparse.Namespace) -> int:
         trainer = Trainer(target, drafter, usable_examples(examples), args.output, settings)
         if args.resume:
             trainer.resume()
+        elif args.init is None:
+            trainer.start()
         return report(args, trainer.train())
 
 
@@ -153,7 +163,7 @@ def make_settings(args: argparse.Namespace) -> TrainingSettings:
     epochs = args.epochs
     if args.steps is None and args.minutes is None and epochs is None:
         epochs = DEFAULT_EPOCHS
-    names = "steps minutes batch_size anchors gamma lr optimizer seed evaluate_every save_every".split()
+    names = "steps minutes batch_size anchors gamma lr optimizer seed soft evaluate_every save_every".split()
     return TrainingSettings(epochs=epochs, **{name: getattr(args, name) for name in names})
 
 

@@ -32,7 +32,7 @@ from mlx_ddtree.target.context_limit import context_limit
 from mlx_ddtree.target.forward import Forward, adapt_rope, tap
 from mlx_ddtree.target.gated_delta import adapt_gated_delta
 from mlx_ddtree.target.marks import Mark, mark, rewind
-from mlx_ddtree.target.quantized import adapt_quantized, head_weights
+from mlx_ddtree.target.quantized import adapt_quantized, head_weights, rows_of_head
 from mlx_ddtree.target.rows import Rows
 from mlx_ddtree.target.views import Pending, check_cache, views_of
 
@@ -106,6 +106,10 @@ class TreeTarget(MakesCaches):
         """(..., D) normalised hidden states -> (..., V) logits before the model's own `logit_softcap`."""
         head = self._head_module
         return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
+
+    def head_rows(self, token_ids: mx.array) -> mx.array | None:
+        """The head's rows (n, D) for tokens (n,), where a product with them gives `head`'s logits; else None."""
+        return rows_of_head(self._head_module, token_ids)
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""

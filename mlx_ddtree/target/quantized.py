@@ -101,3 +101,23 @@ def head_weights(head: Any) -> HeadWeights | None:
         return HeadWeights(head.weight, head.scales, head.biases, group_size=head.group_size, bits=head.bits)
     plain = isinstance(head, nn.Linear | nn.Embedding) and head.weight.shape[1] % 32 == 0
     return HeadWeights(head.weight) if plain else None
+
+
+def rows_of_head(head: Any, token_ids: mx.array) -> mx.array | None:
+    """The rows (n, D) of a model's LM head for tokens (n,), dequantised; None for a head with a bias or of another
+    kind."""
+    if "bias" in head:
+        return None
+    if isinstance(head, nn.Embedding | nn.QuantizedEmbedding):
+        return head(token_ids)
+    if isinstance(head, nn.QuantizedLinear):
+        biases = None if head.biases is None else head.biases[token_ids]
+        return mx.dequantize(
+            head.weight[token_ids],
+            head.scales[token_ids],
+            biases,
+            group_size=head.group_size,
+            bits=head.bits,
+            mode=head.mode,
+        )
+    return head.weight[token_ids] if isinstance(head, nn.Linear) else None

@@ -27,6 +27,11 @@ class Batch:
     lengths: NDArray[np.int32]
     starts: NDArray[np.int32]
 
+    def rows(self, which: slice) -> Batch:
+        """Some of the sequences, padded to the longest of them."""
+        lengths = self.lengths[which]
+        return Batch(self.token_ids[which, : lengths.max()], lengths, self.starts[which])
+
 
 def make_batch(examples: Sequence[Example]) -> Batch:
     """Sequences padded to the longest."""

@@ -6,7 +6,7 @@ k = 1..L learn the tokens a + k (arXiv 2602.06036).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -54,3 +54,10 @@ def make_blocks(batch: Batch, anchors: NDArray[np.int32], block_size: int, mask_
     token_ids[:, :, 0] = np.take_along_axis(batch.token_ids, anchors, axis=1)
     weights = np.exp(-(slots - 1) / gamma) * inside
     return Blocks(mx.array(anchors), mx.array(token_ids), mx.array(labels), mx.array(weights.astype(np.float32)))
+
+
+def thin_out(blocks: Blocks, rng: np.random.Generator) -> Blocks:
+    """Slots kept with probability of their weight, which is then 1: the same loss in expectation by fewer head rows."""
+    weights = np.array(blocks.weights)
+    kept = (rng.random(weights.shape) < weights).astype(np.float32)
+    return replace(blocks, weights=mx.array(kept))

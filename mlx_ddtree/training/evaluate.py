@@ -6,8 +6,9 @@ chain stops at the hard places more often, so random anchors would flatter it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -44,11 +45,15 @@ def evaluate_drafter(
     anchors: int,
     gamma: float,
     batch_size: int = 8,
+    features_of: Callable[[Batch], mx.array] | None = None,
 ) -> Evaluation:
     """Always the same anchors, so that evaluations can be compared.
 
     tau counts greedy responses only, where there are any: a draft is greedy, and so is its measure.
+    features_of: gives a batch's features (S, n, taps * D); the target's own as they are, unless given.
     """
+    if features_of is None:
+        features_of = partial(_plain_features, target)
     config = drafter.config
     slot_count = config.block_size - 1
     losses = np.zeros(slot_count, np.float32)
@@ -62,7 +67,7 @@ def evaluate_drafter(
         # 1. What the drafter sees of a batch.
         part = examples[start : start + batch_size]
         batch = make_batch(part)
-        context = context_keys_values(drafter, target_features(target, mx.array(batch.token_ids)))
+        context = context_keys_values(drafter, features_of(batch))
         mx.eval(context)
 
         # 2. Loss and accuracy at random anchors.
@@ -82,6 +87,10 @@ def evaluate_drafter(
     loss = float((losses * weights).sum() / (counted * weights).sum())
     accuracy = tuple(float(share) for share in hits / np.maximum(counted, 1))
     return Evaluation(loss, accuracy, emitted / max(rounds, 1))
+
+
+def _plain_features(target: TreeTarget, batch: Batch) -> mx.array:
+    return target_features(target, mx.array(batch.token_ids))
 
 
 def _slot_scores(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,22 +17,31 @@ from typing import Any
 import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.files.journal import end_last_line
 from mlx_ddtree.target import TreeTarget
-from mlx_ddtree.training.batches import BatchOrder, make_batch
-from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors
+from mlx_ddtree.training.batches import Batch, BatchOrder, make_batch
+from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors, thin_out
 from mlx_ddtree.training.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from mlx_ddtree.training.evaluate import Evaluation, evaluate_drafter
 from mlx_ddtree.training.examples import Example, split_held_out
-from mlx_ddtree.training.loss import batch_features, loss_and_gradients, shard_streams
+from mlx_ddtree.training.features import FeatureStore
+from mlx_ddtree.training.loss import Step, batch_loss, loss_and_gradients, shard_streams, stored_features
 from mlx_ddtree.training.optimizer import make_optimizer
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
 from mlx_ddtree.training.setup import save_drafter
+from mlx_ddtree.training.start import NORM_SCALES, channel_rms, start_in_closed_form, take_sample
+from mlx_ddtree.training.vocabulary import Vocabulary
 
 LOG = "log.jsonl"
+STATES = "states"
+"""The folder, in a run's output, of what the target computed."""
+STEPS_TO_TIME = 10
+TAU_OF_A_MILLION = 1.5
+"""What a million anchors of fresh answers added to tau for a 135 M target, block 8; it grows as their square root."""
 MOST_HELD_OUT = 64
 """Sequences that validate, at most: more would take longer than they tell."""
 
@@ -53,6 +64,10 @@ class Trainer:
         target.taps = drafter.config.target_layer_ids or ()
         target.model.freeze()
         self.examples, self.held_out = split_held_out(examples, settings.held_out, MOST_HELD_OUT, settings.seed)
+        self.scales = self._channel_scales()
+        drafter.fc.weight = drafter.fc.weight * mx.array(self.scales)
+        self.store = FeatureStore(target, [*self.examples, *self.held_out], output / STATES, self.scales)
+        self.vocabulary = Vocabulary(target, self.examples)
         self.identity = run_identity(drafter.config, asdict(settings), examples)
         self.optimizer = make_optimizer(settings.optimizer, settings.lr, settings.weight_decay)
         self.optimizer.init(drafter.trainable_parameters())  # so that a checkpoint before the first step is whole
@@ -63,6 +78,32 @@ class Trainer:
         self.streams = shard_streams()
         self.progress = TrainingProgress()
 
+    def _channel_scales(self) -> NDArray[np.float32]:
+        """What features are divided by: measured once a run, over a sample of the answers."""
+        file = self.output / STATES / "scales.npy"
+        if file.exists():
+            kept = np.asarray(np.load(file))
+            if len(kept) == self.drafter.fc.weight.shape[1]:
+                return kept
+        scales = channel_rms(take_sample(self.target, self.examples).features)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, scales)
+        return scales
+
+    def start(self) -> None:
+        """First weights in closed form, and the final norm's scale at which a few blocks' loss is least."""
+        sample = take_sample(self.target, self.examples)
+        start_in_closed_form(self.drafter, self.target, sample, self.scales)
+        gains = self.drafter.norm.weight
+        losses = []
+        places, step, batch = self._prepare()
+        states = stored_features(self.store, places, batch, self.streams)
+        for scale in NORM_SCALES:
+            self.drafter.norm.weight = gains * scale
+            losses.append(float(np.array(batch_loss(self.drafter, self.target, states, step, self.streams))))
+        self.drafter.norm.weight = gains * NORM_SCALES[int(np.argmin(losses))]
+        mx.eval(self.drafter.parameters())
+
     def resume(self) -> None:
         """Continue from the checkpoint in `output`, exactly."""
         self.progress = load_checkpoint(self.output, self.drafter, self.optimizer, self.identity)
@@ -70,26 +111,35 @@ class Trainer:
     def save(self) -> None:
         """The checkpoint, and the drafter as it is now, ready to use."""
         save_checkpoint(self.output, self.drafter, self.optimizer, self.identity, asdict(self.progress))
-        save_drafter(self.drafter, self.output)
+        save_drafter(self.drafter, self.output, mx.array(self.scales))
 
     def done(self) -> float:
         """The share of the budget that is used up."""
         return self.progress.done(self.total_steps, self.settings.minutes)
 
+    def _prepare(self) -> tuple[list[int], Step, Batch]:
+        """The next step's sequences, blocks at random anchors in them, and part of the head; functions of seed and
+        step."""
+        settings = self.settings
+        config = self.drafter.config
+        rng = np.random.default_rng([settings.seed, 3, self.progress.step])
+        places = self.order.batch(self.progress.step)
+        batch = make_batch([self.examples[i] for i in places])
+        anchors = sample_anchors(batch, settings.anchors, rng)
+        blocks = thin_out(make_blocks(batch, anchors, config.block_size, config.mask_token_id, self.gamma), rng)
+        said = np.array(blocks.labels)[np.array(blocks.weights) > 0]
+        return places, Step(blocks, self.vocabulary.rows(said, rng), settings.soft), batch
+
     def step(self) -> tuple[float, float]:
         """One update; returns (loss, gradient norm).  Batch and anchors are functions of seed and step."""
         settings = self.settings
-        config = self.drafter.config
 
-        # 1. A batch, random anchors in it, and the target's features.
-        batch = make_batch([self.examples[i] for i in self.order.batch(self.progress.step)])
-        rng = np.random.default_rng([settings.seed, 3, self.progress.step])
-        anchors = sample_anchors(batch, settings.anchors, rng)
-        blocks = make_blocks(batch, anchors, config.block_size, config.mask_token_id, self.gamma)
-        features = batch_features(self.target, batch, self.streams)
+        # 1. A batch, random anchors in it, and the target's states.
+        places, step, batch = self._prepare()
+        states = stored_features(self.store, places, batch, self.streams)
 
         # 2. The loss of all blocks and its gradient.
-        loss, gradients = loss_and_gradients(self.drafter, self.target, features, blocks, self.streams)
+        loss, gradients = loss_and_gradients(self.drafter, self.target, states, step, self.streams)
 
         # 3. The update.
         gradients, norm = optim.clip_grad_norm(gradients, settings.clip)
@@ -103,7 +153,15 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """Loss, accuracy and tau on the held-out sequences."""
         anchors = min(self.settings.anchors, 32)
-        return evaluate_drafter(self.drafter, self.target, self.held_out, anchors=anchors, gamma=self.gamma)
+        first = iter(range(0, len(self.held_out), 8))
+
+        def features_of(batch: Batch) -> mx.array:
+            begin = next(first) + len(self.examples)
+            return self.store.batch(range(begin, begin + len(batch.lengths)), batch)[0]
+
+        return evaluate_drafter(
+            self.drafter, self.target, self.held_out, anchors=anchors, gamma=self.gamma, features_of=features_of
+        )
 
     def train(self, progress_bar: bool = True) -> dict[str, Any]:
         """Run until the budget is used up or Ctrl-C; returns the summary, its 'finished' says which.
@@ -113,6 +171,7 @@ class Trainer:
         self.output.mkdir(parents=True, exist_ok=True)
         end_last_line(self.output / LOG)
         result = None
+        saved = evaluated = time.monotonic()
         with _bar(self, progress_bar) as bar, _stop_on_signal() as stop:
             while self.done() < 1.0 and not stop.is_set():
                 began = time.monotonic()
@@ -121,12 +180,16 @@ class Trainer:
                 self.progress.seconds += took
                 bar.update(1 if self.total_steps else took)
                 row: dict[str, Any] = {"loss": round(loss, 4), "gradient_norm": round(norm, 4)}
-                if self.progress.step % self.settings.evaluate_every == 0 and self.done() < 1.0:
+                if time.monotonic() - evaluated > 60 * self.settings.evaluate_every and self.done() < 1.0:
                     result = self.evaluate()
                     row["validation"] = asdict(result)
+                    evaluated = time.monotonic()
                 self._report(bar, row, result)
-                if self.progress.step % self.settings.save_every == 0:
+                if self.progress.step == STEPS_TO_TIME:
+                    bar.write(self.forecast(), file=sys.stderr)
+                if time.monotonic() - saved > 60 * self.settings.save_every:
                     self.save()
+                    saved = time.monotonic()
         self.save()
         finished = self.done() >= 1.0
         if finished or result is None:
@@ -134,6 +197,22 @@ class Trainer:
         summary = self._summary(result) | {"finished": finished}
         self._log({"event": "end", **summary})
         return summary
+
+    def forecast(self) -> str:
+        """How long the run takes at the pace of its steps so far, and what tau may be expected at most."""
+        progress = self.progress
+        pace = progress.seconds / progress.step
+        left = 60 * (self.settings.minutes or 0) - progress.seconds
+        if self.total_steps:
+            left = pace * (self.total_steps - progress.step)
+        blocks = min(self.settings.batch_size, len(self.examples)) * self.settings.anchors
+        anchors = blocks * (progress.step + max(0.0, left) / pace)
+        tau = min(1 + TAU_OF_A_MILLION * math.sqrt(anchors / 1e6), self.drafter.config.block_size)
+        minutes = max(0.0, left) / 60
+        return (
+            f"{blocks / pace:.0f} anchors a second: {minutes:.0f} more minutes make {anchors / 1e6:.2f} million; "
+            f"expect tau {tau:.1f} at most, less if the answers are few"
+        )
 
     def _report(self, bar: tqdm, row: dict[str, Any], result: Evaluation | None) -> None:
         progress = self.progress

@@ -22,7 +22,7 @@ from mlx_ddtree.training.blocks import make_blocks, sample_anchors
 from mlx_ddtree.training.checkpoint import check_same_settings, checkpoint_file, run_identity, stored_identity
 from mlx_ddtree.training.evaluate import evaluate_drafter
 from mlx_ddtree.training.examples import DataError, Example, usable_examples
-from mlx_ddtree.training.loss import batch_features, loss_and_gradients, shard_streams
+from mlx_ddtree.training.loss import Step, batch_features, loss_and_gradients, shard_streams
 from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import public_config
 
@@ -121,7 +121,7 @@ def _first_loss(drafter: DFlashDrafter, target: TreeTarget, examples: Sequence[E
     blocks = make_blocks(batch, anchors, config.block_size, config.mask_token_id, gamma=1.0)
     streams = shard_streams()
     features = batch_features(target, batch, streams)
-    loss, gradients = loss_and_gradients(drafter, target, features, blocks, streams)
+    loss, gradients = loss_and_gradients(drafter, target, features, Step(blocks), streams)
     mx.eval(loss, gradients)
     evaluation = evaluate_drafter(drafter, target, examples, anchors=2, gamma=1.0)
     return float(np.array(loss)) + evaluation.loss

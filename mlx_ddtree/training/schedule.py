@@ -18,7 +18,8 @@ class TrainingSettings:
     gamma: decay of the slots' weights; None is `default_gamma`.
     lr: peak learning rate.  warmup: the share of the budget until it is reached.  clip: largest gradient norm.
     held_out: share of the sequences for validation.
-    evaluate_every, save_every: steps.
+    soft: share of the loss against the target's own distribution.
+    evaluate_every, save_every: minutes.
 
     Raises OptionError for values that cannot be.
     """
@@ -29,24 +30,28 @@ class TrainingSettings:
     batch_size: int = 8
     anchors: int = 64
     gamma: float | None = None
-    lr: float = 6e-4
+    lr: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.04
     clip: float = 1.0
     optimizer: str = "adamw"
     seed: int = 0
     held_out: float = 0.05
-    evaluate_every: int = 200
-    save_every: int = 200
+    soft: float = 0.5
+    evaluate_every: float = 3.0
+    save_every: float = 3.0
 
     def __post_init__(self) -> None:
         budgets = [budget for budget in (self.steps, self.epochs, self.minutes) if budget is not None]
         if len(budgets) != 1 or not 0 < budgets[0] < math.inf:
             raise OptionError("give one of --steps, --epochs and --minutes, above 0")
-        if min(self.batch_size, self.anchors, self.evaluate_every, self.save_every) < 1 or not 0 < self.lr < math.inf:
+        intervals = min(self.evaluate_every, self.save_every)
+        if min(self.batch_size, self.anchors) < 1 or not 0 < self.lr < math.inf or not intervals > 0:
             raise OptionError("batch size, anchors, intervals and learning rate must be above 0")
         if self.gamma is not None and not 0 < self.gamma < math.inf:
             raise OptionError(f"--gamma {self.gamma}: give a number above 0")
+        if not 0 <= self.soft <= 1:
+            raise OptionError(f"--soft {self.soft} is no share: give 0 to 1")
         if self.seed < 0:
             raise OptionError(f"--seed {self.seed}: give a number, 0 or larger")
         if self.optimizer not in OPTIMIZERS:

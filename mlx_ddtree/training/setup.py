@@ -150,13 +150,18 @@ def flat(tree: Any) -> dict[str, mx.array]:
     return dict(tree_flatten(tree))
 
 
-def save_drafter(drafter: DFlashDrafter, folder: Path) -> None:
+def save_drafter(drafter: DFlashDrafter, folder: Path, scales: mx.array | None = None) -> None:
     """Write config.json and model.safetensors (bfloat16) under the public names; `load_drafter` reads them back.
+
+    scales: (taps * D,) what the drafter's features were divided by; the file's fc divides by itself.
 
     Each file is replaced as a whole, so a folder that held a drafter holds one whenever the program is killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {public_name(name): value.astype(mx.bfloat16) for name, value in flat(drafter.parameters()).items()}
+    weights = {public_name(name): value for name, value in flat(drafter.parameters()).items()}
+    if scales is not None:
+        weights["fc.weight"] = weights["fc.weight"] / scales
+    weights = {name: value.astype(mx.bfloat16) for name, value in weights.items()}
     config = json.dumps(public_config(drafter.config), indent=2) + "\n"
     with replacing(folder / "model.safetensors") as file:
         mx.save_safetensors(file, weights, metadata={"format": "mlx"})

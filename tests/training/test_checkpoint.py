@@ -106,7 +106,7 @@ from pathlib import Path
 from mlx_ddtree.training.checkpoint import checkpoint_file
 from tests.training.test_loop import make_trainer
 output = Path({str(tmp_path)!r})
-trainer = make_trainer(output, steps=100_000, save_every=1)
+trainer = make_trainer(output, steps=100_000, save_every=1e-9)
 if checkpoint_file(output).exists():
     trainer.resume()
 print(trainer.progress.step, flush=True)
@@ -128,7 +128,7 @@ trainer.train(progress_bar=False)
         finally:
             process.kill()
             process.communicate()
-    again = make_trainer(tmp_path, steps=100_000, save_every=1)
+    again = make_trainer(tmp_path, steps=100_000, save_every=1e-9)
     again.resume()
     reached.append(again.progress.step)
     assert reached == sorted(reached) and reached[0] == 0 < reached[1]

@@ -147,6 +147,8 @@ def test_the_loss_falls_and_the_checkpoint_loads(tmp_path, optimizer):
     assert "candidate_selector.successor_codebook" in mx.load(str(tmp_path / "model.safetensors"))
     for name, value in tree_flatten(loaded.parameters()):
         trained = dict(tree_flatten(trainer.drafter.parameters()))[name]
+        if name == "fc.weight":  # the file's divides the features by their scales itself
+            trained = trained / mx.array(trainer.scales)
         np.testing.assert_array_equal(
             np.array(value.astype(mx.float32)), np.array(trained.astype(mx.bfloat16).astype(mx.float32))
         )

@@ -213,6 +213,6 @@ def test_the_program_from_prompts_to_drafter(tmp_path, monkeypatch, capsys):
     assert load_drafter(output).config.block_size == 4
     assert len((output / "responses.jsonl").read_text().splitlines()) == 12
     assert program.main([*command, "--resume", "--lr", "1"]) == 2
-    assert "lr = 0.0006" in capsys.readouterr().err
+    assert "lr = 0.001" in capsys.readouterr().err
     assert program.main([*command[:4], "--init", str(output), "--steps", "2", "--seed", "3", "--anchors", "4"]) == 0
     assert "validation loss" in capsys.readouterr().out

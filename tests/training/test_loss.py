@@ -12,7 +12,15 @@ from mlx.utils import tree_flatten
 from mlx_ddtree.training.batches import Batch
 from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors
 from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
-from mlx_ddtree.training.loss import batch_features, batch_loss, head_loss, shard_streams, slot_logits
+from mlx_ddtree.training.loss import (
+    Lesson,
+    Step,
+    batch_features,
+    batch_loss,
+    head_loss,
+    shard_streams,
+    slot_logits,
+)
 from mlx_ddtree.training.setup import default_config, new_drafter
 
 from .tiny import MASK, VOCAB, make_target
@@ -97,7 +105,7 @@ def test_head_loss_is_cross_entropy_with_its_gradient(changes, monkeypatch):
         return (nn.losses.cross_entropy(slot_logits(target, drafter, hidden), labels) * weights).sum()
 
     expected, expected_gradient = mx.value_and_grad(plain)(hidden)
-    loss, gradient = mx.value_and_grad(lambda h: head_loss(target, drafter, h, labels, weights))(hidden)
+    loss, gradient = mx.value_and_grad(lambda h: head_loss(target, drafter, h, Lesson(labels, weights)))(hidden)
     np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-5)
     np.testing.assert_allclose(np.array(gradient), np.array(expected_gradient), atol=1e-5)
 
@@ -110,7 +118,7 @@ def test_a_quantised_target_has_the_same_gradient_rule():
     def plain(hidden):
         return (nn.losses.cross_entropy(slot_logits(target, drafter, hidden), labels) * weights).sum()
 
-    gradient = mx.grad(lambda h: head_loss(target, drafter, h, labels, weights))(hidden)
+    gradient = mx.grad(lambda h: head_loss(target, drafter, h, Lesson(labels, weights)))(hidden)
     np.testing.assert_allclose(np.array(gradient), np.array(mx.grad(plain)(hidden)), atol=1e-4)
 
 
@@ -118,7 +126,7 @@ def loss_and_gradients(streams, target, drafter, batch):
     anchors = sample_anchors(batch, 5, np.random.default_rng(0))
     blocks = make_blocks(batch, anchors, BLOCK, MASK, 4.0)
     features = batch_features(target, batch, streams)
-    return nn.value_and_grad(drafter, lambda d: batch_loss(d, target, features, blocks, streams))(drafter)
+    return nn.value_and_grad(drafter, lambda d: batch_loss(d, target, features, Step(blocks), streams))(drafter)
 
 
 def test_gradient_reaches_every_drafter_parameter_and_no_target_parameter():
