@@ -137,14 +137,12 @@ def knows_drafter(args: argparse.Namespace) -> bool:
 
 
 def decode_plainly_without_drafter(args: argparse.Namespace) -> None:
-    """Where no drafter is known for the target and no method was asked for: method 'ar', and one line that says so."""
+    """Where no drafter is known for the target and no method was asked for: method 'ar', and `load_pair` says so once
+    the target is found to be there."""
     if knows_drafter(args) or getattr(args, "asked_for_method", False):
         return
     args.method = "ar"
-    print(
-        f"no drafter is known for {args.model}: decoding plainly; --draft-model names one, mlx_ddtree.train makes one",
-        file=sys.stderr,
-    )
+    args.without_drafter = True
 
 
 def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
@@ -166,6 +164,12 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
         kernels=args.kernels,
         draft_window=args.draft_window,
     )
+    if getattr(args, "without_drafter", False):
+        print(
+            f"no drafter is known for {args.model}: decoding plainly; --draft-model names one, "
+            "mlx_ddtree.train makes one",
+            file=sys.stderr,
+        )
     fit_tokenizer(pair, getattr(args, "extra_eos_token", []), getattr(args, "use_default_chat_template", False))
     return pair
 

@@ -135,8 +135,7 @@ def play_round(machine, planner, text):
     proposal = planner.without_draft(root, copy, context)
     drafting = 0.0
     if proposal is None:
-        if pause := planner.pause(context):
-            planner.interrupted(pause - 1)
+        if planner.pause(context):
             return machine.plain()
         block_size = planner.next_block_size(context)
         drafting = machine.cost.drafting(block_size)

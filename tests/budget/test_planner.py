@@ -87,9 +87,9 @@ def test_a_drafter_that_is_right_twice_gets_small_trees():
 
 
 def test_a_useless_drafter_mostly_rests():
-    """And is tried again now and then."""
+    """And is tried again as soon as the try is paid for: one that costs little, after few tokens."""
     rounds = play(new_planner(), NEWS, drafter(0))
-    assert shares(rounds)["plain"] > 0.9
+    assert shares(rounds)["plain"] > 0.5
     assert any(kind == "draft" for kind, _, _ in rounds[-4:])
 
 
