@@ -123,8 +123,6 @@ def test_a_pause_ends_where_the_text_repeats_itself():
     play(planner, NEWS[:300], drafter(0))
     text = NEWS[:300] + REFRAIN
     planner.copy_after(text[:520])
-    while planner.pause(0):
-        pass
     assert planner.without_draft(text[519], planner.copy_after(text[:520]), 0) is not None
 
 
