@@ -68,7 +68,7 @@ def measure_more(pair: Pair, seconds: float | None) -> None:
     if known is None or not known.complete:
         known = _in_turn(pair, mode, path, known, seconds)
     pair.profile = known
-    if known.reading is None:
+    if known.reading is None and known.complete:  # it takes as many forwards as a short text
         _check_reading(pair, known)
     if known.reading is not None:
         use_reading(pair, ReadingCheck.from_dict(known.reading))

@@ -123,7 +123,7 @@ def test_a_pause_ends_where_the_text_repeats_itself():
     play(planner, NEWS[:300], drafter(0))
     text = NEWS[:300] + REFRAIN
     planner.copy_after(text[:520])
-    assert planner.without_draft(text[519], planner.copy_after(text[:520]), 0) is not None
+    assert planner.without_draft(text[519], planner.copy_after(text[:520]), 519) is not None
 
 
 def test_a_copy_may_come_from_any_part_of_the_text_that_is_given():

@@ -8,6 +8,7 @@ from mlx_ddtree import stream_generate
 from mlx_ddtree.budget.cost import ROWS
 from mlx_ddtree.tuning import choose, costs, measure, rounding, stopwatch, store
 from mlx_ddtree.tuning.measure import measure_more, profile_of, whole_profile_of
+from mlx_ddtree.tuning.reading import LENGTH
 
 from ..conftest import ROUNDING
 from ..helpers import small_pair
@@ -51,7 +52,7 @@ def test_kernels_are_chosen_within_the_same_150_forwards(monkeypatch, mac):
     slow = SlowModel(pair, 0.1, monkeypatch)
     profile = whole_profile_of(pair)
     assert profile.complete and profile.findings and mac.launched
-    assert slow.forwards <= MOST_FORWARDS
+    assert slow.forwards <= MOST_FORWARDS + LENGTH  # how the drafter was read is checked on a text of its own
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0])

@@ -38,7 +38,7 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, calls):
     assert pair.profile is None
     kept = json.loads(path.with_suffix(".part.json").read_text())
     timed = sum(name.startswith(("tree", "draft", "chain")) for name in kept)
-    assert calls - 1 <= timed <= calls  # one may have been timed twice
+    assert max(calls - 4, 0) <= timed <= calls  # some may have been timed twice
     with monkeypatch.context() as second:
         timed = interrupted_after(second, None)
         profile = profile_of(pair)
