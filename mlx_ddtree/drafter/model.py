@@ -194,6 +194,8 @@ class DFlashDrafter(nn.Module):
 
     def context(self, features: mx.array) -> mx.array:
         """Target features (1, m, taps * D) -> the context rows (1, m, D) that all layers share."""
+        if features.shape[1] == 0:  # MLX's quantised product divides by the number of rows
+            return mx.zeros((1, 0, self.config.hidden_size), features.dtype)
         return self.hidden_norm(self.fc(features))
 
     def contexts(self, features: mx.array) -> list[mx.array]:
