@@ -193,9 +193,14 @@ class RunFile:
         self.close()
 
 
-def _check_same_run(path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
+def different_keys(found: Mapping[str, Any], header: Mapping[str, Any]) -> list[str]:
+    """The keys in which the header that a file has is another one than `header` as JSON would have it, sorted."""
     wanted = json.loads(json.dumps(header))
-    different = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    return sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+
+
+def _check_same_run(path: Path, found: dict[str, Any], header: dict[str, Any]) -> None:
+    different = different_keys(found, header)
     if different:
         raise OptionError(
             f"{path} was measured with another {' and '.join(different)}; a run is one thing on one machine: "

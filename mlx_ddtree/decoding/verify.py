@@ -141,24 +141,15 @@ def _tree_and_forward(state: DecodeState, proposed: Proposed, plan: RoundPlan) -
     """What is verified, as far as the host knows it, and the target's forward over it."""
     if isinstance(proposed, BuiltTree):
         return proposed.tree, proposed.built.fill(proposed.tree)
+    tree = proposed.shape if isinstance(proposed, UnreadChain) else proposed
+    rows = TreeRows(tree, state.length, row_count(tree, plan.tree_budget), state.coverage.gap)  # so shapes recur
     if isinstance(proposed, UnreadChain):  # its tokens come from the drafter by themselves
-        tree = proposed.shape
-        token_ids = proposed.token_ids
-    else:
-        tree = proposed
-        token_ids = _padded(tree, plan)
-    return tree, _forward(state, token_ids, TreeRows(tree, state.length, len(token_ids), state.coverage.gap))
+        return tree, _forward(state, proposed.token_ids, rows)
+    return tree, _forward(state, mx.array(rows.padded_token_ids()), rows)
 
 
 def _forward(state: DecodeState, token_ids: mx.array, rows: TreeRows) -> TreeForward:
     return TreeForward(token_ids, *state.pair.target.forward_rows(token_ids[None], rows, state.target_cache))
-
-
-def _padded(tree: DraftTree, plan: RoundPlan) -> mx.array:
-    """(rows,) the tree's tokens, padded with the root's so that shapes recur."""
-    token_ids = np.full(row_count(tree, plan.tree_budget), tree.token_ids[0])
-    token_ids[: len(tree)] = tree.token_ids
-    return mx.array(token_ids)
 
 
 def row_count(tree: DraftTree, budget: int | Literal["auto"]) -> int:

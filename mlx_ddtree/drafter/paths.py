@@ -66,7 +66,7 @@ def candidates_of(head: PathHead, logits: mx.array) -> int:
 
 
 def _pools(logits: mx.array, size: int) -> tuple[mx.array, mx.array, mx.array]:
-    """Of logits (L, V): the `size` best tokens (L, size), their logits, and the log of the others' sum (L,)."""
+    """Logits (L, V) -> the `size` best tokens (L, size), their logits, and the log of the others' sum (L,)."""
     ids = mx.argpartition(-logits, kth=size - 1, axis=-1)[:, :size]
     rest = mx.put_along_axis(logits, ids, mx.array(-mx.inf), axis=-1)
     return ids, mx.take_along_axis(logits, ids, axis=-1), mx.logsumexp(rest, axis=-1)

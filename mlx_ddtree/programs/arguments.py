@@ -19,13 +19,18 @@ from mlx_ddtree.untrusted import read_json
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which target and drafter, and how they are loaded."""
-    group = parser.add_argument_group("models")
+def add_model_names(group: argparse._ArgumentGroup) -> None:
+    """Which target and drafter, by name."""
     group.add_argument("--model", help="target: local folder or Hugging Face repository (default: the embedded pair)")
     group.add_argument("--draft-model", help="drafter: folder or repository (default: looked up for public targets)")
     group.add_argument("--revision", help="branch, tag or commit of --model")
     group.add_argument("--draft-revision", help="branch, tag or commit of --draft-model")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Which target and drafter, and how they are loaded."""
+    group = parser.add_argument_group("models")
+    add_model_names(group)
     group.add_argument("--adapter-path", help="LoRA adapters to apply to the target")
     group.add_argument(
         "--kernels", choices=("auto", "on", "off"), default="auto", help="Metal kernels: where they are faster, or not"

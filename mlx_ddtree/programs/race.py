@@ -30,10 +30,7 @@ OWN_PROMPTS = Path(__file__).parents[1] / "benchmarking" / "race" / "prompts.jso
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `race`."""
     who = parser.add_argument_group("who races")
-    who.add_argument("--model", help="target: local folder or Hugging Face repository (default: the embedded pair)")
-    who.add_argument("--draft-model", help="drafter: folder or repository (default: looked up for public targets)")
-    who.add_argument("--revision", help="branch, tag or commit of --model")
-    who.add_argument("--draft-revision", help="branch, tag or commit of --draft-model")
+    arguments.add_model_names(who)
     who.add_argument(
         "--peer",
         action="append",

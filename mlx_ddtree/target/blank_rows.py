@@ -84,10 +84,8 @@ class BlankRows(TreeRows):
 
     def fill(self, tree: DraftTree) -> None:
         """Write the tree into everything that was asked for so far; nothing of it may have been evaluated."""
-        token_ids = np.full(self.count, tree.token_ids[0])
-        token_ids[: len(tree)] = tree.token_ids
-        self._token_ids.fill(token_ids)
         known = TreeRows(tree, self.start, self.count, self.gap)
+        self._token_ids.fill(known.padded_token_ids())
         for write in self._later:
             write(known)
 

@@ -95,6 +95,12 @@ class TreeRows(Rows):
     def _positions(self) -> NDArray[np.int32]:
         return self._depths[None] + np.int32(self.start + self.gap)
 
+    def padded_token_ids(self) -> NDArray[np.int32]:
+        """(count,) the tree's tokens, then the root's again."""
+        token_ids = np.full(self.count, self.tree.token_ids[0])
+        token_ids[: len(self.tree)] = self.tree.token_ids
+        return token_ids
+
     @cached_property
     def bits(self) -> TreeMask:
         """Who sees whom among the rows, and the rows' depths; for kernels, so of at least 8 rows.

@@ -169,7 +169,7 @@ def _shapes_in(x: Any) -> Iterator[tuple[int, ...]]:
 
 
 def _other_attention(call: Call) -> list[Call]:
-    """The same attention under a window and over quantised keys, which options of a text ask for later."""
+    """A call's attention under a window and over quantised keys, which options of a text ask for later."""
     queries, keys, values = call.args
     if call.how.get("window") is not None or not isinstance(keys, mx.array):
         return []

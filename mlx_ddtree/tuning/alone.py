@@ -31,7 +31,7 @@ def seconds_of(calls: Sequence[tuple[Call, int]]) -> dict[str, float]:
 
 
 def longer(call: Call, limit: int | None) -> Call | None:
-    """The same attention behind LONG_CONTEXT tokens, or as many as the model takes; None where that is no longer.
+    """A call's attention behind LONG_CONTEXT tokens, or as many as the model takes; None where that is no longer.
 
     Windows and quantised caches are left as they are: the first never grow, the second are not what was called.
     """

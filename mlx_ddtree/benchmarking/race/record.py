@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from mlx_ddtree.benchmarking.record import different_keys
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.files.journal import Journal
 
@@ -79,8 +79,7 @@ class RaceRecord:
 
 
 def _check_header(path: Path, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-    wanted = json.loads(json.dumps(header))
-    different = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+    different = different_keys(found, header)
     if different:
         raise OptionError(
             f"{path} is another race: {' and '.join(different[:4])} differ; give another --output, or remove the file"
