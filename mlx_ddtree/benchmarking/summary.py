@@ -132,7 +132,7 @@ def _cell(data: str, temp: float, name: str, lines: list[RunLine], stock: NDArra
 
 
 def _milliseconds_a_token(lines: Sequence[RunLine], field: str, parts: Sequence[str]) -> dict[str, float]:
-    """Sums of a field that holds seconds by part, without parts that no line has; empty where a line lacks the field."""
+    """Sums of a field that holds seconds by part, without parts that no line has; empty where a line has no field."""
     if not all(field in line for line in lines):
         return {}
     tokens = sum(line["tokens"] for line in lines)
