@@ -1,4 +1,4 @@
-"""A home folder for processes that have none, as in containers that run as an unknown user.
+"""Where this package keeps things, and a home folder for processes that have none, as in containers of unknown users.
 
 Without one, this package, huggingface_hub and transformers have no place for their caches, and Python raises
 RuntimeError where a path begins with ~.  So such a process gets a folder under the system's temporary one.
@@ -63,3 +63,12 @@ def _folder_of_this_user() -> Path | None:
     except OSError:
         return None
     return folder
+
+
+def cache_folder() -> Path:
+    """Where profiles and models from the package index are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache
+    folder; for a user without a home folder, in the one that `use_some_home` has found."""
+    given = os.environ.get("MLX_DDTREE_CACHE")
+    if not given:
+        given = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mlx_ddtree")
+    return Path(os.path.expanduser(given))  # pathlib's raises where there is no such home folder

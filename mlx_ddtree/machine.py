@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ddtree._blas import use_fast_blas
+from mlx_ddtree._home import cache_folder
 
 __version__ = "0.1.0"
 PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub")
@@ -36,17 +37,6 @@ def machine() -> dict[str, Any]:
         "blas": use_fast_blas(),
         "cache": str(cache_folder()),
     }
-
-
-def cache_folder() -> Path:
-    """Where profiles are kept: $MLX_DDTREE_CACHE, or mlx_ddtree in the user's cache folder.
-
-    For a user without a home folder `mlx_ddtree._home` has found another one.
-    """
-    given = os.environ.get("MLX_DDTREE_CACHE")
-    if not given:
-        given = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "mlx_ddtree")
-    return Path(os.path.expanduser(given))  # pathlib's raises where there is no such home folder
 
 
 def describe(facts: Mapping[str, Any]) -> str:

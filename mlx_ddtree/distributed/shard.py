@@ -20,8 +20,9 @@ from mlx_lm.utils import load_model
 
 from mlx_ddtree.distributed.shard_target import ShardTarget
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.hub.fetch import SMALL_TARGET_FILES, fetch, local_folder, read_weight_map
+from mlx_ddtree.hub.fetch import SMALL_TARGET_FILES, fetch, read_weight_map
 from mlx_ddtree.hub.load_target import LoadedTarget, fetch_target, load_target
+from mlx_ddtree.hub.names import local_folder
 from mlx_ddtree.target import TREE_FAMILIES, family_of, text_of
 
 HEADS = ("n_kv_heads", "num_key_value_heads")

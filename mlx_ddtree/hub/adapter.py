@@ -9,7 +9,7 @@ import mlx.nn as nn
 from mlx_lm.utils import load_adapters
 
 from mlx_ddtree.errors import ConfigError, WeightsError, one_line
-from mlx_ddtree.hub.fetch import expand_user
+from mlx_ddtree.hub.names import expand_user
 from mlx_ddtree.untrusted import read_json
 
 CONFIG = "adapter_config.json"

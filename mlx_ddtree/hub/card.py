@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.hub.fetch import expand_user, local_folder
+from mlx_ddtree.hub.names import expand_user, local_folder
 from mlx_ddtree.hub.registry import find_target
 from mlx_ddtree.hub.size import drafter_parameters
 from mlx_ddtree.machine import __version__

@@ -21,7 +21,8 @@ from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.drafter.tensor_names import public_name
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
 from mlx_ddtree.hub.card import DrafterCard, write_card
-from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, expand_user, fetch
+from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, fetch
+from mlx_ddtree.hub.names import expand_user
 from mlx_ddtree.hub.size import drafter_parameters, tensors, tree_bytes
 
 DTYPES = ("bfloat16", "float16", "float32")

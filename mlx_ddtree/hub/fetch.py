@@ -22,38 +22,15 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError, one_line
+from mlx_ddtree.hub.names import local_folder
 from mlx_ddtree.untrusted import read_json
 
-DEMO = Path(__file__).parents[1] / "demo"
-"""The embedded pair: its folders target/ and drafter/."""
 TARGET_FILES = ["*.json", "model*.safetensors", "*.py", "tokenizer.model", "*.tiktoken", "*.txt", "*.jsonl", "*.jinja"]
 SMALL_TARGET_FILES = [pattern for pattern in TARGET_FILES if not pattern.endswith(".safetensors")]
 DRAFTER_FILES = ["*.json", "*.safetensors", "mask_embedding.pt"]
 WEIGHT_INDEX = "model.safetensors.index.json"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
-
-
-def local_folder(name: str) -> Path | None:
-    """The folder of this name; None if it must be a repository's.  Raises ConfigError where it can be neither."""
-    if not name:
-        raise ConfigError("the name of a model is empty: give a folder or a Hugging Face repository (owner/name)")
-    folder = expand_user(name)
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise ConfigError(f"{name} is a file: give the folder that holds it")
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1:
-        raise ConfigError(f"{name}: no such folder, and not a Hugging Face repository (owner/name)")
-    return None
-
-
-def expand_user(path: str | Path) -> Path:
-    """The path with the home folder that ~ means.  Raises ConfigError where there is none."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{path}: there is no such home folder; write the whole path") from None
 
 
 def fetch(name: str, revision: str | None, patterns: list[str]) -> Path:

@@ -13,8 +13,9 @@ from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, PairError
 from mlx_ddtree.hub.cached import Snapshot, cached_models
-from mlx_ddtree.hub.fetch import DEMO, DRAFTER_FILES, commit_of, fetch
+from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, fetch
 from mlx_ddtree.hub.load_target import LoadedTarget, look_at_target, try_target
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.hub.registry import find_drafter, is_same_model
 from mlx_ddtree.pair import Pair
 

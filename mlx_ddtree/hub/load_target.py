@@ -17,8 +17,9 @@ from mlx_lm.utils import load_model, load_tokenizer
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError, UnsupportedModelError, WeightsError, one_line
 from mlx_ddtree.hub.adapter import adapter_folder, apply_adapter
 from mlx_ddtree.hub.check_target import check_target_folder
-from mlx_ddtree.hub.fetch import DEMO, SMALL_TARGET_FILES, TARGET_FILES, commit_of, fetch, local_folder
+from mlx_ddtree.hub.fetch import SMALL_TARGET_FILES, TARGET_FILES, commit_of, fetch
 from mlx_ddtree.hub.foreign_code import TRUST, brings_tokenizer_code, check_model_code
+from mlx_ddtree.hub.names import DEMO, local_folder
 from mlx_ddtree.target import Target, make_target
 
 load_lazily = partial(load_model, lazy=True)

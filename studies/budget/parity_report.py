@@ -19,7 +19,7 @@ from time import perf_counter
 
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.decoding.parity import PARITY_MODES
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.tuning.measure import whole_profile_of
 

@@ -38,7 +38,7 @@ from mlx_ddtree import load
 from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.training.chat_format import ChatFormat
 from mlx_ddtree.tree import build_tree

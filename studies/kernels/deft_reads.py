@@ -21,7 +21,7 @@ from mlx_ddtree import Session, load, make_sampler, stream_branches, stream_gene
 from mlx_ddtree.benchmarking.needles import haystack
 from mlx_ddtree.deft.attention import PreparedPlan, deft_attention
 from mlx_ddtree.deft.plans import PLANS, PrefixTree, make_plan
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs.cli import columns
 
 import mlx.core as mx  # isort: skip

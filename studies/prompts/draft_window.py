@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.benchmarking.needles import haystack
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs.cli import columns
 
 import mlx.core as mx  # isort: skip

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.deft.attention import DeftAttention, deft_attention, parents_of
 from mlx_ddtree.deft.plans import PLANS, make_plan
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.kernels.tree_attention import tree_attention_ops
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tuning.deft import use_deft

@@ -8,7 +8,7 @@ import pytest
 from mlx_lm.generate import stream_generate as stock_stream_generate
 
 from mlx_ddtree import load, stream_generate
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 
 from ..decoding.test_lossless import METHODS
 

@@ -5,7 +5,7 @@ import pytest
 import mlx_ddtree
 from mlx_ddtree import load
 from mlx_ddtree.errors import ConfigError, OptionError
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 
 
 def test_paths_are_names():

@@ -9,8 +9,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_ddtree import load
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.hub.fetch import DEMO
 from mlx_ddtree.hub.load_target import load_target
+from mlx_ddtree.hub.names import DEMO
 
 LORA = {"num_layers": 2, "lora_parameters": {"rank": 4, "scale": 2.0, "dropout": 0.0}}
 

@@ -19,7 +19,7 @@ from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.hub import convert as conversion
 from mlx_ddtree.hub.convert import Quantisation, convert
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs.convert import main
 
 from ..drafter.test_dflash2 import ASSISTANT, save2, small_drafter2

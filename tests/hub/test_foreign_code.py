@@ -8,7 +8,7 @@ import pytest
 
 from mlx_ddtree import generate, load
 from mlx_ddtree.errors import ConfigError
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs.generate import main
 
 TOKENIZER_CODE = """

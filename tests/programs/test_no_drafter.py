@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.programs import benchmark, generate
 
 TARGET = str(DEMO / "target")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 
 from ..metal_host import missing_compiler
 

@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import linear_to_lora_layers
 
 from mlx_ddtree import load
-from mlx_ddtree.hub.fetch import DEMO
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.tuning import identity
 from mlx_ddtree.tuning.identity import profile_path
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlx_ddtree._home import cache_folder
 from mlx_ddtree.budget.profile import ParityBounds, Profile
-from mlx_ddtree.machine import cache_folder
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.store import VERSION, WORTH_SAVING
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_ddtree.hub.fetch import DEMO, DRAFTER_FILES, fetch
+from mlx_ddtree.hub.fetch import DRAFTER_FILES, fetch
 from mlx_ddtree.hub.load_pair import drafter_name
 from mlx_ddtree.hub.load_target import fetch_target
+from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.untrusted import read_json
 
 HUB_NAME = "race/drafter"
