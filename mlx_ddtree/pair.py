@@ -72,7 +72,7 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     """
     if isinstance(target, PlainTarget):
         raise UnsupportedModelError(
-            f"model type {target.model_type!r} has no adapter here, so no drafter can be used with it; "
+            f"model type {target.model_type!r} verifies no drafts here{target.because}, so it takes no drafter; "
             "load it with draft=False for plain decoding"
         )
     config = drafter.config

@@ -1,7 +1,6 @@
 """A drafter that was not made for the target is refused with the reason."""
 
 import pytest
-from mlx_lm.models import qwen2
 
 from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.errors import PairError, UnsupportedModelError
@@ -9,6 +8,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import PlainTarget, make_target
 
 from .drafter.test_dflash2 import small_drafter2
+from .every_model import every_model
 from .helpers import small_drafter, small_pair, small_target
 from .training.tiny import make_tokenizer
 
@@ -57,11 +57,7 @@ def test_a_refused_drafter_leaves_the_target_as_it_was():
 
 
 def plain_target():
-    args = qwen2.ModelArgs(
-        model_type="qwen2", hidden_size=32, num_hidden_layers=2, intermediate_size=64, num_attention_heads=4,
-        rms_norm_eps=1e-6, vocab_size=64, num_key_value_heads=2,
-    )  # fmt: skip
-    return make_target(qwen2.Model(args))
+    return make_target(every_model("gpt2"))
 
 
 def test_unknown_architectures_decode_plainly_and_say_so():
@@ -69,7 +65,7 @@ def test_unknown_architectures_decode_plainly_and_say_so():
 
     target = plain_target()
     assert isinstance(target, PlainTarget)
-    with pytest.raises(UnsupportedModelError, match=r"'qwen2'.*draft=False"):
+    with pytest.raises(UnsupportedModelError, match=r"'gpt2'.*draft=False"):
         Pair(target, small_drafter(small_target()), make_tokenizer())
     pair = without_end(Pair(target, None, make_tokenizer()))
     assert our_tokens(pair, PROMPT, 24, method="ar") == stock_tokens(pair, PROMPT, 24)

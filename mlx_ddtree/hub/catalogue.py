@@ -36,7 +36,7 @@ class Variant:
 class PublicPair:
     """One line of the list; parameters is None where neither the target's config is known nor the target here.
 
-    verifies: whether the target's architecture takes drafters here; None where it is not known.
+    verifies: whether the target's architecture takes drafters here; None where only loading it tells.
     """
 
     target: str
@@ -97,7 +97,7 @@ def _pair(
     config = PUBLIC_CONFIGS.get(target, {})
     if not config and here:
         config = here[0].config
-    verifies = str(config["model_type"]) in TREE_FAMILIES if "model_type" in config else None
+    verifies = True if config.get("model_type") in TREE_FAMILIES else None
     about = (target, drafter, known.kind, known.block, known.why, known.licence, verifies)
     try:
         sizes = model_size(config)

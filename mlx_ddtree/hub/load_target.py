@@ -20,7 +20,8 @@ from mlx_ddtree.hub.check_target import check_target_folder
 from mlx_ddtree.hub.fetch import SMALL_TARGET_FILES, TARGET_FILES, commit_of, fetch
 from mlx_ddtree.hub.foreign_code import TRUST, brings_tokenizer_code, check_model_code
 from mlx_ddtree.hub.names import DEMO, local_folder
-from mlx_ddtree.target import Target, make_target
+from mlx_ddtree.hub.verdicts import make_known_target
+from mlx_ddtree.target import Target
 
 load_lazily = partial(load_model, lazy=True)
 
@@ -85,11 +86,11 @@ def load_target(
     trust_remote_code: bool = False,
     find: Callable[[str, str | None], Path] = fetch_target,
     read: Callable[..., tuple[Any, dict[str, Any]]] = load_lazily,
-    adapt: Callable[[Any], Target] = make_target,
+    adapt: Callable[[Any], Target] | None = None,
 ) -> LoadedTarget:
     """A target alone, through mlx-lm's own loaders; None is the embedded one.
 
-    find: brings a repository's files, by name and revision.  adapt: makes a target of a model.
+    find: brings a repository's files, by name and revision.  adapt: makes a target of a model; None: hub/verdicts.py.
     read: makes the model, not evaluated, and its config of a folder; given `trust_remote_code` as well.
 
     Raises ConfigError, WeightsError and UnsupportedModelError, with what to do.
@@ -119,7 +120,8 @@ def load_target(
     }
     if adapter is not None:
         notes["adapter_folder"] = str(adapter.resolve())
-    return LoadedTarget(adapt(model), tokenizer, notes)
+    target = make_known_target(model, config) if adapt is None else adapt(model)
+    return LoadedTarget(target, tokenizer, notes)
 
 
 def read_tokenizer(folder: Path, trust_remote_code: bool, eos_token_ids: Any = None) -> TokenizerWrapper:

@@ -12,7 +12,7 @@ Positions = int | mx.array
 class TreeRope(nn.Module):
     """Stands in for one attention module's `rope`; plain calls pass straight through.
 
-    An integer offset means consecutive positions, as always.  A (1, L) array gives every row its
+    An integer offset means consecutive positions, as always.  A (B, L) array gives every row its
     own: the rows move to the batch axis, where mx.fast.rope takes one offset each, so the same
     kernel computes them, bit for bit.
     """
@@ -22,8 +22,13 @@ class TreeRope(nn.Module):
         self.rope = rope
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
-        """x: (1, heads, L, head_dim); offset: int, or (1, L) int32 positions."""
+        """x: (B, heads, L, head_dim); offset: int, or (B, L) int32 positions."""
         if not isinstance(offset, mx.array) or offset.ndim != 2:
             return self.rope(x, offset=offset)
-        rows = x.transpose(2, 1, 0, 3)  # (L, heads, 1, head_dim)
-        return self.rope(rows, offset=offset[0]).transpose(2, 1, 0, 3)
+        if len(x) == 1:
+            rows = x.transpose(2, 1, 0, 3)  # (L, heads, 1, head_dim)
+            return self.rope(rows, offset=offset[0]).transpose(2, 1, 0, 3)
+        batch, heads, length, width = x.shape
+        rows = x.transpose(0, 2, 1, 3).reshape(-1, heads, 1, width)
+        turned = self.rope(rows, offset=offset.reshape(-1))
+        return turned.reshape(batch, length, heads, width).transpose(0, 2, 1, 3)

@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, KVCache
 
 from mlx_ddtree.decoding.state import DecodeState
@@ -34,8 +33,7 @@ def check_filter(target: Target, cache: Sequence[Any], keep_ratio: float) -> Non
     instead = "use prefill compression instead (--prefill-compression), which drops tokens before they are cached"
     if isinstance(target, PlainTarget):
         raise UnsupportedModelError(f"the caches of model type {target.model_type!r} cannot be filtered; {instead}")
-    layers: list[nn.Module] = target.layers
-    if any(hasattr(module, "kv_lora_rank") for layer in layers for module in layer.modules()):
+    if any(hasattr(module, "kv_lora_rank") for layer in target.layers for module in layer.modules()):
         raise UnsupportedModelError(f"caches of latent attention (MLA) have no keys to filter; {instead}")
     for layer_cache in cache:
         if type(layer_cache) not in (KVCache, ArraysCache):

@@ -26,20 +26,17 @@ from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.target.anatomy import OwnHead, find_anatomy
 from mlx_ddtree.target.attention import adapt_attention
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
-from mlx_ddtree.target.forward import Forward, adapt_rope, tap
+from mlx_ddtree.target.forward import Forward, adapt_query_scale, adapt_rope, tap
 from mlx_ddtree.target.gated_delta import adapt_gated_delta
 from mlx_ddtree.target.marks import Mark, mark, rewind
 from mlx_ddtree.target.quantized import adapt_quantized, head_weights, rows_of_head
+from mlx_ddtree.target.replay import adapt_recurrent, carries_states
 from mlx_ddtree.target.rows import Rows
 from mlx_ddtree.target.views import Pending, check_cache, views_of
-
-
-def text_of(model: nn.Module) -> Any:
-    """The part of an mlx-lm model that speaks: multimodal checkpoints keep it apart."""
-    return model.language_model if "language_model" in model else model
 
 
 class TreeTarget(MakesCaches):
@@ -52,15 +49,25 @@ class TreeTarget(MakesCaches):
     supports_trees = True
     builds_ahead = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, own_head: bool = False) -> None:
+        """own_head: ask the model's own code for logits, for families whose head nobody has looked at: whatever it
+        multiplies or caps is in them, and no kernel serves it.
+
+        Raises UnsupportedModelError where the model's parts are not found.
+        """
         evaluate(model)
-        text = text_of(model)
+        anatomy = find_anatomy(model)
         self.model = model
-        self.text = text
-        self.args = text.args
-        self.hidden_size: int = self.args.hidden_size
-        self.vocab_size: int = self.args.vocab_size
-        self.layers: list[nn.Module] = text.model.layers  # None where another stage of a pipeline has the layer
+        self.text = anatomy.text
+        self.stack = anatomy.stack
+        self.embedding = anatomy.embedding
+        self.anatomy = anatomy
+        self.args = anatomy.settings
+        self.own_head = OwnHead(anatomy) if own_head else None
+        vocab_size, hidden_size = anatomy.embedding_shape
+        self.hidden_size: int = getattr(self.args, "hidden_size", hidden_size)
+        self.vocab_size: int = getattr(self.args, "vocab_size", vocab_size)
+        self.layers = anatomy.layers  # None where another stage of a pipeline has the layer
         self.num_layers = len(self.layers)
         self.num_caches = len(self.make_cache())  # layers that share keys share a cache
         self.kernels = NO_KERNELS
@@ -71,11 +78,14 @@ class TreeTarget(MakesCaches):
     def _adapt(self) -> None:
         """Let the model's modules ask `current`."""
         adapt_quantized(self.text, self.current)
-        for layer in filter(None, self.layers):
-            for module in layer.modules():
-                adapt_rope(module, self.current)
-                adapt_gated_delta(module)
-                adapt_attention(module)
+        adapt_query_scale(self.stack)
+        for module in self.stack.modules():
+            adapt_rope(module, self.current)
+            adapt_gated_delta(module)
+            adapt_attention(module)
+        if self.own_head is not None:
+            replaying = [adapt_recurrent(layer) for layer in self.layers]
+            self.builds_ahead = not (any(replaying) and carries_states(self.make_cache()))
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -100,16 +110,18 @@ class TreeTarget(MakesCaches):
 
     def embed(self, token_ids: mx.array) -> mx.array:
         """(1, n) int -> (1, n, D), before the model's own `embed_scale`."""
-        return self.text.model.embed_tokens(token_ids)
+        return self.embedding(token_ids)
 
     def head(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits before the model's own `logit_softcap`."""
+        if self.own_head is not None:
+            return self.own_head(hidden)
         head = self._head_module
         return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
 
     def head_rows(self, token_ids: mx.array) -> mx.array | None:
         """The head's rows (n, D) for tokens (n,), where a product with them gives `head`'s logits; else None."""
-        return rows_of_head(self._head_module, token_ids)
+        return None if self.own_head is not None else rows_of_head(self._head_module, token_ids)
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""
@@ -125,7 +137,7 @@ class TreeTarget(MakesCaches):
     def best_of_tree(self, hidden: mx.array, k: int) -> HeadTopK | None:
         """The k best tokens of a verification's rows (N, D) by a kernel that writes no logits, where there is one."""
         kernel = self.kernels.of(len(hidden)).head_top_k
-        if kernel is None or not 2 <= len(hidden) <= MAX_ROWS:
+        if kernel is None or self.own_head is not None or not 2 <= len(hidden) <= MAX_ROWS:
             return None
         weights = head_weights(self._head_module)
         if weights is None:
@@ -134,17 +146,17 @@ class TreeTarget(MakesCaches):
 
     @property
     def _head_module(self) -> Any:
-        return self.text.lm_head if "lm_head" in self.text else self.text.model.embed_tokens
+        return self.text.lm_head if "lm_head" in self.text else self.embedding
 
     @property
     def embed_scale(self) -> float:
         """What the model multiplies its embeddings by."""
-        return float(getattr(self.text.model, "embed_scale", 1.0))
+        return float(getattr(self.stack, "embed_scale", 1.0))
 
     @property
     def logit_softcap(self) -> float | None:
         """The bound c of logits c * tanh(x / c), for models that have one."""
-        return getattr(self.args, "final_logit_softcapping", None)
+        return None if self.own_head is not None else getattr(self.args, "final_logit_softcapping", None)
 
     # Forwards.
 
@@ -177,7 +189,7 @@ class TreeTarget(MakesCaches):
     ) -> tuple[mx.array, mx.array | None]:
         """The model's own call, over caches or views of them; kernels: what its modules may use."""
         with self.current.running(at, kernels):
-            hidden = self.text.model(token_ids, cache=list(cache))
+            hidden = self.stack(token_ids, cache=list(cache))
             return hidden, self.features(hidden)
 
     def features(self, hidden: mx.array) -> mx.array | None:

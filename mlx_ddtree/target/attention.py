@@ -101,8 +101,13 @@ def _rebound(own: type[Any]) -> type[Any]:
 
 def attending_by(own: type[Any], function: Callable[..., mx.array], **attributes: Any) -> type[Any]:
     """A subclass of an attention class with the same code, in which the name of mlx-lm's attention means `function`."""
+    return calling(own, _NAME, function, **attributes)
+
+
+def calling(own: type[Any], name: str, function: Callable[..., mx.array], **attributes: Any) -> type[Any]:
+    """A subclass with the same `__call__`, in which a name of its module means `function`."""
     call = own.__call__
-    known = {**call.__globals__, _NAME: function}
+    known = {**call.__globals__, name: function}
     same = types.FunctionType(call.__code__, known, call.__name__, call.__defaults__, call.__closure__)
     same.__kwdefaults__ = call.__kwdefaults__
     return type(own.__name__, (own,), {"__call__": same, "__module__": own.__module__, **attributes})

@@ -13,9 +13,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models import ministral3, rope_utils
 
 from mlx_ddtree.kernels.choice import MLX, KernelSet
 from mlx_ddtree.kernels.rope import Positions, TreeRope
+from mlx_ddtree.target.attention import calling
 
 
 @dataclass
@@ -54,7 +56,7 @@ class ForwardRope(TreeRope):
         self.forward = forward
 
     def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
-        """x: (1, heads, L, head_dim); offset: what the cache says, an int or (1, L) int32 positions."""
+        """x: (B, heads, L, head_dim); offset: what the cache says, an int or (B, L) int32 positions."""
         positions = self.forward.positions
         if isinstance(positions, mx.array):
             return super().__call__(x, positions)
@@ -64,11 +66,17 @@ class ForwardRope(TreeRope):
 
 
 def adapt_rope(module: nn.Module, forward: Forward) -> None:
-    """Let an attention module's rotary embedding take a position per row; modules without one stay as they are."""
-    if "rope" not in module or isinstance(module, TreeRope):
-        return
-    rope = module.rope.rope if isinstance(module.rope, TreeRope) else module.rope
-    module.rope = ForwardRope(rope, forward)
+    """Let an attention module's rotary embeddings take a position per row; modules without one stay as they are."""
+    for name, child in list(module.items()):
+        if isinstance(child, TreeRope):  # of another target over the same model
+            module[name] = ForwardRope(child.rope, forward)
+        elif isinstance(child, nn.Module) and (name == "rope" or _rotates(child)):
+            module[name] = ForwardRope(child, forward)
+
+
+def _rotates(module: nn.Module) -> bool:
+    """Whether this is one of the rotary embeddings that mlx-lm's models share, whatever a model calls it."""
+    return isinstance(module, nn.RoPE) or type(module).__module__ == rope_utils.__name__
 
 
 def tap(layers: Sequence[nn.Module | None], taps: Sequence[int], forward: Forward) -> None:
@@ -95,3 +103,20 @@ def _tapped(own: type[Any], index: int, forward: Forward) -> type[Any]:
 
     Tapped.__name__ = own.__name__
     return Tapped
+
+
+def adapt_query_scale(stack: nn.Module) -> None:
+    """Let a stack that scales queries by their positions (Ministral 3, Mistral 4) take a position per row."""
+    name = "_get_llama_4_attn_scale"
+    call: Any = type(stack).__call__
+    theirs = call.__globals__.get(name)
+    if name not in call.__code__.co_names or theirs is not ministral3._get_llama_4_attn_scale:
+        return
+
+    def of_rows(size: int, offset: int | mx.array, beta: float, positions: int) -> mx.array:
+        """(size, 1) scales; offset: consecutive positions from there on, or (1, size) int32 positions."""
+        if isinstance(offset, mx.array) and offset.ndim == 2:
+            return theirs(1, offset[0], beta, positions).reshape(size, 1)
+        return theirs(size, offset, beta, positions)
+
+    stack.__class__ = calling(type(stack), name, of_rows)

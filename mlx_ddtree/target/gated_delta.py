@@ -9,18 +9,18 @@ import mlx.nn as nn
 from mlx_lm.models import qwen3_5, qwen3_next
 from mlx_lm.models.gated_delta import normalize_qk
 
-from mlx_ddtree.target.views import DeltaView
+from mlx_ddtree.target.views import StateView
 
 Projected = tuple[mx.array, mx.array, mx.array, mx.array]
 """(1, N, C) queries, keys and values before the convolution; z (1, N, Hv, Dv); b and a (1, N, Hv)."""
 
 
 class _TreeDelta:
-    """Mixed into one instance of mlx-lm's module: with a DeltaView for a cache it runs the tree's form, else
+    """Mixed into one instance of mlx-lm's module: with a StateView for a cache it runs the tree's form, else
     the module's own code."""
 
     def __call__(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
-        if not isinstance(cache, DeltaView):
+        if not isinstance(cache, StateView):
             return super().__call__(inputs, mask, cache)  # type: ignore[misc]
         count = inputs.shape[1]
         kernels = cache.kernels
@@ -75,5 +75,5 @@ _TREE_CLASSES: dict[type, type[Any]] = {
 
 
 def adapt_gated_delta(module: nn.Module) -> None:
-    """Let this instance take DeltaViews; modules of other classes stay as they are."""
+    """Let this instance take StateViews; modules of other classes stay as they are."""
     module.__class__ = _TREE_CLASSES.get(type(module), type(module))

@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_map
-from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, QuantizedKVCache, RotatingKVCache
 
 Mark = list[tuple[Any, ...]]
 """Where each layer's cache stood; see `mark`."""
@@ -28,6 +28,9 @@ def mark_with_arrays(cache: Sequence[Any]) -> Mark:
     """
     marked = []
     for layer_cache in cache:
+        if isinstance(layer_cache, CacheList):
+            marked.append(tuple(mark_with_arrays(layer_cache.caches)))
+            continue
         standing = _standing(layer_cache)
         if isinstance(layer_cache, KVCache | QuantizedKVCache):
             standing = (*standing, tree_map(_alias, layer_cache.keys), tree_map(_alias, layer_cache.values))
@@ -38,7 +41,9 @@ def mark_with_arrays(cache: Sequence[Any]) -> Mark:
 def rewind(cache: Sequence[Any], marked: Mark) -> None:
     """Undo everything since `mark`; the mark stays good for another time."""
     for layer_cache, standing in zip(cache, marked, strict=True):
-        if isinstance(layer_cache, ArraysCache):
+        if isinstance(layer_cache, CacheList):
+            rewind(layer_cache.caches, list(standing))
+        elif isinstance(layer_cache, ArraysCache):
             layer_cache.cache = list(standing)
         elif isinstance(layer_cache, RotatingKVCache):
             keys, values, layer_cache.offset, layer_cache._idx = standing
@@ -51,6 +56,8 @@ def rewind(cache: Sequence[Any], marked: Mark) -> None:
 
 
 def _standing(layer_cache: Any) -> tuple[Any, ...]:
+    if isinstance(layer_cache, CacheList):
+        return tuple(mark(layer_cache.caches))
     if isinstance(layer_cache, ArraysCache):
         return tuple(layer_cache.cache)
     if isinstance(layer_cache, RotatingKVCache):

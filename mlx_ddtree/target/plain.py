@@ -12,6 +12,7 @@ from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.rope import Positions
+from mlx_ddtree.target.anatomy import settings_of, text_of
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
 from mlx_ddtree.target.marks import Mark
@@ -20,16 +21,18 @@ from mlx_ddtree.target.views import Pending
 
 
 class PlainTarget(MakesCaches):
-    """Method 'ar' for architectures without an adapter; it has no taps and verifies no trees."""
+    """Method 'ar' for models that verify no trees; it has no taps."""
 
     supports_trees = False
     builds_ahead = False
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, why: str | None = None) -> None:
+        """why: the reason for which this model verifies no trees, where a test has found one."""
         evaluate(model)
         self.model = model
-        self.args = model.args
-        self.model_type: str = model.args.model_type
+        self.why = why
+        self.args = settings_of(text_of(model))
+        self.model_type: str = self.args.model_type
         self.taps: tuple[int, ...] = ()
         self.num_caches = len(self.make_cache())
         self.kernels = NO_KERNELS
@@ -88,5 +91,10 @@ class PlainTarget(MakesCaches):
 
     def _refusal(self) -> UnsupportedModelError:
         return UnsupportedModelError(
-            f"no tree verification for model type {self.model_type!r}; use method='ar' for plain decoding"
+            f"no tree verification for model type {self.model_type!r}{self.because}; use method='ar' for plain decoding"
         )
+
+    @property
+    def because(self) -> str:
+        """The reason in brackets, to put behind what is refused."""
+        return "" if self.why is None else f" ({self.why})"

@@ -157,6 +157,20 @@ class TreeRows(Rows):
         by_words = partial(kernel, tree=self.bits, context=context, window=window, keep=keep)
         return RowsMask(by_words, partial(self.mask, context, window, keep))
 
+    @cached_property
+    def paths(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(leaves, longest) int32: the rows of every path from the root to a leaf, the leaf again up to the longest
+        path's length; and (N,) int32: where each row stands among these, counted through; padding rows as the root."""
+        leaves = np.setdiff1d(np.arange(len(self.tree)), self.tree.parents)
+        longest = int(self._depths.max()) + 1
+        paths = np.empty((len(leaves), longest), np.int32)
+        places = np.zeros(self.count, np.int32)
+        for i, leaf in enumerate(leaves):
+            path = self.tree.path_to(int(leaf))
+            paths[i] = path + [path[-1]] * (longest - len(path))
+            places[path] = i * longest + np.arange(len(path))
+        return paths, places
+
     def conv_table(self, kernel: int) -> mx.array:
         """(N, kernel) int32: where each row's last `kernel` tokens stand, itself included, oldest first.
 

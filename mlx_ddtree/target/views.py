@@ -6,7 +6,8 @@ by one.  One view per kind of cache:
 
 AppendView  KVCache, QuantizedKVCache: rows go behind the context; the commit moves the path's to the front.
 RingView    RotatingKVCache: rows wait in the view, because a ring that has turned cannot be turned back.
-DeltaView   ArraysCache of gated delta layers (target/gated_delta.py): the rows' updates wait in the view.
+StateView   ArraysCache: states of recurrent layers, which the commit takes further (target/gated_delta.py, replay.py).
+ListView    CacheList: several of these.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import ArraysCache, KVCache, QuantizedKVCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, QuantizedKVCache, RotatingKVCache
 
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.choice import MLX, KernelSet
@@ -96,6 +97,10 @@ class AppendView(_View, AttendingCache):
         self.waiting = keys, values
         return self.base.update_and_fetch(keys, values)
 
+    def keys_and_values(self) -> Any:
+        """All keys and values, the rows' among them: layers that share another one's ask for them."""
+        return self.base.keys_and_values()
+
     @staticmethod
     def commit_all(views: Sequence[AppendView], path: Sequence[int], gather: GatherRows) -> None:
         start = views[0].rows.start
@@ -139,9 +144,15 @@ class RingView(_View, AttendingCache):
         """All keys and values, the ring's in their order in time, then the rows'; the ring stays as it is."""
         self.waiting = keys, values
         if self.base.keys is None:
-            return keys, values
+            self._all = keys, values
+            return self._all
         before = self.base._temporal_order(self.base.keys), self.base._temporal_order(self.base.values)
-        return mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
+        self._all = mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
+        return self._all
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        """What `update_and_fetch` has given: layers that share another one's ask for it."""
+        return self._all
 
     @staticmethod
     def commit_all(views: Sequence[RingView], path: Sequence[int], gather: GatherRows) -> None:
@@ -150,11 +161,16 @@ class RingView(_View, AttendingCache):
             view.base.update_and_fetch(keys, values)
 
 
-class DeltaView(_View):
-    """Rows beside the convolution window and the state of a gated delta layer.
+class StateView(_View):
+    """Rows beside the states of a layer that carries some from token to token.
 
-    waiting: (rows (1, N, C) that went into the convolution, what the recurrence computed).
+    waiting: what a gated delta layer has left (target/gated_delta.py): the rows (1, N, C) that went into its
+        convolution, and what its recurrence computed.
+    replays: the calls of other recurrent modules (target/replay.py), each to be run once more over the accepted path.
     """
+
+    lengths = None
+    """mlx-lm's layers ask: no sequence of a batch is shorter than the others."""
 
     def __init__(self, base: ArraysCache, rows: TreeRows, kernels: KernelSet = MLX) -> None:
         self.base = base
@@ -162,29 +178,51 @@ class DeltaView(_View):
         most = kernels.delta.max_rows
         self.kernels = REFERENCES if most is not None and rows.count > most else kernels.delta
         self.waiting: tuple[mx.array, TreeDelta] | None = None
+        self.replays: list[Any] = []
 
     def make_mask(self, n: int) -> None:
         """No row of one sequence is padding that a recurrence would have to skip."""
         return None
 
     @staticmethod
-    def commit_all(views: Sequence[DeltaView], path: Sequence[int], gather: GatherRows) -> None:
-        kernels = views[0].kernels
+    def commit_all(views: Sequence[StateView], path: Sequence[int], gather: GatherRows) -> None:
+        for view in views:
+            for replay in view.replays:
+                replay.commit(view.base, path)
+        deltas = [view for view in views if view.waiting is not None]
+        if not deltas:
+            return
+        kernels = deltas[0].kernels
         nodes = mx.array(list(path), mx.int32)
-        waiting = [view.waiting for view in views if view.waiting is not None]
-        windows = kernels.commit_windows([view.base[0] for view in views], [rows for rows, _ in waiting], nodes)
+        waiting = [view.waiting for view in deltas if view.waiting is not None]
+        windows = kernels.commit_windows([view.base[0] for view in deltas], [rows for rows, _ in waiting], nodes)
         states = kernels.commit_states([delta for _, delta in waiting], nodes)
-        for view, window, state in zip(views, windows, states, strict=True):
+        for view, window, state in zip(deltas, windows, states, strict=True):
             view.base[0] = window
             view.base[1] = state
 
 
-View = AppendView | RingView | DeltaView
+class ListView(_View):
+    """A layer with several caches, a view of each."""
+
+    def __init__(self, base: CacheList, rows: Rows, kernels: KernelSet = MLX) -> None:
+        self.parts = views_of(base.caches, rows, kernels)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.parts[index]
+
+    @staticmethod
+    def commit_all(views: Sequence[ListView], path: Sequence[int], gather: GatherRows) -> None:
+        Pending([part for view in views for part in view.parts], gather).commit(path)
+
+
+View = AppendView | RingView | StateView | ListView
 _VIEWS: dict[type, type[Any]] = {
     KVCache: AppendView,
     QuantizedKVCache: AppendView,
     RotatingKVCache: RingView,
-    ArraysCache: DeltaView,
+    ArraysCache: StateView,
+    CacheList: ListView,
 }
 
 
@@ -210,7 +248,9 @@ class Pending:
 def check_cache(cache: Sequence[object]) -> None:
     """Raise UnsupportedModelError unless every layer's cache can hold a tree."""
     for layer_cache in cache:
-        if _view_class(layer_cache) is None:
+        if isinstance(layer_cache, CacheList):
+            check_cache(layer_cache.caches)
+        elif _view_class(layer_cache) is None:
             raise UnsupportedModelError(
                 f"{type(layer_cache).__name__} cannot hold a draft tree; use method='ar' with this cache"
             )

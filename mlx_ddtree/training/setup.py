@@ -86,7 +86,7 @@ def new_drafter(config: DrafterConfig, target: TreeTarget, seed: int) -> DFlashD
     mx.random.seed(seed)
     drafter = make_neutral(config)
     inherit_scales(target, drafter)
-    drafter.norm.weight = mx.array(target.text.model.norm.weight.astype(mx.float32))
+    drafter.norm.weight = target.anatomy.norm_gains
     mx.eval(drafter.parameters())
     return drafter
 

@@ -83,7 +83,7 @@ def channel_rms(features: Array) -> NDArray[np.float32]:
 def start_in_closed_form(drafter: DFlashDrafter, target: TreeTarget, sample: Sample, rms: Array) -> None:
     """Set a random drafter's weights as the module's text says; its fc then reads features divided by `rms` (F,)."""
     width = drafter.config.hidden_size
-    gains = np.array(target.text.model.norm.weight.astype(mx.float32))
+    gains = np.array(target.anatomy.norm_gains)
 
     # 1. Context rows: the last tapped layer, every channel at its own scale, and a little of the others.
     fc = np.array(drafter.fc.weight) * OTHER_TAPS

@@ -59,6 +59,7 @@ RUNS = [
         f"prompts/prefill_answers.py --model {TARGET} --tokens 200 --seeds 1 --keep 0.5 --depths 0.5", "whole prompt"
     ),
     pytest.param("prompts/prefill_times.py --tokens 256 --repeats 1 --scorer lexical", "dense"),
+    pytest.param("targets/every_model.py llama gpt2", "1 plain, 1 tree"),
 ]
 
 

@@ -12,7 +12,8 @@ from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, TreeTarget, make_targe
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.tree import DraftTree
 
-from ..families import FAMILIES, tiny_model, tiny_target
+from ..every_model import every_model
+from ..families import FAMILIES, tiny_target
 
 RNG = np.random.default_rng(0)
 CONTEXTS = {"short": [3, 14, 15, 9, 26], "past the windows": RNG.integers(0, 64, 29).tolist()}
@@ -171,9 +172,9 @@ def test_every_family_is_covered():
 
 
 def test_other_models_decode_plainly():
-    target = make_target(tiny_model({"model_type": "olmo2"}))
+    target = make_target(every_model("gpt2"))
     assert isinstance(target, PlainTarget)
-    with pytest.raises(UnsupportedModelError, match=r"olmo2.*method='ar'"):
+    with pytest.raises(UnsupportedModelError, match=r"gpt2.*method='ar'"):
         target.forward_rows(
             mx.array(TREES["chain"].token_ids)[None],
             TreeRows(TREES["chain"], 0, len(TREES["chain"])),
@@ -200,7 +201,7 @@ def test_features_are_the_tapped_layers_outputs(target, context):
     last = target.num_layers - 1
     target.taps = (last,)
     hidden, features = target.forward(mx.array([context]), target.make_cache())
-    np.testing.assert_array_equal(np.array(target.text.model.norm(features)), np.array(hidden))
+    np.testing.assert_array_equal(np.array(target.stack.norm(features)), np.array(hidden))
     target.taps = ()
     assert target.forward(mx.array([context]), target.make_cache())[1] is None
 

@@ -9,8 +9,9 @@ import pytest
 
 from mlx_ddtree import generate
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.target import PlainTarget, make_target
+from mlx_ddtree.target import PlainTarget, TreeTarget, make_target
 
+from ..every_model import every_model
 from ..families import FAMILIES, YARN, tiny_model, tiny_target
 from ..helpers import small_drafter
 from ..training.tiny import make_tokenizer
@@ -46,11 +47,18 @@ def test_every_family_is_first_used_in_another_thread(name):
     np.testing.assert_array_equal(there, first_use())
 
 
-def test_a_model_without_an_adapter_is_first_used_in_another_thread():
-    target = make_target(tiny_model(LONGROPE))
-    assert isinstance(target, PlainTarget)
-    logits, _ = in_another_thread(lambda: evaluated(*target.forward(mx.array([[3, 4]]), target.make_cache())))
-    assert logits.shape == (1, 2, 64)
+@pytest.mark.parametrize(
+    ("model", "kind"), [(lambda: tiny_model(LONGROPE), TreeTarget), (lambda: every_model("gpt2"), PlainTarget)]
+)
+def test_unlisted_models_are_first_used_in_another_thread(model, kind):
+    target = make_target(model())
+    assert type(target) is kind
+
+    def logits():
+        hidden, _ = target.forward(mx.array([[3, 4]]), target.make_cache())
+        return evaluated(target.unembed(hidden))[0]
+
+    assert in_another_thread(logits).shape == (1, 2, 64)
 
 
 def evaluated(*arrays):

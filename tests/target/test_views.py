@@ -233,11 +233,11 @@ def test_a_ring_goes_back_to_any_of_its_marks(size, actions, data):
         assert ring.contents() == contents
 
 
-@pytest.mark.parametrize("cache", [ChunkedKVCache(8), CacheList(KVCache(), KVCache())])
+@pytest.mark.parametrize("cache", [ChunkedKVCache(8), CacheList(KVCache(), ChunkedKVCache(8))])
 def test_caches_that_cannot_hold_a_tree_are_refused(cache):
     with pytest.raises(UnsupportedModelError, match="method='ar'"):
         check_cache([KVCache(), cache])
 
 
 def test_caches_that_can_hold_a_tree_are_taken():
-    check_cache([KVCache(), QuantizedKVCache(), RotatingKVCache(8)])
+    check_cache([KVCache(), QuantizedKVCache(), RotatingKVCache(8), CacheList(KVCache(), KVCache())])

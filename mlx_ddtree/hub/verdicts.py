@@ -1,0 +1,67 @@
+"""What a model's test for draft trees has found before, so that each model is tested once and not at every start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.nn as nn
+
+from mlx_ddtree._home import cache_folder
+from mlx_ddtree.errors import ConfigError
+from mlx_ddtree.files.replace import replacing
+from mlx_ddtree.machine import __version__, machine
+from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, Target, family_of, make_target
+from mlx_ddtree.untrusted import read_json
+
+MOST = 200
+"""Models that are remembered; the oldest are forgotten."""
+
+
+def make_known_target(model: nn.Module, config: dict[str, Any]) -> Target:
+    """The adapter for a loaded mlx-lm model with this config.json; see `target.make_target`.
+
+    A family that nobody has looked at is tested, about ten forwards, and what the test finds is kept for this config,
+    mlx-lm and package.
+    """
+    if family_of(model) in TREE_FAMILIES:
+        return make_target(model)
+    file = cache_folder() / "models" / "verify_trees.json"
+    key = _key(config)
+    known = _read(file)
+    if key in known:
+        reason = known[key] or None
+        return make_target(model, reason, tried=True)
+    target = make_target(model)
+    reason = (target.why or "") if isinstance(target, PlainTarget) else ""
+    _write(file, known | {key: reason})
+    return target
+
+
+def _key(config: dict[str, Any]) -> str:
+    """What the test's result depends on."""
+    versions = [__version__, machine()["mlx-lm"], machine()["mlx"]]
+    said = json.dumps([versions, config], sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()[:20]
+
+
+def _read(file: Path) -> dict[str, str]:
+    """The reason by model, empty where it verifies trees.  A file that is missing or damaged has none."""
+    try:
+        known = read_json(file)
+    except ConfigError:
+        return {}
+    return {key: reason for key, reason in known.items() if isinstance(reason, str)}
+
+
+def _write(file: Path, known: dict[str, str]) -> None:
+    """A folder that takes no file only costs the test again."""
+    latest = dict(list(known.items())[-MOST:])
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as stream:
+            stream.write(json.dumps(latest).encode())
+    except OSError:
+        return

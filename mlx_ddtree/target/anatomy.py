@@ -1,0 +1,128 @@
+"""The parts of an mlx-lm model that are used apart: its embedding, its stack of layers, its head.
+
+mlx-lm's model files agree on little: a Model has layers, is called with tokens and caches, and gives logits.  What a
+target needs beside that is found here by what it is, not by the family's name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from mlx_ddtree.errors import UnsupportedModelError
+
+_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm")
+
+
+def text_of(model: nn.Module) -> Any:
+    """The part of an mlx-lm model that speaks: multimodal checkpoints keep it apart."""
+    while "language_model" in model and "layers" not in model:
+        model = model.language_model
+    return model
+
+
+def settings_of(model: nn.Module) -> Any:
+    """The config that a model of mlx-lm keeps; most call it args."""
+    for name in ("args", "config"):
+        if hasattr(model, name):
+            return getattr(model, name)
+    raise UnsupportedModelError(f"mlx-lm's {type(model).__module__} keeps no config")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """text: the model that speaks; its call gives logits.  stack: its child that turns tokens into normalised hidden
+    states.  name: the stack's name in `text`.  embedding: the stack's, tokens to vectors."""
+
+    text: Any
+    stack: Any
+    name: str
+    embedding: Any
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The layers in order; None where another stage of a pipeline has the layer."""
+        own = self.stack.get("layers")
+        return own if isinstance(own, list) else self.text.layers
+
+    @property
+    def norm_gains(self) -> mx.array:
+        """(D,) float32: what the stack's last norm multiplies channels by.  Families keep w or 1 + w, so the norm
+        is asked: a row of 1 and -1 in turns has mean 0 and size 1 already."""
+        width = self.embedding_shape[1]
+        norm = next((self.stack[name] for name in _NORMS if name in self.stack), None)
+        if norm is None:
+            return mx.ones(width)
+        signs = 1.0 - 2.0 * (mx.arange(width) % 2)
+        return norm(signs) * signs
+
+    @property
+    def settings(self) -> Any:
+        """The model's config, as its class reads it."""
+        return settings_of(self.text)
+
+    @property
+    def embedding_shape(self) -> tuple[int, int]:
+        """Tokens, and channels of a vector; quantised tables say their channels apart."""
+        weight = self.embedding.weight
+        return weight.shape[0], getattr(self.embedding, "dims", weight.shape[1])
+
+
+def find_anatomy(model: nn.Module) -> Anatomy:
+    """A model's parts.  Raises UnsupportedModelError where they are not found."""
+    text = text_of(model)
+    for name, child in text.children().items():
+        tables = [m for m in child.modules() if _is_embedding(m)] if isinstance(child, nn.Module) else []
+        if tables and takes_cache(child):
+            return Anatomy(text, child, name, child.get("embed_tokens", tables[0]))
+    raise UnsupportedModelError("its stack of layers stands not where mlx-lm's models have it")
+
+
+def takes_cache(module: nn.Module) -> bool:
+    """Whether a module is called with caches."""
+    return "cache" in inspect.signature(type(module).__call__).parameters
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    return isinstance(module, nn.Embedding | nn.QuantizedEmbedding)
+
+
+class OwnHead:
+    """A model's own way from normalised hidden states to logits, with all that it multiplies, caps or divides.
+
+    Its call runs on a copy of the model that shares every parameter and whose stack gives what it was told to give.
+    """
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._given: list[mx.array] = []
+        self._text = copy(anatomy.text)
+        self._text[anatomy.name] = _giving(anatomy.stack, self._given)
+
+    def __call__(self, hidden: mx.array) -> mx.array:
+        """(..., D) -> (..., V)."""
+        rows = hidden.reshape(1, -1, hidden.shape[-1])
+        self._given.append(rows)
+        try:
+            logits = self._text(mx.zeros(rows.shape[:2], mx.int32))
+        finally:
+            self._given.clear()
+        return logits.reshape(*hidden.shape[:-1], logits.shape[-1])
+
+
+def _giving(stack: nn.Module, given: list[mx.array]) -> nn.Module:
+    """A stack with the same parts, because heads are often the embedding's, that gives `given`'s last."""
+    own: type[Any] = type(stack)
+
+    class Giving(own):
+        def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+            return given[-1]
+
+    giving = copy(stack)
+    giving.__class__ = Giving
+    return giving
