@@ -13,6 +13,7 @@ from mlx_ddtree.errors import ConfigError, UnsupportedModelError
 from mlx_ddtree.hub.cached import Snapshot
 from mlx_ddtree.hub.fetch import explain
 from mlx_ddtree.hub.memory import Need
+from mlx_ddtree.hub.names import BROUGHT, EMBEDDED
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.registry import KnownDrafter, find_pairs, is_same_model
 from mlx_ddtree.hub.size import drafter_cache_bytes, model_size, table_bytes, usual_drafter, usual_drafter_bytes
@@ -87,7 +88,7 @@ def _pair(
     drafter_bytes: Mapping[str, int],
 ) -> PublicPair:
     drafter = known.repository
-    mine = None
+    mine = Snapshot(drafter, "", EMBEDDED / drafter.removeprefix(BROUGHT)) if drafter.startswith(BROUGHT) else None
     here = []  # quantisations of the target
     for snapshot in cached:
         if snapshot.repository == drafter:
@@ -143,6 +144,8 @@ def ask_for_sizes(drafters: Iterable[str]) -> dict[str, int]:
     api = HfApi()
     sizes = {}
     for drafter in drafters:
+        if drafter.startswith(BROUGHT):
+            continue
         try:
             files = api.model_info(drafter, files_metadata=True).siblings or []
         except Exception as error:  # the HTTP client's own errors too, whose module changes with huggingface_hub

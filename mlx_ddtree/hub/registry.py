@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mlx_ddtree.errors import ConfigError
+from mlx_ddtree.hub.names import BROUGHT
 
 
 class KnownDrafter(NamedTuple):
@@ -75,6 +76,11 @@ DRAFTERS: dict[str, tuple[KnownDrafter, ...]] = {
     "MiniMaxAI/MiniMax-M2.7": (_zlab("MiniMax-M2.7-DFlash", None),),
     "moonshotai/Kimi-K2.5": (_zlab("Kimi-K2.5-DFlash", None),),
     "moonshotai/Kimi-K2.6": (_zlab("Kimi-K2.6-DFlash", None),),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (
+        KnownDrafter(
+            f"{BROUGHT}SmolLM2-135M-Instruct-DFlash", "DFlash", 8, "trained here; comes with this package", "apache-2.0"
+        ),
+    ),
     "LiquidAI/LFM2.5-2.6B": (KnownDrafter("LiquidAI/LFM2.5-2.6B-DSpark", "DSpark", 10, "the target's authors'"),),
 }
 """Target repository -> its drafters in the order in which they are to be tried.  A pair stands here as soon as its
@@ -85,6 +91,7 @@ PAIRS: dict[str, str] = {target: drafters[0].repository for target, drafters in 
 """Target repository -> the drafter that is used where none is named."""
 
 OTHER_QUANTISATIONS = {
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "mlx-community/SmolLM2-135M-Instruct",
     "meta-llama/Llama-3.1-8B-Instruct": "mlx-community/Meta-Llama-3.1-8B-Instruct-4bit",
     "openai/gpt-oss-20b": "mlx-community/gpt-oss-20b-MXFP4-Q4",
     "openai/gpt-oss-120b": "mlx-community/gpt-oss-120b-MXFP4-Q4",

@@ -14,7 +14,7 @@ from mlx_ddtree.hub.cached import cached_models
 from mlx_ddtree.hub.catalogue import PublicPair, Variant, ask_for_sizes, public_pairs
 from mlx_ddtree.hub.fetch import DRAFTER_FILES, TARGET_FILES, commit_of, fetch
 from mlx_ddtree.hub.memory import mac_memory, machine_memory
-from mlx_ddtree.hub.package_index import IndexModel, fetch_from_index, find_index_model
+from mlx_ddtree.hub.package_index import IndexModel, fetch_from_index, find_index_model, index_models_here
 from mlx_ddtree.hub.registry import find_drafter, find_pairs, resolve, usual_quantisation
 from mlx_ddtree.hub.size import BITS
 from mlx_ddtree.machine import __version__
@@ -84,7 +84,7 @@ def show(args: argparse.Namespace) -> int:
     if not found:
         raise OptionError(f"no public pair's name holds {' and '.join(args.words)}; mlx_ddtree.models lists all")
     memory = machine_memory() if args.memory is None else mac_memory(args.memory)
-    cached = cached_models()
+    cached = cached_models() + index_models_here()
     asked = ask_for_sizes(drafter.repository for _, drafter in found) if args.online else {}
     pairs = public_pairs(args.words, args.context, memory.usable, cached, asked)
     shown = [pair for pair in pairs if pair.fits or not args.fits]
