@@ -114,6 +114,10 @@ class Launch(Protocol):
         """Outputs in the kernel's order.  grid is in threads; outputs start as init_value where it is given."""
         ...
 
+    def __hash__(self) -> int:
+        """Settled launches are known by what launches them."""
+        ...
+
 
 def launch_on_metal(
     kernel: MetalKernel,

@@ -79,7 +79,10 @@ class SharedInput:
 
 
 def shared_qmm(x: mx.array, weights: SharedInput, *, launch: Launch = launch_on_metal) -> list[mx.array]:
-    """x (..., K) of at most MAX_ROWS rows times each W^T of `weights`, in one launch: (..., N) each, as `verify_qmm`."""
+    """x (..., K) of at most MAX_ROWS rows times each W^T of `weights`, in one launch: (..., N) each.
+
+    Sums are those of `verify_qmm`.
+    """
     key = x.shape, launch
     run = weights.settled.get(key)
     if run is None:
@@ -89,8 +92,10 @@ def shared_qmm(x: mx.array, weights: SharedInput, *, launch: Launch = launch_on_
 
 def shared_matmul(x: mx.array, weights: SharedInput) -> list[mx.array]:
     """`shared_qmm` by MLX's operations."""
-    how = {"group_size": weights.group_size, "bits": weights.bits}
-    return [mx.quantized_matmul(x, *part, transpose=True, **how) for part in weights.parts]
+    return [
+        mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=weights.group_size, bits=weights.bits)
+        for weight, scales, biases in weights.parts
+    ]
 
 
 def verify_qmm(

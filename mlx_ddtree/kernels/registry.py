@@ -1,7 +1,8 @@
 """Every Metal kernel beside its plain-MLX reference: what may take its place, and the sets that verifications use.
 
-A kernel that was chosen for a part of its calls has that part in its name, behind an @: 'verify_qmm@4096+1024+1024x4096'
-multiplies 4096 inputs by three matrices of these columns only, 'tree_attention@4096' attends from 4096 tokens of context on.
+A kernel that was chosen for a part of its calls has that part in its name, behind an @:
+'verify_qmm@4096+1024+1024x4096' multiplies 4096 inputs by three matrices of these columns only, 'tree_attention@4096'
+attends from 4096 tokens of context on.
 """
 
 from __future__ import annotations

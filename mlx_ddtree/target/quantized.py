@@ -38,15 +38,11 @@ class _KernelLinear(_KernelProduct):
     """Mixed into quantised linear layers."""
 
     def __call__(self: Any, x: mx.array) -> mx.array:
-        y = self.kernel_product(x)
+        product = self.forward.product
+        y = None if product is None else self.together.product(self, x, product)
         if y is None:
             return super().__call__(x)  # type: ignore[misc]
-        y = self._whole(y)
         return y + self["bias"] if "bias" in self else y
-
-    def _whole(self, y: mx.array) -> mx.array:
-        """The product, from this module's part of it."""
-        return y
 
 
 class KernelLinear(_KernelLinear, nn.QuantizedLinear):
@@ -57,11 +53,15 @@ class KernelAllToSharded(_KernelLinear, QuantizedAllToShardedLinear):
     """A layer of which this rank has some of the outputs, and wants no others."""
 
 
-class KernelShardedToAll(_KernelLinear, QuantizedShardedToAllLinear):
+class KernelShardedToAll(_KernelProduct, QuantizedShardedToAllLinear):
     """A layer of which this rank has some of the inputs: ranks add up what each has."""
 
-    def _whole(self, y: mx.array) -> mx.array:
-        return mx.distributed.all_sum(y, group=self.group)
+    def __call__(self: Any, x: mx.array) -> mx.array:
+        y = self.kernel_product(x)
+        if y is None:
+            return super().__call__(x)
+        y = mx.distributed.all_sum(y, group=self.group)
+        return y + self["bias"] if "bias" in self else y
 
 
 class KernelEmbedding(_KernelProduct, nn.QuantizedEmbedding):

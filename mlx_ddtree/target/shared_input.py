@@ -50,11 +50,13 @@ class Together:
         multiply: a form of kernels.quantized.shared_qmm.
         """
         place = layer.place
+        weights = self._weights
+        if weights is None or weights.parts[place][0] is not layer["weight"]:
+            weights = self._read_weights()
         if x is not self._rows or self._results[place] is None:
             if self._untaken and self._is_given_up():
                 together: Together = layer.together
                 return together.product(layer, x, multiply)
-            weights = self._known_weights(layer)
             if x.dtype != weights.dtype or not 2 <= x.size // weights.depth <= MAX_ROWS:
                 return None
             self._results = list(multiply(x, weights))
@@ -68,11 +70,13 @@ class Together:
             self._left_over = 0
         return result
 
-    def _known_weights(self, layer: Any) -> SharedInput:
-        """The layers' arrays, made anew where a layer has another weight than it had."""
-        if self._weights is None or self._weights.parts[layer.place][0] is not layer["weight"]:
-            parts = [[each[name] for name in ("weight", "scales", "biases")] for each in self.layers]
-            self._weights = SharedInput(parts, layer.group_size, layer.bits)
+    def _read_weights(self) -> SharedInput:
+        """The layers' arrays as they are now; nothing that was computed from others is taken any more."""
+        first = self.layers[0]
+        parts = [[each[name] for name in ("weight", "scales", "biases")] for each in self.layers]
+        self._weights = SharedInput(parts, first.group_size, first.bits)
+        self._rows = None
+        self._untaken = 0
         return self._weights
 
     def _is_given_up(self) -> bool:
@@ -96,7 +100,7 @@ def group_layers(model: nn.Module, kind: type[Any]) -> None:
         for names in TOGETHER:
             by_form = defaultdict(list)
             for name in names:
-                layer = module[name] if name in module else None
+                layer = module.get(name)
                 if isinstance(layer, kind):
                     scales = layer["scales"]
                     by_form[scales.shape[1], scales.dtype, layer.group_size, layer.bits].append(layer)

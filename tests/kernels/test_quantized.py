@@ -94,8 +94,10 @@ def test_every_weight_and_scale_counts_and_is_read_once():
     launch = HostLaunch(mode="check")
     x, packed, y = check(3, 50, 640, 4, 64, mx.float16, launch=launch)
     read = launch.last.bytes_read
-    assert read["weight"] == 50 * 640 // 2
-    assert read["scales"] == read["biases"] == 2 * (50 * 10 * 2)  # the two lanes of a group of 64 read the same word
+    assert read["weight_0"] == 50 * 640 // 2
+    assert (
+        read["scales_0"] == read["biases_0"] == 2 * (50 * 10 * 2)
+    )  # the two lanes of a group of 64 read the same word
     clean = np.array(y)
     rng = np.random.default_rng(0)
     for part in range(3):

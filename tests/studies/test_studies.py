@@ -33,6 +33,7 @@ RUNS = [
     pytest.param(
         "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"
     ),
+    pytest.param("kernels/graph_time.py --layers 2 --rows 4 --repeats 1", "both kernels"),
     pytest.param("kernels/hybrid_verification.py --nodes 4 --heads 4 --key-heads 2 --dim 32 --repeats 1", "replay"),
     pytest.param("kernels/kernel_bytes.py --contexts 128 --nodes 4 --models-context 64", "saved", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_delta.py --nodes 4 --heads 4 --key-heads 2 --dim 32", "fork", marks=needs_clang),
