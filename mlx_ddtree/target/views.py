@@ -114,9 +114,13 @@ class AppendView(_View, AttendingCache):
 
 
 class RingView(_View, AttendingCache):
-    """Rows beside a cache of limited size: the committed part in its order in time, then the rows.
+    """Rows beside a cache of limited size: the committed part in its order in time, then the rows, in one array.
+
+    That array is what the commit leaves to the cache, as a slice with the path's rows moved to the front: it holds all
+    that mlx-lm's own update would copy once more, and in the order in which nothing has to be sorted next time.
 
     waiting: keys and values (1, H, N, D) of the rows, once the layer has brought them.
+    shown: keys and values (1, H, C + N, D), the context's first; `waiting` where there is no context.
     """
 
     def __init__(self, base: RotatingKVCache, rows: Rows, kernels: KernelSet = MLX) -> None:
@@ -124,6 +128,7 @@ class RingView(_View, AttendingCache):
         self.rows = rows
         self.kernels = kernels
         self.waiting: tuple[mx.array, mx.array] | None = None
+        self.shown: tuple[mx.array, mx.array] | None = None
         stored = 0 if base.keys is None else base.keys.shape[2]
         self._kept = min(base.offset, stored)
 
@@ -144,21 +149,55 @@ class RingView(_View, AttendingCache):
         """All keys and values, the ring's in their order in time, then the rows'; the ring stays as it is."""
         self.waiting = keys, values
         if self.base.keys is None:
-            self._all = keys, values
-            return self._all
-        before = self.base._temporal_order(self.base.keys), self.base._temporal_order(self.base.values)
-        self._all = mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
-        return self._all
+            self.shown = keys, values
+        else:
+            before = self.base._temporal_order(self.base.keys), self.base._temporal_order(self.base.values)
+            self.shown = mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
+        return self.shown
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
         """What `update_and_fetch` has given: layers that share another one's ask for it."""
-        return self._all
+        assert self.shown is not None
+        return self.shown
 
     @staticmethod
     def commit_all(views: Sequence[RingView], path: Sequence[int], gather: GatherRows) -> None:
-        rows = gather([x for view in views for x in view.waiting or ()], path)
-        for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
-            view.base.update_and_fetch(keys, values)
+        views = [view for view in views if view.shown is not None]
+        in_place = next((i for i, row in enumerate(path) if i != row), len(path))
+        if any(view._splits for view in views):
+            in_place = 0
+        rows: list[mx.array] = []
+        if in_place < len(path):
+            rows = gather([x for view in views for x in view.waiting or ()], path[in_place:])
+        for i, view in enumerate(views):
+            view._leave(len(path), in_place, rows[2 * i : 2 * i + 2])
+
+    @property
+    def _splits(self) -> bool:
+        """Whether what stays is no slice of what was shown: the first tokens stay while later ones go."""
+        return self.base.keep > 0 and self._dropped > 0
+
+    @property
+    def _dropped(self) -> int:
+        """Rows of the context that go: mlx-lm leaves the next token a whole window."""
+        return max(0, self._kept - self.base.max_size + 1)
+
+    def _leave(self, count: int, in_place: int, moved: Sequence[mx.array]) -> None:
+        """Put a path of so many rows in the cache, of which the first `in_place` stand where they belong.
+
+        moved: keys and values (1, H, count - in_place, D) of the others.
+        """
+        base = self.base
+        assert self.shown is not None
+        if self._splits:
+            base.update_and_fetch(*moved)
+            return
+        first, end = self._kept + in_place, self._kept + count
+        for array, rows in zip(self.shown, moved, strict=False):
+            array[..., first:end, :] = rows
+        base.keys, base.values = (array[..., self._dropped : end, :] for array in self.shown)
+        base.offset += count
+        base._idx = end - self._dropped
 
 
 class StateView(_View):
