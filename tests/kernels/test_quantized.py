@@ -79,6 +79,22 @@ def test_a_row_is_the_same_whatever_is_computed_with_it():
     np.testing.assert_array_equal(product(x[::-1])[::-1], everything)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_weights_are_taken_out_exactly(bits):
+    """Every value that the bits can hold, in every place of a word: rows of one 1 give the weights, rounded once."""
+    depth, columns = 64, 2**bits
+    steps = (np.arange(depth)[None] + np.arange(columns)[:, None]) % 2**bits
+    scales, biases = np.random.default_rng(0).normal(size=(2, columns, 1)).astype(np.float32)
+    stream = ((steps[:, :, None] >> np.arange(bits)) & 1).astype(np.uint8).reshape(columns, -1)
+    words = np.packbits(stream, axis=1, bitorder="little").view(np.uint32)
+    want = (scales.astype(np.float64) * steps + biases).astype(np.float32)
+    packed = [mx.array(x) for x in (words, scales, biases)]
+    for first in range(0, depth, 32):
+        ones = mx.array(np.eye(depth, dtype=np.float32)[first : first + 32])
+        got = verify_qmm(ones, *packed, group_size=64, bits=bits, launch=HostLaunch(mode="check"))
+        np.testing.assert_array_equal(got, want.T[first : first + 32])
+
+
 def test_the_order_of_threads_does_not_matter():
     x, packed = problem(3, 50, 640, 4, 64, mx.float16)
     forward, reverse, shuffled = (
