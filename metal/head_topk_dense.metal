@@ -1,3 +1,4 @@
+#include "dense_weights.h"
 #include "head_tile.h"
 // LM head in T; size as in head_topk.
 constexpr int floats = VerifyTile<T, ROWS, WIDTH, 1, 1>::floats;

@@ -1,4 +1,5 @@
 #include "attention.h"
+#include "quantised_rows.h"
 #include "tree_attention.h"
 constexpr int SIZE = tile_size<T, D, DV>();
 threadgroup float4 memory[SIZE];

@@ -32,7 +32,15 @@ struct PackedRun {
   float scale;
   float bias;
 
+  // Where no weight crosses halves of a word, two are taken out at once: under the exponent of 1024 they are halves of
+  // that value and theirs, exactly.  An integer's conversion would take longer than all of it.
   METAL_FUNC float weight(int i) const {
+    if (16 % BITS == 0) {
+      const int place = i % (32 / BITS), each = 16 / BITS;
+      const uint mask = ((1u << BITS) - 1) * 0x00010001u;
+      const uint two = ((words[i * BITS / 32] >> (place % each * BITS)) & mask) | 0x64006400u;
+      return fma(scale, float(as_type<half2>(two)[place / each]) - 1024.0f, bias);
+    }
     const int bit = i * BITS;
     uint bits = words[bit / 32] >> (bit % 32);
     if (bit % 32 + BITS > 32) {
@@ -80,34 +88,6 @@ struct PackedWeights {
   }
 };
 
-template <typename T>
-struct DenseRun {
-  vec<T, 4> values[8];
-
-  METAL_FUNC float weight(int i) const { return float(values[i / 4][i % 4]); }
-};
-
-// Weights (columns, depth) in T.
-template <typename T>
-struct DenseWeights {
-  typedef DenseRun<T> Run;
-  const device T* values;
-  int columns;
-  int depth;
-
-  METAL_FUNC Run run(int column, int k) const {
-    Run run = {};
-    if (column < columns && k < depth) {
-      const device vec<T, 4>* from = (const device vec<T, 4>*)(values + size_t(column) * depth + k);
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        run.values[i] = from[i];
-      }
-    }
-    return run;
-  }
-};
-
 // ROWS: 8, 16 or 32 rows of x.  WIDTH simdgroups side by side, each with 8 * STRIPS columns, CHAINS deep.
 template <typename T, int ROWS, int WIDTH, int CHAINS, int STRIPS>
 struct VerifyTile {
@@ -149,7 +129,8 @@ METAL_FUNC void stage_rows(
   }
 }
 
-// Eight steps: t = 8 * half .. 8 * half + 7 of the block.
+// Eight steps: t = 8 * half .. 8 * half + 7 of the block, those of weights that come out of a word together one after
+// the other.
 template <typename F, typename T, typename Run, int STRIPS, int ROW_STRIPS>
 METAL_FUNC void multiply_half(
     const thread Run* runs,
@@ -168,7 +149,8 @@ METAL_FUNC void multiply_half(
     }
   }
 #pragma unroll
-  for (int t = 0; t < 8; ++t) {
+  for (int u = 0; u < 8; ++u) {
+    const int t = u % 2 * 4 + u / 2;
     simdgroup_matrix<F, 8, 8> left[STRIPS], right;
 #pragma unroll
     for (int s = 0; s < STRIPS; ++s) {
@@ -211,13 +193,16 @@ METAL_FUNC void multiply_tile(
 
   simdgroup_matrix<float, 8, 8> sums[STRIPS * row_strips];
   Run runs[STRIPS], next[STRIPS];
+#pragma unroll
   for (int i = 0; i < STRIPS * row_strips; ++i) {
     sums[i] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
   }
+#pragma unroll
   for (int s = 0; s < STRIPS; ++s) {
     next[s] = weights.run(column + 8 * s, chain * BLOCK + k);
   }
   for (int block = 0; block < blocks; block += CHAINS) {
+#pragma unroll
     for (int s = 0; s < STRIPS; ++s) {  // the next block's weights are on their way during this one's products
       runs[s] = next[s];
       next[s] = weights.run(column + 8 * s, (block + CHAINS + chain) * BLOCK + k);
@@ -236,6 +221,7 @@ METAL_FUNC void multiply_tile(
     }
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
+#pragma unroll
   for (int i = 0; i < STRIPS * row_strips; ++i) {
     const int row = chain * ROWS + i % row_strips * 8 + int(place.y);
     const int at = row * Tile::columns + within + i / row_strips * 8 + int(place.x);

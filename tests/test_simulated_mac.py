@@ -1,5 +1,6 @@
 """The package on a Mac that is simulated: every branch that only Macs take, with kernels that are launched by their own text."""
 
+import io
 import json
 import logging
 
@@ -10,7 +11,7 @@ from mlx_ddtree import load, stream_generate
 from mlx_ddtree.kernels.cases import typical_cases
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.machine import machine
-from mlx_ddtree.programs import benchmark, doctor, generate
+from mlx_ddtree.programs import benchmark, chat, doctor, generate
 from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.tuning import agree, alone, choose, identity
 from mlx_ddtree.tuning.measure import profile_of
@@ -141,3 +142,15 @@ def test_generate_and_the_benchmark_are_programs_there_too(mac, folders, tmp_pat
     options = ["--data", str(prompts), "--count", "1", "--max-tokens", "8", "--output", str(out), "--plots", "none"]
     assert benchmark.main(["run", *folders, *options, "--budgets", "4", "auto"]) == 0
     assert out.exists()
+
+
+def test_a_chat_says_there_what_it_says_without_kernels(mac, folders, monkeypatch, capsys):
+    """Two messages of one conversation, so that the second answer stands behind a context that kernels have written."""
+    told = {}
+    for kernels in ("off", "on"):
+        monkeypatch.setattr("sys.stdin", io.StringIO("w3 w4 w5\nw6 w7\n"))
+        assert chat.main([*folders, "--kernels", kernels, "--max-tokens", "12"]) == 0
+        told[kernels] = capsys.readouterr().out
+        assert bool(mac.launched) == (kernels == "on")
+    assert told["on"] == told["off"] and len(told["on"].splitlines()) == 2
+    assert "merge_attention" in mac.launched

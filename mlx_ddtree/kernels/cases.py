@@ -14,7 +14,7 @@ from mlx_ddtree.kernels import gated_delta, gated_delta_metal
 from mlx_ddtree.kernels.gather_rows import gather_rows, launch_gather_rows
 from mlx_ddtree.kernels.head import HeadWeights, head_top_k, head_top_k_reference
 from mlx_ddtree.kernels.metal import Launch
-from mlx_ddtree.kernels.quantized import quantized_matmul, verify_qmm
+from mlx_ddtree.kernels.quantized import SharedInput, shared_matmul, shared_qmm
 from mlx_ddtree.kernels.topk import _by_mlx, topk_logprobs
 from mlx_ddtree.kernels.tree_attention import TreeMask, tree_attention, tree_attention_ops
 
@@ -64,14 +64,14 @@ def attention_case(
 
 
 def product_case(launch: Launch, dtype: mx.Dtype, *, depth: int, columns: int, rows: int) -> Case:
-    packed = mx.quantize(_random(1, (columns, depth), dtype), 64, 4)
+    weights = SharedInput([mx.quantize(_random(1, (columns, depth), dtype), 64, 4)], 64, 4)
     x = _random(2, (1, rows, depth), dtype)
     return Case(
         "verify_qmm",
         f"{depth} x {columns}, 4 bits, {rows} rows",
         dtype,
-        partial(verify_qmm, x, *packed, group_size=64, bits=4, launch=launch),
-        partial(quantized_matmul, x, *packed, group_size=64, bits=4),
+        partial(shared_qmm, x, weights, launch=launch),
+        partial(shared_matmul, x, weights),
     )
 
 

@@ -38,7 +38,7 @@ class KernelSet:
     """For verifications of one number of rows; None leaves a place to the operations that the model has.
 
     attention: of a tree's rows over context and tree; attention_from: behind so many tokens of context, or more.
-    product: x (..., K) times a quantised weight's transpose; a form of kernels.quantized.verify_qmm.
+    product: x (..., K) times quantised weights that share it; a form of kernels.quantized.shared_qmm.
     delta: gated delta layers, and the commit of their caches.
     gather_rows: the commit's rows of key-value caches.
     head_top_k: the LM head's best tokens; a form of kernels.head.head_top_k.
@@ -47,7 +47,7 @@ class KernelSet:
 
     attention: TreeAttention | None = None
     attention_from: int = 0
-    product: Callable[..., mx.array] | None = None
+    product: Callable[..., list[mx.array]] | None = None
     delta: DeltaKernels = REFERENCES
     gather_rows: GatherRows = gather_rows
     head_top_k: Callable[..., HeadTopK] | None = None

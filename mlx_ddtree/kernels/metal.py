@@ -6,16 +6,18 @@ mx.fast.metal_kernel takes, most often one call.  MLX writes the signature.  Rul
 - Inputs of fewer than 8 elements become `constant` pointers, others `device` pointers.  So numbers that change
   from launch to launch come as one int32 vector of at most 7; every other input has at least 8 elements (`at_least_8`).
 - MLX knows a kernel by its name: what else changes its text (`repeat`) must be in the name as well.
-- Template values become part of the kernel's name and are compiled for: types, head sizes, tile sizes, never
-  a length.
+- Template values are compiled for: types, head sizes, tile sizes, never a length.  They stand at the top of the body as
+  names, and in the kernel's own name: where MLX writes a template itself, each call takes it 1.4 us longer.
+- A call that comes often is settled once (`MetalKernel.settled`): what it costs the host beside MLX's own part is
+  then a list of arrays.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +27,10 @@ _awaited: set[tuple[Any, ...]] = set()
 """Variants of kernels that this process has launched once."""
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 TemplateValue = int | bool | mx.Dtype
+Template = Sequence[tuple[str, TemplateValue]]
+Settled = Callable[[list[mx.array]], list[mx.array]]
+"""A launch of which only the inputs are missing."""
+_TYPES = {mx.float16: "half", mx.bfloat16: "bfloat16_t", mx.float32: "float"}
 
 
 def metal_folder() -> Path:
@@ -54,18 +60,37 @@ class MetalKernel:
         """(header, body), every line under its own file's name and number for the compiler's messages."""
         body, included = _repeated(_read(f"{self.name}.metal"), self.repeat), dict[str, str]()
         _collect(body, included)
-        header = "".join(f'#line 1 "{name}"\n{_without_includes(text)}\n' for name, text in included.items())
-        return header, f'#line 1 "{self.name}.metal"\n{_without_includes(body)}'
+        header = "".join(f'#line 1 "{name}"\n{_compact(text)}\n' for name, text in included.items())
+        return header, f'#line 1 "{self.name}.metal"\n{_compact(body)}'
 
     @cached_property
-    def compiled(self) -> Any:
-        """MLX's object; the Metal compiler runs at the first launch with each set of template values."""
+    def variants(self) -> dict[tuple[tuple[str, TemplateValue], ...], Any]:
+        """MLX's objects by template values, as far as they were asked for."""
+        return {}
+
+    def variant(self, template: Template) -> Any:
+        """MLX's object for these template values; the Metal compiler runs at its first launch.
+
+        Raises KeyError for a type that no kernel has.
+        """
+        key = tuple(template)
+        if key not in self.variants:
+            self.variants[key] = self._variant(key)
+        return self.variants[key]
+
+    def _variant(self, template: tuple[tuple[str, TemplateValue], ...]) -> Any:
         header, body = self.text
+        values = [(name, _written(value)) for name, value in template]
+        names = "".join(
+            f"typedef {value} {name};\n" if value in _TYPES.values() else f"constexpr int {name} = {value};\n"
+            for name, value in values
+        )
+        repeated = [str(self.repeat)] if self.repeat > 1 else []
         return mx.fast.metal_kernel(
-            name=f"mlx_ddtree_{self.name}" + (f"_{self.repeat}" if self.repeat > 1 else ""),
+            name="_".join(["mlx_ddtree", self.name, *repeated, *(value for _, value in values)]),
             input_names=list(self.inputs),
             output_names=list(self.outputs),
-            source=body,
+            source=names + body,
             header=header,
             ensure_row_contiguous=self.contiguous,
         )
@@ -79,7 +104,7 @@ class Launch(Protocol):
         kernel: MetalKernel,
         inputs: Sequence[mx.array],
         *,
-        template: Sequence[tuple[str, TemplateValue]],
+        template: Template,
         grid: tuple[int, int, int],
         threadgroup: tuple[int, int, int],
         output_shapes: Sequence[tuple[int, ...]],
@@ -89,12 +114,16 @@ class Launch(Protocol):
         """Outputs in the kernel's order.  grid is in threads; outputs start as init_value where it is given."""
         ...
 
+    def __hash__(self) -> int:
+        """Settled launches are known by what launches them."""
+        ...
+
 
 def launch_on_metal(
     kernel: MetalKernel,
     inputs: Sequence[mx.array],
     *,
-    template: Sequence[tuple[str, TemplateValue]],
+    template: Template,
     grid: tuple[int, int, int],
     threadgroup: tuple[int, int, int],
     output_shapes: Sequence[tuple[int, ...]],
@@ -106,13 +135,12 @@ def launch_on_metal(
     That one is waited for, so that a text which Apple's compiler refuses, or a pipeline that grants fewer threads,
     raises here, where the caller has MLX's operations to fall back on, and not in a later evaluation of other arrays.
     """
-    outputs: list[mx.array] = kernel.compiled(
-        inputs=list(inputs),
-        template=list(template),
+    outputs: list[mx.array] = kernel.variant(template)(
+        inputs=inputs,
         grid=grid,
         threadgroup=threadgroup,
-        output_shapes=list(output_shapes),
-        output_dtypes=list(output_dtypes),
+        output_shapes=output_shapes,
+        output_dtypes=output_dtypes,
         init_value=init_value,
     )
     variant = (kernel.name, kernel.repeat, tuple(template), threadgroup, tuple(x.dtype for x in inputs))
@@ -120,6 +148,32 @@ def launch_on_metal(
         mx.eval(outputs)
         _awaited.add(variant)
     return outputs
+
+
+def settled(launch: Launch, kernel: MetalKernel, *, template: Template, **how: Any) -> Settled:
+    """A launch for calls that come often and differ in nothing but their inputs' content.
+
+    how: what else `Launch` takes beside the inputs.  The first call is `launch`'s, which waits for a new variant; a
+    call after it costs little more than MLX's own part.
+    """
+    if launch is not launch_on_metal:
+        return partial(launch, kernel, template=template, **how)
+    known: Callable[..., list[mx.array]] | None = None
+
+    def run(inputs: list[mx.array]) -> list[mx.array]:
+        nonlocal known
+        if known is not None:
+            return known(inputs=inputs)
+        outputs = launch_on_metal(kernel, inputs, template=template, **how)
+        known = partial(kernel.variant(template), **how)
+        return outputs
+
+    return run
+
+
+def _written(value: TemplateValue) -> str:
+    """A template value in Metal."""
+    return _TYPES[value] if isinstance(value, mx.Dtype) else str(value).lower()
 
 
 def at_least_8(x: mx.array) -> mx.array:
@@ -149,6 +203,10 @@ def _repeated(body: str, times: int) -> str:
     )
 
 
-def _without_includes(text: str) -> str:
-    """The text with its lines' numbers kept; `#pragma once` would be meaningless in one text."""
-    return _INCLUDE.sub("\n", text).replace("#pragma once\n", "\n")
+def _compact(text: str) -> str:
+    """The text without includes, comments and indentation, its lines' numbers kept: MLX copies it at every call.
+
+    `#pragma once` would be meaningless in one text.
+    """
+    code = _INCLUDE.sub("\n", text).replace("#pragma once\n", "\n")
+    return "\n".join(line.partition("//")[0].strip() for line in code.split("\n"))

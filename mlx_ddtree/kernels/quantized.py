@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal
+from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal, settled
 
 MAX_ROWS = 32
+MOST_SHARED = 5
+"""Matrices of one launch: their sizes come in a vector of 7 numbers."""
 STRIP_COLUMNS = 16  # output columns of a simdgroup
 _GROUPS = (32, 64, 128)
 _BITS = (2, 3, 4, 5, 6, 8)
 _DTYPES = (mx.float16, mx.bfloat16, mx.float32)
-
-VERIFY_QMM = MetalKernel("verify_qmm", ("x", "weight", "scales", "biases", "size"), ("y",))
 
 # The same product by MLX: x (M, K) -> (M, N).
 quantized_matmul = partial(mx.quantized_matmul, transpose=True)
@@ -57,6 +58,46 @@ def supports(rows: int, dtype: mx.Dtype, *, group_size: int, bits: int, mode: st
     return 1 <= rows <= MAX_ROWS and dtype in _DTYPES and group_size in _GROUPS and bits in _BITS and mode == "affine"
 
 
+class SharedInput:
+    """Quantised matrices that multiply the same rows: q, k and v of an attention, or one matrix alone.
+
+    parts: weight (N, K bits / 32) uint32, scales and biases (N, K / group_size) of each, as mx.quantize makes them; K,
+        types, group_size and bits are the same for all.
+    name: the matrices' outputs and inputs, as in '4096+1024+1024x4096'.
+    settled: launches that are known, by the shape of the rows and what launches; they belong to these very arrays.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[mx.array]], group_size: int, bits: int) -> None:
+        self.parts = [tuple(part) for part in parts]
+        self.group_size = group_size
+        self.bits = bits
+        self.columns = tuple(weight.shape[0] for weight, *_ in self.parts)
+        self.depth: int = self.parts[0][1].shape[1] * group_size
+        self.name = f"{'+'.join(map(str, self.columns))}x{self.depth}"
+        self.dtype = self.parts[0][1].dtype
+        self.settled: dict[Any, Callable[[mx.array], list[mx.array]]] = {}
+
+
+def shared_qmm(x: mx.array, weights: SharedInput, *, launch: Launch = launch_on_metal) -> list[mx.array]:
+    """x (..., K) of at most MAX_ROWS rows times each W^T of `weights`, in one launch: (..., N) each.
+
+    Sums are those of `verify_qmm`.
+    """
+    key = x.shape, launch
+    run = weights.settled.get(key)
+    if run is None:
+        run = weights.settled[key] = _settled(x, weights, mx.float32, None, launch)
+    return run(x)
+
+
+def shared_matmul(x: mx.array, weights: SharedInput) -> list[mx.array]:
+    """`shared_qmm` by MLX's operations."""
+    return [
+        mx.quantized_matmul(x, weight, scales, biases, transpose=True, group_size=weights.group_size, bits=weights.bits)
+        for weight, scales, biases in weights.parts
+    ]
+
+
 def verify_qmm(
     x: mx.array,
     weight: mx.array,
@@ -76,22 +117,43 @@ def verify_qmm(
     every GPU; x's own 16-bit type halves the registers and rounds the weights as MLX's tiled kernel does.
     tile: for measurements; `tile_for` chooses it.
     """
-    depth, columns = x.shape[-1], weight.shape[0]
-    sizes = x.size // depth, columns, depth
-    size, how = _plan(sizes, x.dtype, group_size, bits, fragments, tile or tile_for(sizes[0], columns, x.dtype))
-    inputs = [w if w.size >= 8 else at_least_8(w) for w in (weight, scales, biases)]
-    [y] = launch(
-        VERIFY_QMM, [x, *inputs, size], output_shapes=[(*x.shape[:-1], columns)], output_dtypes=[x.dtype], **how
-    )
+    alone = SharedInput([(weight, scales, biases)], group_size, bits)
+    [y] = _settled(x, alone, fragments, tile, launch)(x)
     return y
 
 
+def _settled(
+    x: mx.array, weights: SharedInput, fragments: mx.Dtype, tile: Tile | None, launch: Launch
+) -> Callable[[mx.array], list[mx.array]]:
+    """The launch for rows of x's shape and type."""
+    rows, dtype, columns = x.size // weights.depth, x.dtype, weights.columns
+    tile = tile or tile_for(rows, sum(columns), dtype)
+    run = settled(
+        launch,
+        qmm_kernel(len(columns)),
+        template=[
+            *(("T", dtype), ("F", fragments), ("BITS", weights.bits), ("GROUP", weights.group_size)),
+            *(("ROWS", tile.rows), ("WIDTH", tile.width), ("CHAINS", tile.chains)),
+        ],
+        grid=(sum(-(-n // tile.columns) for n in columns) * tile.threads, 1, 1),
+        threadgroup=(tile.threads, 1, 1),
+        output_shapes=[(*x.shape[:-1], n) for n in columns],
+        output_dtypes=[dtype] * len(columns),
+    )
+    rest = [w if w.size >= 8 else at_least_8(w) for kind in zip(*weights.parts, strict=True) for w in kind]
+    rest.append(_size(rows, weights.depth, *columns))
+    return lambda x: run([x, *rest])
+
+
 @cache
-def _plan(
-    sizes: tuple[int, int, int], dtype: mx.Dtype, group_size: int, bits: int, fragments: mx.Dtype, tile: Tile
-) -> tuple[mx.array, dict[str, Any]]:
-    """What all launches of a shape share; a verification has hundreds of them, and the host builds each."""
-    template = [("T", dtype), ("F", fragments), ("BITS", bits), ("GROUP", group_size)]
-    template += [("ROWS", tile.rows), ("WIDTH", tile.width), ("CHAINS", tile.chains)]
-    grid = (-(-sizes[1] // tile.columns) * tile.threads, 1, 1)
-    return mx.array(sizes, mx.int32), {"template": template, "grid": grid, "threadgroup": (tile.threads, 1, 1)}
+def _size(*numbers: int) -> mx.array:
+    """Rows, depth and columns: equal layers of a model share them."""
+    return mx.array(numbers, mx.int32)
+
+
+@cache
+def qmm_kernel(matrices: int) -> MetalKernel:
+    """The kernel for so many matrices of one input, MOST_SHARED at most."""
+    inputs = [f"{kind}_{i}" for kind in ("weight", "scales", "biases") for i in range(matrices)]
+    outputs = tuple(f"y_{i}" for i in range(matrices))
+    return MetalKernel("verify_qmm", ("x", *inputs, "size"), outputs, repeat=matrices)

@@ -1,11 +1,13 @@
 """Every Metal kernel beside its plain-MLX reference: what may take its place, and the sets that verifications use.
 
-A kernel that was chosen for a part of its calls has that part in its name, behind an @: 'verify_qmm@12288x4096'
-multiplies by weights of 12288 x 4096 only, 'tree_attention@4096' attends from 4096 tokens of context on.
+A kernel that was chosen for a part of its calls has that part in its name, behind an @:
+'verify_qmm@4096+1024+1024x4096' multiplies 4096 inputs by three matrices of these columns only, 'tree_attention@4096'
+attends from 4096 tokens of context on.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +22,7 @@ from mlx_ddtree.kernels.gather_rows import gather_rows, launch_gather_rows
 from mlx_ddtree.kernels.guard import Guard
 from mlx_ddtree.kernels.head import head_top_k, head_top_k_reference
 from mlx_ddtree.kernels.metal import Launch, launch_on_metal
-from mlx_ddtree.kernels.quantized import quantized_matmul, verify_qmm
+from mlx_ddtree.kernels.quantized import SharedInput, shared_matmul, shared_qmm
 from mlx_ddtree.kernels.topk import start_top_k, topk_logprobs
 from mlx_ddtree.kernels.tree_attention import tree_attention, tree_attention_ops
 
@@ -29,6 +31,7 @@ DRAFT = 0
 TOP_K = "topk_logprobs"
 ATTENTION = "tree_attention"
 PRODUCT = "verify_qmm"
+_SHAPES = re.compile(r"\d+(\+\d+)*x\d+")
 TopKStart = Callable[[mx.array, int], mx.array]
 
 
@@ -47,7 +50,7 @@ def options(launch: Launch) -> list[Option]:
     by_reference = replace(REFERENCES, tree_gated_delta=_delta_by_words, packed_ancestors=True)
     return [
         Option(ATTENTION, {"attention": partial(tree_attention, launch=launch)}, {"attention": tree_attention_ops}),
-        Option(PRODUCT, {"product": partial(verify_qmm, launch=launch)}, {"product": quantized_matmul}),
+        Option(PRODUCT, {"product": partial(shared_qmm, launch=launch)}, {"product": shared_matmul}),
         Option("tree_gated_delta", {"delta": delta_kernels(launch)}, {"delta": by_reference}),
         Option("head_topk", {"head_top_k": partial(head_top_k, launch=launch)}, {"head_top_k": head_top_k_reference}),
         Option(
@@ -93,20 +96,18 @@ def _narrowed(name: str, fields: dict[str, Any], parts: Collection[str]) -> dict
     """
     if "" in parts:
         return fields
-    numbers = [[int(n) for n in part.split("x")] for part in parts if part.replace("x", "").isdigit()]
-    if name == ATTENTION and (contexts := [n[0] for n in numbers if len(n) == 1]):
+    if name == ATTENTION and (contexts := [int(part) for part in parts if part.isdigit()]):
         return fields | {"attention_from": min(contexts)}
-    if name == PRODUCT and (shapes := frozenset((n[0], n[1]) for n in numbers if len(n) == 2)):
+    if name == PRODUCT and (shapes := frozenset(part for part in parts if _SHAPES.fullmatch(part))):
         return {"product": _product_of(shapes, fields["product"])}
     return {}
 
 
-def _product_of(shapes: Collection[tuple[int, int]], kernel: Callable[..., mx.array]) -> Callable[..., mx.array]:
+def _product_of(shapes: Collection[str], kernel: Callable[..., list[mx.array]]) -> Callable[..., list[mx.array]]:
     """The kernel for weights of these output and input columns, MLX's product for others."""
 
-    def product(x: mx.array, weight: mx.array, *rest: mx.array, **how: Any) -> mx.array:
-        multiply = kernel if (weight.shape[0], x.shape[-1]) in shapes else quantized_matmul
-        return multiply(x, weight, *rest, **how)
+    def product(x: mx.array, weights: SharedInput) -> list[mx.array]:
+        return kernel(x, weights) if weights.name in shapes else shared_matmul(x, weights)
 
     return product
 

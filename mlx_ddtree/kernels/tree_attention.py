@@ -8,6 +8,7 @@ for fewer than 8 rows) over ranges of keys, then metal/merge_attention.h over wh
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_ddtree.kernels.attention_plan import plan_launch, threadgroups
-from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal
+from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal, settled
 
 KeysOrValues = mx.array | tuple[mx.array, mx.array, mx.array]
 """(1, Hkv, C + N, D); or packed words, scales and biases, as mlx_lm's QuantizedKVCache has them."""
@@ -63,20 +64,34 @@ def tree_attention(
     window: tokens that a row sees, by depth, itself among them; of the context's keys the `keep` first always.
     sinks: (Hq,) logits that join the softmax's denominator, as in mx.fast.scaled_dot_product_attention.
     """
-    _, query_heads, nodes, head_dim = queries.shape
     key_parts, value_parts = parts_of(keys), parts_of(values)
-    packing = packing_of(key_parts, head_dim)
-    heads = key_parts[0].shape[1]
-    value_dim = value_parts[0].shape[-1] * (32 // packing[0] if packing else 1)
+    shapes = queries.shape, tuple(x.shape for x in key_parts), value_parts[0].shape
+    run = _settled(shapes, queries.dtype, context, scale, window, keep, launch)
+    return run(queries, key_parts, value_parts, tree, sinks)
+
+
+Shapes = tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[int, ...]]
+"""Of queries, of the arrays that keys are stored as, and of the first one of values."""
+
+
+@lru_cache(maxsize=64)
+def _settled(
+    shapes: Shapes, dtype: mx.Dtype, context: int, scale: float, window: int | None, keep: int, launch: Launch
+) -> Callable[..., mx.array]:
+    """(queries, key parts, value parts, tree, sinks) to the output: what layers of one kind share in a verification."""
+    (_, query_heads, nodes, head_dim), key_shapes, value_shape = shapes
+    packing = _packing(key_shapes, head_dim)
+    heads = key_shapes[0][1]
+    value_dim = value_shape[-1] * (32 // packing[0] if packing else 1)
     rows, gap = query_heads // heads * nodes, _unseen(context, window, keep)
-    columns, itemsize = max(head_dim, value_dim), queries.dtype.size
-    plan = plan_launch(rows, heads, context - gap + nodes, columns, itemsize, _wanted(), matrices=packing is not None)
+    columns = max(head_dim, value_dim)
+    plan = plan_launch(rows, heads, context - gap + nodes, columns, dtype.size, _wanted(), matrices=packing is not None)
     sizes = _sizes(context, nodes, plan.split, window or 0, 0 if window is None else keep, gap, scale)
-    partial, stats = launch(
+    attend = settled(
+        launch,
         _QUANTISED if packing else _FEW if plan.few else _MANY,
-        [queries, *key_parts, *value_parts, *(x if x.size >= 8 else at_least_8(x) for x in tree), sizes],
         template=[
-            *(("T", queries.dtype), ("D", head_dim), ("DV", value_dim), ("WINDOW", window is not None)),
+            *(("T", dtype), ("D", head_dim), ("DV", value_dim), ("WINDOW", window is not None)),
             *([("ROWS", rows)] if plan.few else [("BLOCKS", plan.blocks), ("KEY_GROUPS", plan.key_groups)]),
             *([("BITS", packing[0]), ("GROUP", packing[1])] if packing else []),
         ],
@@ -85,16 +100,32 @@ def tree_attention(
         output_shapes=[(heads, plan.splits, rows, value_dim), (max(8, heads * plan.splits * rows * 2),)],
         output_dtypes=[mx.float32, mx.float32],
     )
-    (out,) = launch(
+    merge = settled(
+        launch,
         _MERGE,
-        [partial, stats, _no_sinks(query_heads) if sinks is None else at_least_8(sinks), sizes],
-        template=[("T", queries.dtype), ("DV", value_dim), ("GROUPED", query_heads // heads)],
+        template=[("T", dtype), ("DV", value_dim), ("GROUPED", query_heads // heads)],
         grid=(32, query_heads * nodes, 1),
         threadgroup=(32, 1, 1),
         output_shapes=[(1, query_heads, nodes, value_dim)],
-        output_dtypes=[queries.dtype],
+        output_dtypes=[dtype],
     )
-    return out
+    no_sinks = _no_sinks(query_heads)
+
+    def run(
+        queries: mx.array,
+        key_parts: tuple[mx.array, ...],
+        value_parts: tuple[mx.array, ...],
+        tree: TreeMask,
+        sinks: mx.array | None,
+    ) -> mx.array:
+        words, depths = tree
+        words = words if words.size >= 8 else at_least_8(words)
+        depths = depths if depths.size >= 8 else at_least_8(depths)
+        partial, stats = attend([queries, *key_parts, *value_parts, words, depths, sizes])
+        [out] = merge([partial, stats, no_sinks if sinks is None else at_least_8(sinks.astype(mx.float32)), sizes])
+        return out
+
+    return run
 
 
 def supports(queries: mx.array, keys: KeysOrValues, values: KeysOrValues) -> bool:
@@ -151,9 +182,13 @@ def parts_of(x: KeysOrValues) -> tuple[mx.array, ...]:
 
 def packing_of(key_parts: tuple[mx.array, ...], head_dim: int) -> tuple[int, int] | None:
     """Bits and group size of quantised keys, None of others."""
-    return (
-        (key_parts[0].shape[-1] * 32 // head_dim, head_dim // key_parts[1].shape[-1]) if len(key_parts) == 3 else None
-    )
+    return _packing([part.shape for part in key_parts], head_dim)
+
+
+def _packing(key_shapes: Sequence[tuple[int, ...]], head_dim: int) -> tuple[int, int] | None:
+    if len(key_shapes) != 3:
+        return None
+    return key_shapes[0][-1] * 32 // head_dim, head_dim // key_shapes[1][-1]
 
 
 def plain(parts: tuple[mx.array, ...], packing: tuple[int, int] | None) -> mx.array:

@@ -26,13 +26,13 @@ class Forward:
     what mlx-lm does by itself.
 
     positions: where the rows stand, beside what their caches say; rotary embeddings ask.
-    product: x (..., K) times a quantised weight's transpose, a form of kernels.quantized.verify_qmm; quantised layers
+    product: x (..., K) times quantised weights that share it, a form of kernels.quantized.shared_qmm; quantised layers
         ask (target/quantized.py).  None: MLX's own operation.
     outputs: what tapped layers have given, (1, n, D) each, by the layer's number; they leave it here.
     """
 
     positions: Positions = 0
-    product: Callable[..., mx.array] | None = None
+    product: Callable[..., list[mx.array]] | None = None
     outputs: dict[int, mx.array] = field(default_factory=dict)
 
     @contextmanager

@@ -13,36 +13,36 @@ import mlx.nn as nn
 from mlx.nn.layers.distributed import QuantizedAllToShardedLinear, QuantizedShardedToAllLinear
 
 from mlx_ddtree.kernels.head import HeadWeights
-from mlx_ddtree.kernels.quantized import MAX_ROWS, supports
+from mlx_ddtree.kernels.quantized import supports
 from mlx_ddtree.target.forward import Forward
+from mlx_ddtree.target.shared_input import Together, group_layers
 
 
 class _KernelProduct:
-    """Mixed into one instance of a quantised layer: the running forward's kernel multiplies, where it has one."""
+    """Mixed into one instance of a quantised layer: the running forward's kernel multiplies, where it has one.
+
+    together, place: the layers that have the same input, and which of them this is.
+    """
 
     forward: Forward
+    together: Together
+    place: int
 
-    def kernel_product(self: Any, x: mx.array) -> mx.array | None:
+    def kernel_product(self, x: mx.array) -> mx.array | None:
         """x (..., K) times the layer's transposed weight; None where that is left to the layer's own code."""
         product = self.forward.product
-        if product is None or not 2 <= x.size // x.shape[-1] <= MAX_ROWS or x.dtype != self.scales.dtype:
-            return None
-        return product(x, self.weight, self.scales, self.biases, group_size=self.group_size, bits=self.bits)
+        return None if product is None else self.together.product(self, x, product)
 
 
 class _KernelLinear(_KernelProduct):
     """Mixed into quantised linear layers."""
 
     def __call__(self: Any, x: mx.array) -> mx.array:
-        y = self.kernel_product(x)
+        product = self.forward.product
+        y = None if product is None else self.together.product(self, x, product)
         if y is None:
             return super().__call__(x)  # type: ignore[misc]
-        y = self._whole(y)
-        return y + self.bias if "bias" in self else y
-
-    def _whole(self, y: mx.array) -> mx.array:
-        """The product, from this module's part of it."""
-        return y
+        return y + self["bias"] if "bias" in self else y
 
 
 class KernelLinear(_KernelLinear, nn.QuantizedLinear):
@@ -53,11 +53,15 @@ class KernelAllToSharded(_KernelLinear, QuantizedAllToShardedLinear):
     """A layer of which this rank has some of the outputs, and wants no others."""
 
 
-class KernelShardedToAll(_KernelLinear, QuantizedShardedToAllLinear):
+class KernelShardedToAll(_KernelProduct, QuantizedShardedToAllLinear):
     """A layer of which this rank has some of the inputs: ranks add up what each has."""
 
-    def _whole(self, y: mx.array) -> mx.array:
-        return mx.distributed.all_sum(y, group=self.group)
+    def __call__(self: Any, x: mx.array) -> mx.array:
+        y = self.kernel_product(x)
+        if y is None:
+            return super().__call__(x)
+        y = mx.distributed.all_sum(y, group=self.group)
+        return y + self["bias"] if "bias" in self else y
 
 
 class KernelEmbedding(_KernelProduct, nn.QuantizedEmbedding):
@@ -86,6 +90,7 @@ def adapt_quantized(model: nn.Module, forward: Forward) -> None:
             module.__class__ = adapted
         if isinstance(module, _KernelProduct):
             module.forward = forward
+    group_layers(model, _KernelProduct)
 
 
 def head_weights(head: Any) -> HeadWeights | None:

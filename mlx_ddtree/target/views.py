@@ -23,36 +23,12 @@ from mlx_ddtree.kernels.choice import MLX, KernelSet
 from mlx_ddtree.kernels.gated_delta import REFERENCES, TreeDelta
 from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
 from mlx_ddtree.target.attention import AttendingCache
+from mlx_ddtree.target.layer_view import LayerView
+from mlx_ddtree.target.ring_view import RingView
 from mlx_ddtree.target.rows import Rows, RowsMask, TreeRows
 
 
-class _View:
-    """What one layer's cache answers under a tree; `commit_all` for the views of one kind, which share their rows."""
-
-    @property
-    def room(self) -> int | None:
-        """Nodes of a path, the root included, that one round may commit; None: all."""
-        return None
-
-    @property
-    def keys(self) -> mx.array:
-        """Nothing.  mlx-lm's pipelines tie what they send to the last cache's keys, so that evaluating caches sends it;
-        a verification is evaluated as a whole."""
-        return mx.zeros(0)
-
-    @keys.setter
-    def keys(self, tied: mx.array) -> None: ...
-
-    @staticmethod
-    def commit_all(views: Sequence[Any], path: Sequence[int], gather: GatherRows) -> None:
-        raise NotImplementedError
-
-    def commit(self, path: Sequence[int]) -> None:
-        """Keep the rows of `path`, node indices with the root first, in path order."""
-        self.commit_all([self], path, gather_rows)
-
-
-class AppendView(_View, AttendingCache):
+class AppendView(LayerView, AttendingCache):
     """Rows behind the context of a cache that keeps everything.
 
     The commit takes the path's rows from what the layer brought, not out of the cache: MLX assigns to a slice in place
@@ -113,55 +89,7 @@ class AppendView(_View, AttendingCache):
             view.base.offset = start + len(path)
 
 
-class RingView(_View, AttendingCache):
-    """Rows beside a cache of limited size: the committed part in its order in time, then the rows.
-
-    waiting: keys and values (1, H, N, D) of the rows, once the layer has brought them.
-    """
-
-    def __init__(self, base: RotatingKVCache, rows: Rows, kernels: KernelSet = MLX) -> None:
-        self.base = base
-        self.rows = rows
-        self.kernels = kernels
-        self.waiting: tuple[mx.array, mx.array] | None = None
-        stored = 0 if base.keys is None else base.keys.shape[2]
-        self._kept = min(base.offset, stored)
-
-    @property
-    def offset(self) -> int | mx.array:
-        """Where the rows stand, for RoPE."""
-        return self.rows.offset
-
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | RowsMask:
-        """As mlx-lm's caches have it, for the rows: over what the ring has kept of the context."""
-        keep = self.base.keep
-        window = min(window_size or self.base.max_size, self.base.max_size)
-        if return_array:
-            return self.rows.mask(self._kept, window, keep)
-        return self.rows.attention_mask(self.kernels.attention_behind(self._kept), self._kept, window, keep)
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """All keys and values, the ring's in their order in time, then the rows'; the ring stays as it is."""
-        self.waiting = keys, values
-        if self.base.keys is None:
-            self._all = keys, values
-            return self._all
-        before = self.base._temporal_order(self.base.keys), self.base._temporal_order(self.base.values)
-        self._all = mx.concatenate([before[0], keys], axis=2), mx.concatenate([before[1], values], axis=2)
-        return self._all
-
-    def keys_and_values(self) -> tuple[mx.array, mx.array]:
-        """What `update_and_fetch` has given: layers that share another one's ask for it."""
-        return self._all
-
-    @staticmethod
-    def commit_all(views: Sequence[RingView], path: Sequence[int], gather: GatherRows) -> None:
-        rows = gather([x for view in views for x in view.waiting or ()], path)
-        for view, keys, values in zip(views, rows[::2], rows[1::2], strict=True):
-            view.base.update_and_fetch(keys, values)
-
-
-class StateView(_View):
+class StateView(LayerView):
     """Rows beside the states of a layer that carries some from token to token.
 
     waiting: what a gated delta layer has left (target/gated_delta.py): the rows (1, N, C) that went into its
@@ -202,7 +130,7 @@ class StateView(_View):
             view.base[1] = state
 
 
-class ListView(_View):
+class ListView(LayerView):
     """A layer with several caches, a view of each."""
 
     def __init__(self, base: CacheList, rows: Rows, kernels: KernelSet = MLX) -> None:

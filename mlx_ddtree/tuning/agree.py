@@ -57,7 +57,7 @@ class Agreement:
 class Call:
     """One call of a kernel, which can be made again.
 
-    part: of the kernel's calls that may be chosen by itself, as its name says it ('12288x4096'); '' for all.
+    part: of the kernel's calls that may be chosen by itself, as its name says it ('4096+1024+1024x4096'); '' for all.
     """
 
     part: str
@@ -147,10 +147,7 @@ def _compare(agreement: Agreement, call: Call, want: Any) -> None:
 
 
 def _part(name: str, args: tuple[Any, ...]) -> str:
-    if name != PRODUCT:
-        return ""
-    x, weight = args[:2]
-    return f"{weight.shape[0]}x{x.shape[-1]}"
+    return str(args[1].name) if name == PRODUCT else ""
 
 
 def _shapes(call: Call) -> Any:

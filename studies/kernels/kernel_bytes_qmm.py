@@ -73,7 +73,7 @@ def qmm_table() -> None:
             read = count_qmm(rows, columns, depth, bits)
             new = mlx_reads(rows, 15 if small else 13, wide=True)
             old = mlx_reads(rows, 10 if small else 6, wide=False)
-            affine = (read["scales"] + read["biases"]) / MEGA
+            affine = (read["scales_0"] + read["biases_0"]) / MEGA
             tile = tile_for(rows, columns, mx.float16).rows
             print(
                 f"| {depth} to {columns}, {bits} bits | {rows} | {read['weight'] / MEGA:.1f} | {affine:.1f} | "
@@ -91,7 +91,7 @@ def count_head(rows: int, k: int, bits: int | None) -> tuple[float, float]:
     head_top_k(hidden, head, k, launch=launch)
     first, merge = launch.launches
     lists = sum(first.bytes_written.values()) + sum(merge.bytes_read[name] for name in ("entries", "sums"))
-    return first.bytes_read["weight"] * VOCAB / columns, lists * VOCAB / columns
+    return first.bytes_read["weight_0"] * VOCAB / columns, lists * VOCAB / columns
 
 
 def head_table() -> None:

@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.verify import can_build_ahead, verify
 from mlx_ddtree.kernels.choice import MLX
 from mlx_ddtree.kernels.guard import Guard, first_line
 from mlx_ddtree.kernels.metal import MetalKernel, launch_on_metal
+from mlx_ddtree.kernels.quantized import SharedInput
 from mlx_ddtree.kernels.registry import DRAFT, TOP_K, kernel_choice
 from mlx_ddtree.target.blank_rows import can_fill
 from mlx_ddtree.tuning.measure import profile_of
@@ -132,7 +133,7 @@ def test_the_first_launch_of_a_variant_is_waited_for(monkeypatch):
     waited = []
     monkeypatch.setattr(mx, "eval", waited.append)
     kernel = MetalKernel("verify_qmm", ("x",), ("y",))
-    object.__setattr__(kernel, "compiled", lambda **how: [mx.zeros(1)])
+    monkeypatch.setattr(MetalKernel, "variant", lambda self, template: lambda **how: [mx.zeros(1)])
     how = {"grid": (1, 1, 1), "output_shapes": [(1,)], "output_dtypes": [mx.float32]}
     for rows, threads, waits in ((8, 32, 1), (8, 32, 1), (16, 32, 2), (16, 64, 3), (8, 32, 3)):
         launch_on_metal(kernel, [mx.zeros(8)], template=[("A TEST'S", rows)], threadgroup=(threads, 1, 1), **how)
@@ -141,20 +142,29 @@ def test_the_first_launch_of_a_variant_is_waited_for(monkeypatch):
 
 def test_names_say_for_which_calls_a_kernel_was_chosen():
     x = mx.zeros((2, 64))
-    weights = [mx.quantize(mx.zeros((columns, 64)), 32, 4) for columns in (32, 96)]
+    packed = {columns: mx.quantize(mx.zeros((columns, 64)), 32, 4) for columns in (32, 96)}
+    shapes = (32,), (96,), (96, 32), (32, 96)
+    weights = [SharedInput([packed[n] for n in columns], 32, 4) for columns in shapes]
     launched = []
 
     def launch(kernel, inputs, **how):
-        launched.append(how["output_shapes"][0][-1])
+        launched.append([shape[-1] for shape in how["output_shapes"]])
         return [mx.zeros(shape, dtype) for shape, dtype in zip(how["output_shapes"], how["output_dtypes"], strict=True)]
 
-    kernels = kernel_choice({4: ["verify_qmm@96x64", "tree_attention@4096"]}, launch).of(4)
-    for weight in weights:
-        kernels.product(x, *weight, group_size=32, bits=4)
-    assert launched == [96]
+    kernels = kernel_choice({4: ["verify_qmm@96x64", "verify_qmm@96+32x64", "tree_attention@4096"]}, launch).of(4)
+    for shared in weights:
+        assert [y.shape[-1] for y in kernels.product(x, shared)] == list(shared.columns)
+    assert launched == [[96], [96, 32]]
     assert kernels.attention_behind(4095) is None and kernels.attention_behind(4096) is not None
-    assert kernels.names == ("tree_attention@4096", "verify_qmm@96x64")
-    for unknown in ("verify_qmm@all", "tree_attention@", "another@3", "verify_qmm@1x2x3", "tree_attention@x"):
+    assert kernels.names == ("tree_attention@4096", "verify_qmm@96x64", "verify_qmm@96+32x64")
+    for unknown in (
+        "verify_qmm@all",
+        "tree_attention@",
+        "another@3",
+        "verify_qmm@1x2x3",
+        "verify_qmm@1+x2",
+        "tree_attention@x",
+    ):
         made = kernel_choice({4: [unknown]}, launch).of(4)
         assert (made.attention is None) == (unknown != "tree_attention@") and made.product is None
 

@@ -79,6 +79,22 @@ def test_a_row_is_the_same_whatever_is_computed_with_it():
     np.testing.assert_array_equal(product(x[::-1])[::-1], everything)
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_weights_are_taken_out_exactly(bits):
+    """Every value that the bits can hold, in every place of a word: rows of one 1 give the weights, rounded once."""
+    depth, columns = 64, 2**bits
+    steps = (np.arange(depth)[None] + np.arange(columns)[:, None]) % 2**bits
+    scales, biases = np.random.default_rng(0).normal(size=(2, columns, 1)).astype(np.float32)
+    stream = ((steps[:, :, None] >> np.arange(bits)) & 1).astype(np.uint8).reshape(columns, -1)
+    words = np.packbits(stream, axis=1, bitorder="little").view(np.uint32)
+    want = (scales.astype(np.float64) * steps + biases).astype(np.float32)
+    packed = [mx.array(x) for x in (words, scales, biases)]
+    for first in range(0, depth, 32):
+        ones = mx.array(np.eye(depth, dtype=np.float32)[first : first + 32])
+        got = verify_qmm(ones, *packed, group_size=64, bits=bits, launch=HostLaunch(mode="check"))
+        np.testing.assert_array_equal(got, want.T[first : first + 32])
+
+
 def test_the_order_of_threads_does_not_matter():
     x, packed = problem(3, 50, 640, 4, 64, mx.float16)
     forward, reverse, shuffled = (
@@ -94,8 +110,10 @@ def test_every_weight_and_scale_counts_and_is_read_once():
     launch = HostLaunch(mode="check")
     x, packed, y = check(3, 50, 640, 4, 64, mx.float16, launch=launch)
     read = launch.last.bytes_read
-    assert read["weight"] == 50 * 640 // 2
-    assert read["scales"] == read["biases"] == 2 * (50 * 10 * 2)  # the two lanes of a group of 64 read the same word
+    assert read["weight_0"] == 50 * 640 // 2
+    assert (
+        read["scales_0"] == read["biases_0"] == 2 * (50 * 10 * 2)
+    )  # the two lanes of a group of 64 read the same word
     clean = np.array(y)
     rng = np.random.default_rng(0)
     for part in range(3):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlx_ddtree.kernels.metal import MetalKernel
+from mlx_ddtree.kernels.metal import MetalKernel, Template
 
 _FENCE = "```"
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -57,13 +57,13 @@ class InlineKernel(MetalKernel):
         return header, f'#line 1 "{self.name}.metal"\n{self.body}\n'
 
 
-def capture(kernel: Any, inputs: Sequence[mx.array], **launch: Any) -> str:
+def capture(kernel: Any, inputs: Sequence[mx.array], *, template: Template, **launch: Any) -> str:
     """The complete text that MLX would hand to the Metal compiler.
 
     Within mx.export_function a kernel is recorded without being run, on machines without Metal too, and
     verbose=True prints its text on the process's standard output.
     """
-    compiled = kernel.compiled
+    compiled = kernel.variant(template)
 
     def call(*arrays: mx.array) -> list[mx.array]:
         return compiled(inputs=list(arrays), verbose=True, **launch)

@@ -33,10 +33,12 @@ RUNS = [
     pytest.param(
         "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"
     ),
+    pytest.param("kernels/graph_time.py --layers 2 --rows 4 --repeats 1", "both kernels"),
     pytest.param("kernels/hybrid_verification.py --nodes 4 --heads 4 --key-heads 2 --dim 32 --repeats 1", "replay"),
     pytest.param("kernels/kernel_bytes.py --contexts 128 --nodes 4 --models-context 64", "saved", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_delta.py --nodes 4 --heads 4 --key-heads 2 --dim 32", "fork", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_qmm.py topk", "topk", marks=[slow, needs_clang]),
+    pytest.param("kernels/qmm_expectations.py", "M4 Max"),
     pytest.param(
         "machines/blas_threads.py --threads 1 --blocktimes 0 --busy 0 --count 1 --tokens 8", "stock tok/s", marks=slow
     ),

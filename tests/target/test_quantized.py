@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 
 from mlx_ddtree.kernels.choice import NO_KERNELS, KernelSet, always
 from mlx_ddtree.kernels.head import head_top_k
-from mlx_ddtree.kernels.quantized import verify_qmm
+from mlx_ddtree.kernels.quantized import SharedInput, shared_matmul, shared_qmm
 from mlx_ddtree.target.forward import Forward
 from mlx_ddtree.target.quantized import (
     KernelAllToSharded,
@@ -28,7 +28,7 @@ from .test_families import TREES, prefilled, verify
 
 CONTEXT = [3, 14, 15, 9, 26]
 needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=missing_compiler() or "")
-HOST = partial(verify_qmm, launch=HostLaunch(mode="check"))
+HOST = partial(shared_qmm, launch=HostLaunch(mode="check"))
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def test_who_computes(target):
     size, the module's own."""
     asked = []
 
-    def product(x, weight, scales, biases, **how):
-        asked.append(x.size // x.shape[-1])
-        return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
+    def product(x, weights):
+        asked.extend([x.size // x.shape[-1]] * len(weights.columns))
+        return shared_matmul(x, weights)
 
     layers = sum(isinstance(m, KernelLinear | KernelEmbedding) for m in target.model.modules())
     assert layers == 7 * 2 + 1  # attention and MLP of two layers, and the tied head
@@ -86,9 +86,9 @@ def test_split_layers_ask_too(bias):
     """Their part by the kernel, the sum over ranks as ever; here over one rank."""
     asked = []
 
-    def product(x, weight, scales, biases, **how):
-        asked.append(weight.shape)
-        return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **how)
+    def product(x, weights):
+        asked.append(weights.name)
+        return shared_matmul(x, weights)
 
     whole = nn.Linear(64, 96, bias).to_quantized(32, 4)
     group, x = mx.distributed.init(), mx.random.normal((1, 5, 64))
@@ -144,3 +144,83 @@ def test_heads_that_the_kernel_does_not_have():
     assert head_weights(nn.Linear(64, 8)) is None  # it has a bias
     assert head_weights(nn.Linear(48, 8, bias=False)) is None  # not a whole number of runs of 32
     assert head_weights(nn.Linear(64, 8, bias=False).to_quantized(mode="mxfp4", group_size=32, bits=4)) is None
+
+
+def attention_weights(columns=(64, 32, 32), depth=64):
+    model = nn.Module()
+    for name, n in zip(("q_proj", "k_proj", "v_proj"), columns, strict=True):
+        model[name] = nn.Linear(depth, n, bias=False).to_quantized(32, 4)
+    forward = Forward()
+    adapt_quantized(model, forward)
+    return model, forward
+
+
+def test_layers_of_one_input_are_one_call():
+    """Results are each layer's own, in whatever order they are asked for, and of each input anew."""
+    asked = []
+
+    def product(x, weights):
+        asked.append(weights.name)
+        return shared_matmul(x, weights)
+
+    model, forward = attention_weights()
+    for order in ("qkv", "vqk", "kvq"):
+        x = mx.random.normal((1, 5, 64))
+        want = {name: model[f"{name}_proj"](x) for name in order}
+        with forward.running(kernels=KernelSet(product=product)):
+            for name in order:
+                np.testing.assert_array_equal(model[f"{name}_proj"](x), want[name])
+            np.testing.assert_array_equal(model.q_proj(x), want["q"])  # once more: computed anew
+            model.k_proj(x), model.v_proj(x)
+    assert asked == ["64+32+32x64"] * 6
+
+
+def test_layers_that_are_left_out_again_and_again_are_left_alone():
+    """A model that shares keys between layers never asks some of them."""
+    asked = []
+
+    def product(x, weights):
+        asked.append(weights.name)
+        return shared_matmul(x, weights)
+
+    model, forward = attention_weights()
+    with forward.running(kernels=KernelSet(product=product)):
+        for _ in range(6):
+            model.q_proj(mx.random.normal((1, 5, 64)))
+    assert asked == ["64+32+32x64"] * 3 + ["64x64"] * 3
+
+
+def test_layers_of_other_forms_are_not_together():
+    model = nn.Module()
+    model.gate_proj = nn.Linear(64, 32).to_quantized(32, 4)
+    model.up_proj = nn.Linear(64, 32).to_quantized(32, 8)
+    adapt_quantized(model, Forward())
+    assert model.gate_proj.together is not model.up_proj.together
+
+
+def test_a_weight_that_is_replaced_is_the_one_that_multiplies():
+    model, forward = attention_weights()
+    x = mx.random.normal((1, 5, 64))
+    with forward.running(kernels=KernelSet(product=shared_matmul)):
+        for layer in (model.q_proj, model.k_proj, model.v_proj):
+            layer(x)
+        other = nn.Linear(64, 32, bias=False).to_quantized(32, 4)
+        model.v_proj.update(other.parameters())
+        for layer in (model.q_proj, model.k_proj):
+            layer(x)
+        np.testing.assert_array_equal(model.v_proj(x), other(x))
+
+
+@needs_clang
+@pytest.mark.parametrize("columns", [(64,), (40, 16), (16, 48, 33), (16, 8, 8, 64)])
+@pytest.mark.parametrize("rows", [3, 9])
+def test_matrices_of_one_launch_are_the_same_as_alone(columns, rows):
+    """Each within rounding of MLX's product; columns that end within a tile, and tiles of every matrix."""
+    packed = [mx.quantize(mx.random.normal((n, 96)), 32, 4) for n in columns]
+    x, launch = mx.random.normal((rows, 96)), HostLaunch(mode="check")
+    weights = SharedInput(packed, 32, 4)
+    for _ in range(2):
+        got = shared_qmm(x, weights, launch=launch)
+    assert len(launch.launches) == 2
+    for y, want in zip(got, shared_matmul(x, weights), strict=True):
+        np.testing.assert_allclose(y, want, atol=1e-4)

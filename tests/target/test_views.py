@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from mlx_lm.models.cache import CacheList, ChunkedKVCache, KVCache, QuantizedKVCache, RotatingKVCache
 
@@ -12,6 +12,7 @@ from mlx_ddtree.target.marks import mark, rewind
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import AppendView, RingView, check_cache
 from mlx_ddtree.tree import DraftTree
+from mlx_ddtree.tuning.sample_trees import bushy_tree
 
 
 @st.composite
@@ -217,6 +218,63 @@ def test_a_rewound_ring_is_bit_for_bit_what_it_was(size, keep, before, undone, a
         do(ring)
         do(plain)
         assert ring.contents() == plain.contents()
+
+
+@settings(max_examples=150)
+@given(st.integers(2, 10), st.integers(0, 1), st.lists(st.tuples(steps(), st.booleans()), max_size=6), trees())
+def test_a_ring_shows_what_a_cache_that_keeps_everything_would(size, keep, actions, tree):
+    """Whatever has happened to it, rewinds among it: a node sees, in their order, the first tokens that stay and the
+    latest of its path, as many as the ring holds; keys and values alike."""
+    ring = Ring(size, keep)
+    for do, undone in actions:
+        marked, tokens = mark([ring.cache]), ring.tokens
+        do(ring)
+        if undone:
+            rewind([ring.cache], marked)
+            ring.tokens = tokens
+    assert ring.cache.offset == ring.tokens
+    assume(ring.tokens >= keep)  # what stays is a text's first tokens, which come as its prompt
+    view = RingView(ring.cache, TreeRows(tree, ring.tokens, len(tree)))
+    rows = 1000 + mx.arange(len(tree), dtype=mx.float32).reshape(1, 1, -1, 1)
+    mask = np.array(view.make_mask(len(tree), return_array=True))
+    keys, values = (np.array(x)[0, 0, :, 0] for x in view.update_and_fetch(rows, -rows))
+    np.testing.assert_array_equal(keys, -values)
+    for node in range(len(tree)):
+        whole = [*range(ring.tokens), *(1000 + i for i in tree.path_to(node))]
+        latest = whole[max(keep, len(whole) - size + keep) :]
+        assert keys[mask[node]].tolist() == [*whole[:keep], *latest]
+
+
+@pytest.mark.parametrize("path", [[0], [0, 1, 2], [0, 2, 5], [0, 3]])
+def test_a_round_copies_a_full_ring_once(path, monkeypatch):
+    """Keys and values when the rows come, and neither again at the commit, whatever the round before has left."""
+    size, heads, dim = 512, 2, 16
+    ring, new = RotatingKVCache(size), mx.random.normal((1, heads, 8, dim))
+    prompt = mx.random.normal((1, heads, size + 40, dim))
+    ring.update_and_fetch(prompt, prompt)
+    ring.update_and_fetch(new[:, :, :1], new[:, :, :1])
+    copied = []
+    concatenate = mx.concatenate
+
+    def counted(arrays, axis=0):
+        made = concatenate(arrays, axis)
+        copied.append(made.shape[2] >= size)
+        return made
+
+    monkeypatch.setattr(mx, "concatenate", counted)
+    for round_number in range(4):
+        tree = bushy_tree(8, 0)
+        view = RingView(ring, TreeRows(tree, ring.offset, 8))
+        mx.eval(view.update_and_fetch(new, new))
+        shown = sum(copied)
+        mx.reset_peak_memory()
+        standing = mx.get_active_memory()
+        view.commit(path)
+        mx.eval(ring.keys, ring.values)
+        assert sum(copied) == shown and mx.get_peak_memory() - standing < ring.keys.nbytes / 8
+        assert shown == (4 if round_number == 0 else 2)  # sorted once, after the steps of plain decoding
+        copied.clear()
+        assert ring.keys.shape[2] == size - 1 + len(path)
 
 
 @settings(max_examples=60)
