@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from mlx_ddtree.budget.policy import ENDLESS
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
@@ -12,9 +13,6 @@ from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import BuiltAhead, Proposed, can_build_ahead
 from mlx_ddtree.tree import DraftTree, build_tree
-
-ENDLESS = 1 << 62
-"""Tokens to decode plainly where nothing ever drafts."""
 
 
 class Proposer(Protocol):

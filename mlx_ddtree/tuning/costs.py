@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from mlx_ddtree.budget.cost import ROWS, CostTable, never_falling
-from mlx_ddtree.budget.planner import LONGEST_COPY
+from mlx_ddtree.budget.copies import LONGEST_COPY
 from mlx_ddtree.budget.prior import DRAFT_SHARE, guessed_seconds, machine_class
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.pair import Pair
