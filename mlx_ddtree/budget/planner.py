@@ -168,8 +168,8 @@ class Planner:
         spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
         first = candidate_lattice(candidates.token_ids, spine, off_spine)
         if copy is not None:
-            off_spine = off_spine_by_depth(first)
-            first = add_lattice(first, self.copies.lattice(copy, first, off_spine), off_spine)
+            others = off_spine_by_depth(first)
+            first = add_lattice(first, self.copies.lattice(copy, first, others), others)
         # 2. The part of its best tree, or of its best chain, that is worth its rows.
         affordable = self.policy.affordable(context) - self.profile.cost.drafting(len(candidates.token_ids) + 1)
         tree, choice, (grown, chain) = self._worth(root, first, context, affordable)

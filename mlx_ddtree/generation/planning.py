@@ -77,9 +77,7 @@ def say_what_is_used(pair: Pair, copies: bool) -> None:
     target = pair.notes.get("target", "this model")
     if copies:
         used = "what repeats itself is copied and verified in trees, the rest decoded plainly"
-        help_text = (
-            "a drafter is faster: --draft-model names one, mlx_ddtree.train makes one; --memory FILE remembers answers"
-        )
+        help_text = "--draft-model names a drafter, mlx_ddtree.train makes one, --memory FILE remembers answers"
     else:
         used = "decoding plainly"
         help_text = "trees need one of the architectures in docs/targets.md"

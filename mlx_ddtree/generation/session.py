@@ -44,8 +44,8 @@ class Session:
     for what its template changes in earlier turns.  One answer at a time: a new one closes an older one that was
     not read to its end.
 
-    remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory` is
-        asked for.  Not where sessions pass from one user to another.
+    remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory`
+        is asked for.  Not where sessions pass from one user to another.
     reused: how many tokens of the last prompt were not processed again.
     """
 

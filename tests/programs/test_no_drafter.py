@@ -63,4 +63,4 @@ def test_the_benchmark_measures_copies_beside_plain_decoding(tmp_path, capsys):
     run = ["run", "--model", TARGET, "--data", str(data), "--temps", "0", "--max-tokens", "4"]
     assert benchmark.main([*run, "--output", str(tmp_path / "run.jsonl")]) == 0
     shown = capsys.readouterr().out
-    assert "lookup auto" in shown and "ar" in shown and "ddtree" not in shown
+    assert "lookup auto" in shown and "ar  " in shown and "ddtree auto" not in shown
