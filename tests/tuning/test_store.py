@@ -23,7 +23,7 @@ def profile(tmp_path):
     profile.cost.saw_step(0, 1.5)
     for greedy, rank in ((True, 0), (False, 3)):
         profile.draft_calibration(greedy).update(np.log([[0.6, 0.2]]), [0], [False], [rank])
-    profile.lookups.update([(profile.lookups.cell(4, 1, 2), True)])
+    profile.lookups.update([(profile.lookups.cell(4, 0.6, 2), 0.6, True)])
     return profile
 
 
@@ -35,6 +35,15 @@ def test_a_saved_profile_is_loaded_whole(profile):
     for greedy in (True, False):
         assert loaded.draft_calibration(greedy).as_dict() == profile.draft_calibration(greedy).as_dict()
     assert loaded.draft_calibration(True).hits.any() and not loaded.draft_calibration(False).hits.any()
+
+
+def test_a_target_alone_has_a_profile_without_drafts(tmp_path):
+    """And neither is taken for the other."""
+    cost = cost_table()
+    cost.draft = {}
+    store.save(Profile(cost, ParityBounds(), 1, tmp_path / "alone.json"))
+    assert store.load(tmp_path / "alone.json", 1).cost == cost
+    assert store.load(tmp_path / "alone.json", BLOCK) is None
 
 
 def test_nothing_but_the_profile_is_left_behind(profile):
