@@ -82,8 +82,10 @@ def _record(profile: Profile) -> dict[str, Any]:
         "kernels": {str(rows): names for rows, names in profile.kernels.items()},
         "findings": profile.findings,
         "reading": profile.reading,
-        "drafts": {name: c.as_dict() for name, c in profile.drafts.items()},
-        "survivals": {name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items()},
+        "drafts": {name: c.as_dict() for name, c in profile.drafts.items() if c.hits.size},
+        "survivals": {
+            name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items() if s.hits.size
+        },
         "lookups": profile.lookups.as_dict(),
         "measured": profile.measured,
     }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_ddtree._home import cache_folder
+from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.store import VERSION, WORTH_SAVING
@@ -41,7 +42,9 @@ def test_a_target_alone_has_a_profile_without_drafts(tmp_path):
     """And neither is taken for the other."""
     cost = cost_table()
     cost.draft = {}
-    store.save(Profile(cost, ParityBounds(), 1, tmp_path / "alone.json"))
+    profile = Profile(cost, ParityBounds(0.125, 0.25), 1, tmp_path / "alone.json")
+    Planner(profile, greedy=True)  # asks for the counts of drafts, of which there are none
+    store.save(profile)
     assert store.load(tmp_path / "alone.json", 1).cost == cost
     assert store.load(tmp_path / "alone.json", BLOCK) is None
 
