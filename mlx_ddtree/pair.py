@@ -9,6 +9,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
 from mlx_ddtree.drafter.make import scores_pairs
@@ -21,12 +22,14 @@ from mlx_ddtree.target import PlainTarget, Target, family_of
 class Pair:
     """What `load` returns and every decoding function takes; `model, tokenizer = load(...)` works too.
 
-    drafter: None decodes plainly (method 'ar').
+    drafter: None copies from what was said before, and decodes plainly where nothing repeats itself.
     notes: how the pair was loaded (names, folders, revisions, 'adapter_folder' where there is an adapter), for
         --verbose and for the profile's key.
     kernels: 'auto' uses Metal kernels where they agree with MLX's operations and are faster here, 'on' wherever they
         agree, 'off' never.
     profile: what was measured of this pair on this machine, once a round needed it.
+    memories: earlier answers that calls asked to be remembered, by file (generation/memory.py).
+    told: whether the user was told what is used in place of a drafter that is missing.
     scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
     """
 
@@ -37,6 +40,8 @@ class Pair:
     kernels: str = "auto"
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
+    memories: dict[str, Memory] = field(default_factory=dict)
+    told: bool = False
     lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Any]:
@@ -48,6 +53,16 @@ class Pair:
         if self.drafter is not None:
             self.target.taps = check_pair(self.target, self.drafter)
             inherit_scales(self.target, self.drafter)
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of the longest block that is drafted, root included; 1 without a drafter."""
+        return 1 if self.drafter is None else self.drafter.config.block_size
+
+    def without_drafter(self) -> Pair:
+        """This target alone; what was measured of the pair does not count for it."""
+        notes = {key: note for key, note in self.notes.items() if not key.startswith("drafter")}
+        return Pair(self.target, None, self.tokenizer, notes, self.kernels, told=True)
 
     def __repr__(self) -> str:
         """One line: what was loaded, without a word of the networks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -16,7 +17,7 @@ from mlx_ddtree.benchmarking.host_time import HostClock, HostTime
 from mlx_ddtree.benchmarking.prompts import Question, prompt_ids
 from mlx_ddtree.benchmarking.record import RunFile, RunLine, group_of_question
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
-from mlx_ddtree.benchmarking.settings import STOCK
+from mlx_ddtree.benchmarking.settings import LOOKUP, STOCK
 from mlx_ddtree.decoding.sampling import make_sampler
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
@@ -67,10 +68,17 @@ class Bench:
     def __post_init__(self) -> None:
         self._clock = HostClock([mx.default_stream(mx.default_device()), generation_stream])
 
+    @cached_property
+    def _without_drafter(self) -> Pair:
+        """The pair as users have it who have no drafter."""
+        return self.pair if self.pair.drafter is None else self.pair.without_drafter()
+
     def warm_up(self, task: Task) -> None:
         """Page in weights, compile kernels, start threads, measure the machine for 'auto'."""
         if any(options.get("method") != "ar" for name, options in self.settings.items() if name != STOCK):
             whole_profile_of(self.pair)  # what is guessed or measured meanwhile would be timed
+        if LOOKUP in self.settings:
+            whole_profile_of(self._without_drafter)
         brief = Bench(self.pair, self.settings, min(WARM_UP_TOKENS, self.max_tokens), template=self.template)
         first_turn = replace(task.question, turns=task.question.turns[:1])
         for _ in range(2):
@@ -118,7 +126,7 @@ class Bench:
             if name == STOCK:
                 answers[name] = self._answer_by_stock(prompt, room, temp)
             else:
-                answers[name] = self._answer_by_setting(prompt, room, temp, self.settings[name])
+                answers[name] = self._answer_by_setting(prompt, room, temp, name)
         return answers
 
     def _answer_by_stock(self, prompt: list[int], room: int, temp: float) -> Answer:
@@ -133,10 +141,11 @@ class Bench:
         tokens = [response.token for response in responses]
         return Answer(tokens, _figures(len(tokens), responses[-1].generation_tps, len(tokens) - 1, spent))
 
-    def _answer_by_setting(self, prompt: list[int], room: int, temp: float, options: Mapping[str, Any]) -> Answer:
+    def _answer_by_setting(self, prompt: list[int], room: int, temp: float, name: str) -> Answer:
         sampler = make_sampler(temp, seed=SEED)
         tokens: list[int] = []
-        stream = stream_generate(self.pair, prompt, room, sampler=sampler, **options)
+        pair = self._without_drafter if name == LOOKUP else self.pair
+        stream = stream_generate(pair, prompt, room, sampler=sampler, **self.settings[name])
         last = next(stream)
         start = self._clock.now()
         tokens += last.tokens

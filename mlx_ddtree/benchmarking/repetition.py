@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from mlx_ddtree.budget.lookup import LookupIndex
+from mlx_ddtree.budget.recall import Recall
 
 
 def lookup_acceptance(prompt: Sequence[int], answer: Sequence[int], length: int = 15) -> float:
-    """tau of a model-free n-gram lookup that drafts `length` tokens a round."""
+    """tau of a model-free lookup in the text itself that drafts `length` tokens a round."""
     text = [*prompt, *answer]
-    index = LookupIndex([*prompt, answer[0]])
+    recall = Recall([*prompt, answer[0]])
     place = len(prompt) + 1
     rounds = 0
     while place < len(text):
-        copy = index.continuation(length)
-        drafted = list(copy.token_ids[:length]) if copy else []
+        recall.read(text[:place])
+        recalled = recall.next()
+        drafted = recalled.best_path(length) if recalled else []
         accepted = _common_prefix(drafted, text[place:])
-        index.extend(text[place : place + accepted + 1])
         place += accepted + 1
         rounds += 1
     return (len(answer) - 1) / max(rounds, 1)

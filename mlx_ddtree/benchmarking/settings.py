@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from mlx_ddtree.errors import OptionError, PairError
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree.build import MAX_BUDGET
 
 Size = int | Literal["auto"]
 STOCK = "mlx_lm"
 """Stock mlx_lm.stream_generate, the baseline of every run."""
-METHODS = ("ar", "dflash", "ddtree")
+LOOKUP = "lookup auto"
+"""What a target without a drafter does: trees of copies, whose sizes are chosen every round."""
+METHODS = ("ar", "lookup", "dflash", "ddtree")
 BLOCKS: tuple[Size, ...] = (4, 5, 6, 8, 12, 16, "auto")
 BUDGETS: tuple[Size, ...] = (4, 6, 8, 12, 16, 32, 64, "auto")
 PUBLISHED_BUDGETS: tuple[Size, ...] = (16, 32, 64, 128, 256, 512, 1024, "auto")
@@ -21,25 +23,27 @@ PUBLISHED_BUDGETS: tuple[Size, ...] = (16, 32, 64, 128, 256, 512, 1024, "auto")
 def make_settings(
     pair: Pair, methods: Sequence[str], blocks: Sequence[Size] | None, budgets: Sequence[Size]
 ) -> dict[str, dict[str, Any]]:
-    """{name: options of stream_generate}, the baseline first.  Raises OptionError and, without a drafter, PairError.
+    """{name: options of stream_generate}, the baseline first.  Raises OptionError.
 
     blocks: of 'dflash'; None is the size that the drafter was trained with, and auto.
     budgets: of 'ddtree'.
+
+    Without a drafter 'dflash' and 'ddtree' have no settings.
     """
     _check_names(methods, budgets)
-    if pair.drafter is None and set(methods) != {"ar"}:
-        raise PairError("this pair has no drafter: give --draft-model, or measure plain decoding with --methods ar")
-    trained = 0 if pair.drafter is None else pair.drafter.config.block_size
+    trained = pair.block_size
     settings: dict[str, dict[str, Any]] = {STOCK: {}}
     if "ar" in methods:
         settings["ar"] = {"method": "ar"}
-    if "dflash" in methods:
+    if "lookup" in methods and pair.target.supports_trees:
+        settings[LOOKUP] = {"method": "ddtree", "tree_budget": "auto"}
+    if "dflash" in methods and pair.drafter is not None:
         for size in (trained, "auto") if blocks is None else blocks:
             if size == "auto":
                 settings["dflash auto"] = {"method": "dflash", "block_size": None}
             elif 2 <= size <= trained:
                 settings[f"dflash {size}"] = {"method": "dflash", "block_size": size}
-    if "ddtree" in methods:
+    if "ddtree" in methods and pair.drafter is not None:
         for budget in budgets:
             settings[f"ddtree {budget}"] = {"method": "ddtree", "tree_budget": budget}
     return settings

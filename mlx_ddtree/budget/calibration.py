@@ -12,7 +12,7 @@ next round's tree and nothing else: what is emitted stays the target's choice.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 EDGES = np.log(np.array([0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97]))
 """Between the bins of the drafter's own probability, in which hits are counted; in logs."""
 BINS = len(EDGES) + 1
+_CHANCES = np.exp(EDGES).tolist()
 PRIOR = np.array([1.0, 0.4])
 """Hits per expected hit on the spine and off it, before anything was seen (arXiv 2604.12989 and users' counts)."""
 PSEUDO_HITS = 2.0
@@ -145,79 +146,82 @@ class Trust:
 
 
 AGREES = 0
-"""A copied token is the drafter's own best candidate for its place."""
+"""A recalled token is the drafter's own best candidate for its place."""
 DISAGREES = 1
-"""The drafter's best candidate for a copied token's place is another token."""
+"""The drafter's best candidate for a recalled token's place is another token."""
 UNASKED = 2
-"""The drafter was not asked, or a copied token's place lies behind its block."""
+"""The drafter was not asked, or a recalled token's place lies behind its block."""
 
 
-class LookupCalibration:
-    """Hit rates of tokens that were copied from an earlier occurrence of the last tokens.
+class RecallCalibration:
+    """Corrects the chances of tokens that stood behind the same tokens before (budget/recall.py).
 
-    hits, trials: (len(MATCHES), len(DEPTHS), 3); see `cell`.
+    hits, expected: (len(MATCHES), BINS, 3); hits seen, and the sum of the chances as counted.  The axes are the tokens
+        that agree before a candidate, its chance, and its relation to the drafter's best one: AGREES, DISAGREES or
+        UNASKED.
     """
 
-    MATCHES = (2, 3, 4, 6, 9, 14, 20)
-    """Tokens that agree before a copy: the least of each cell."""
-    DEPTHS = (1, 2, 4, 8)
-    """Depth of a copied token: the least of each cell."""
-    PRIOR_BY_MATCH = (0.3, 0.45, 0.55, 0.65, 0.75, 0.85, 0.9)
-    """Hit rates by MATCHES before anything was seen."""
+    MATCHES = (1, 2, 3, 4, 6, 9, 14)
+    """Tokens that agree before a candidate: the least of each cell."""
+    PRIOR_BY_MATCH = (0.4, 0.65, 0.85, 0.9, 0.92, 0.92, 0.96)
+    """Hits per expected hit by MATCHES before anything was seen (studies/budget/memory_walk.py)."""
     AGAINST_THE_DRAFTER = 0.3
-    """What is left of these rates where the drafter's best candidate is another token."""
-    PSEUDO_TRIALS = 3.0
-    """A cell's counts outweigh the prior once it was tried more often than this."""
+    """What is left of these where the drafter's best candidate is another token."""
 
     def __init__(self) -> None:
-        shape = (len(self.MATCHES), len(self.DEPTHS), 3)
+        shape = (len(self.MATCHES), BINS, 3)
         self.hits = np.zeros(shape)
-        self.trials = np.zeros(shape)
+        self.expected = np.zeros(shape)
+        self._ratios: list[list[list[float]]] | None = None
 
-    def cell(self, match: int, depth: int, relation: int) -> tuple[int, int, int]:
-        """Where a copied token is counted.
+    def cell(self, match: int, chance: float, relation: int) -> tuple[int, int, int]:
+        """Where a candidate is counted; chance: as counted, above 0."""
+        return max(bisect_right(self.MATCHES, match) - 1, 0), bisect_right(_CHANCES, chance), relation
 
-        match: tokens that agree before the copy.  depth: of the copied token, from 1.
-        relation: to the drafter's best candidate: AGREES, DISAGREES or UNASKED.
+    def apply(
+        self, matches: Sequence[int], chances: Sequence[float], relations: Sequence[int], trust: float = 1.0
+    ) -> list[float]:
+        """The chances of one place's candidates, corrected, in the order given; all together HIGHEST at most.
+
+        trust: a factor on all of them, of this text (Trust).
         """
-        return max(bisect_right(self.MATCHES, match) - 1, 0), bisect_right(self.DEPTHS, depth) - 1, relation
+        if self._ratios is None:
+            self._ratios = self._hits_per_expected()
+        corrected = []
+        for match, chance, relation in zip(matches, chances, relations, strict=True):
+            row, column, _ = self.cell(match, chance, relation)
+            corrected.append(chance * self._ratios[row][column][relation] * trust)
+        total = sum(corrected)
+        if total > HIGHEST:
+            corrected = [chance * HIGHEST / total for chance in corrected]
+        return corrected
 
-    def probability(self, match: int, depth: int, relation: int) -> float:
-        """That a copied token is right, given that all before it were; arguments as for `cell`."""
-        _, depth_cell, _ = self.cell(match, depth, relation)
-        return self.rates(match)[depth_cell][relation]
+    def _hits_per_expected(self) -> list[list[list[float]]]:
+        """By cell; thin cells lean on all chances of their match together, those on the prior."""
+        prior = np.outer(self.PRIOR_BY_MATCH, [1.0, self.AGAINST_THE_DRAFTER, 1.0])
+        pooled = (self.hits.sum(1) + PSEUDO_HITS * prior) / (self.expected.sum(1) + PSEUDO_HITS)
+        cells = (self.hits + PSEUDO_HITS * pooled[:, None]) / (self.expected + PSEUDO_HITS)
+        ratios: list[list[list[float]]] = np.maximum(cells, FEWEST_HITS).tolist()
+        return ratios
 
-    def probabilities(self, match: int, relations: Iterable[int]) -> Iterator[float]:
-        """`probability` of every token of one copy, from depth 1 on."""
-        rates = self.rates(match)
-        for depth, relation in enumerate(relations, start=1):
-            yield rates[bisect_right(self.DEPTHS, depth) - 1][relation]
-
-    def rates(self, match: int) -> list[list[float]]:
-        """(len(DEPTHS), 3) what copies behind so many equal tokens are worth, by cell."""
-        cell = self.cell(match, 1, AGREES)[0]
-        priors = np.full(3, self.PRIOR_BY_MATCH[cell])
-        priors[DISAGREES] *= self.AGAINST_THE_DRAFTER
-        rates = (self.hits[cell] + self.PSEUDO_TRIALS * priors) / (self.trials[cell] + self.PSEUDO_TRIALS)
-        limited: list[list[float]] = np.minimum(rates, HIGHEST).tolist()
-        return limited
-
-    def update(self, outcomes: Sequence[tuple[tuple[int, int, int], bool]]) -> None:
-        """Count one round's copied tokens: (cell, whether the token was right)."""
+    def update(self, outcomes: Sequence[tuple[tuple[int, int, int], float, bool]]) -> None:
+        """Count one round's candidates: (cell, chance as counted, whether the token was right)."""
+        self._ratios = None
         self.hits *= DECAY
-        self.trials *= DECAY
-        for cell, right in outcomes:
-            self.trials[cell] += 1.0
+        self.expected *= DECAY
+        for cell, chance, right in outcomes:
+            self.expected[cell] += chance
             self.hits[cell] += right
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, for JSON."""
-        return {"hits": self.hits.round(3).tolist(), "trials": self.trials.round(3).tolist()}
+        return {"hits": self.hits.round(3).tolist(), "expected": self.expected.round(3).tolist()}
 
     def load(self, saved: dict[str, Any]) -> None:
         """Take over counts of an earlier run; counts of another shape are ignored."""
         hits = np.array(saved.get("hits", []))
-        trials = np.array(saved.get("trials", []))
-        if hits.shape == trials.shape == self.hits.shape:
+        expected = np.array(saved.get("expected", []))
+        if hits.shape == expected.shape == self.hits.shape:
             self.hits = hits
-            self.trials = trials
+            self.expected = expected
+            self._ratios = None

@@ -35,7 +35,7 @@ class CostTable:
     chain: the same for a tree without branches, which takes the plain causal path.
     plain: seconds of a step of plain decoding, [context]; it runs ahead of the host, so it can be
         cheaper than a verification of one row.
-    draft: seconds by block size.
+    draft: seconds by block size; empty without a drafter.
     round: seconds of a round that are neither (tree, walk, commit, text).
     unread: seconds of a draft and the verification of its chain where the host reads nothing in between, as a share of
         what both take by themselves.
@@ -68,10 +68,12 @@ class CostTable:
         return float(_between(context, self.contexts, np.array(self.plain))) * self.scale.get(0, 1.0)
 
     def drafting(self, block_size: int) -> float:
-        """Seconds of a draft, straight lines between the measured blocks."""
+        """Seconds of a draft, straight lines between the measured blocks; none without a drafter."""
         if block_size in self.draft:
             return self.draft[block_size]
         sizes = sorted(self.draft)
+        if not sizes:
+            return 0.0
         return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
 
     def saw_verification(self, rows: int, context: int, seconds: float, chain: bool = False) -> None:
@@ -155,7 +157,7 @@ class CostTable:
             raise ValueError("a cost table of sizes that are not measured")
         draft = {int(block): saved_numbers.positive(t) for block, t in saved_numbers.table(saved["draft"]).items()}
         scale = {int(n): saved_numbers.positive(factor) for n, factor in saved_numbers.table(saved["scale"]).items()}
-        if not draft or min(draft) < 1 or not set(scale) <= {0, *rows}:
+        if min(draft, default=1) < 1 or not set(scale) <= {0, *rows}:
             raise ValueError("a cost table with missing or unknown entries")
         verify = saved_numbers.counts(saved["verify"])
         chain = saved_numbers.counts(saved["chain"])

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.policy import MEMORY, Choice
+from mlx_ddtree.budget.policy import Choice
+from mlx_ddtree.budget.survival import MEMORY
 
 
 class Graph(NamedTuple):

@@ -93,7 +93,7 @@ class NeverSlower:
     """When one text's next draft may begin, and what a round may take.
 
     cost: what rounds and steps take; it learns from them.
-    shortest_block: tokens of the cheapest draft, root included.
+    shortest_block: tokens of the cheapest draft, root included; 0 without a drafter.
     """
 
     def __init__(self, cost: CostTable, shortest_block: int) -> None:
@@ -132,7 +132,7 @@ class NeverSlower:
         not count: what the smallest drafted round may lose is brought in by the steps between two of them.
         """
         step = self.cost.step(context)
-        restart = max(float(self.cost.verification(context, chain=True)[0]) - step, 0.0)
+        restart = self.restart(context)
         loss = (self._smallest(context) + restart) / step - 1
         tokens = self.ledger(context).tokens_until(loss, context, step)
         if not pays:
@@ -140,6 +140,15 @@ class NeverSlower:
         if tokens > 0:
             self._begin_plain_run(context, tokens, restart)
         return max(tokens, 0)
+
+    def rest(self, context: int) -> None:
+        """A run of plain decoding begins whose end is open: nothing drafts, and a copy may end it."""
+        self.ledger(context).lose(self.restart(context))
+
+    def restart(self, context: int) -> float:
+        """Seconds that the first step of a run of plain decoding takes longer than the others."""
+        first = float(self.cost.verification(context, chain=True)[0])
+        return max(first - self.cost.step(context), 0.0)
 
     def check(self, context: int, advantage: float) -> int:
         """Tokens to decode plainly so that it is known how fast that is; 0 where it is known well enough.

@@ -1,33 +1,38 @@
 """One sequence's rounds, planned: what to verify next, and what to learn from how it went.
 
 Pure numpy, fed by decoding/adaptive.py while a model runs, and by studies/budget/simulate_machines.py from recorded
-drafts.  A round of kind 'draft' asks the drafter, 'lookup' only copies a continuation that stands earlier
-in the text, 'plain' is a step of plain decoding.  A copy also enters a drafted round's tree, as one more path.
+drafts.  A round of kind 'draft' asks the drafter, 'lookup' only copies what stood behind the same tokens earlier,
+'plain' is a step of plain decoding.  Copies also enter a drafted round's tree, as further paths.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from mlx_ddtree.budget.calibration import AGREES, DISAGREES, UNASKED
+from mlx_ddtree.budget.copies import Copies
 from mlx_ddtree.budget.graphs import Graph, GraphsAhead
-from mlx_ddtree.budget.lookup import Copy, LookupIndex
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
+from mlx_ddtree.budget.recall import Recalled
+from mlx_ddtree.budget.suffixes import SuffixIndex
 from mlx_ddtree.budget.unread import UnreadChains
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.draft_tree import DraftTree
-from mlx_ddtree.tree.lattice import Candidates, NextTokens, add_chain, best_chain, candidate_lattice, off_spine_by_depth
+from mlx_ddtree.tree.lattice import (
+    Candidates,
+    NextTokens,
+    add_lattice,
+    best_chain,
+    candidate_lattice,
+    off_spine_by_depth,
+)
 
-LONGEST_COPY = 32
-"""Tokens of a copied path; it may be longer than the drafter's block."""
-FAINTEST = 0.02
-"""A copied path ends where it is less probable than this."""
+LEAST_FOR_A_STOP = 0.15
+"""Plain decoding is not interrupted where the next two tokens are less likely to be known than this."""
 TOP_K = 16
 """Candidates of a position: more never enter the trees that machines can afford."""
 
@@ -52,7 +57,7 @@ class Proposal:
     """What a round is about to verify, and why.
 
     kind: 'draft' or 'lookup'.  choice: what the tree's size promises.  candidates: of the drafter, if it was asked.
-    copy: the continuation that entered the tree, if there was one.
+    copy: what entered the tree beside them, or alone, if something did.
     unread: whether the tree is a block's best path whose tokens nobody has read yet.
     graph: of its verification, where that was made before the draft was read.
     """
@@ -61,7 +66,7 @@ class Proposal:
     tree: DraftTree
     choice: Choice
     candidates: Candidates | None = None
-    copy: Copy | None = None
+    copy: Recalled | None = None
     unread: bool = False
     graph: Graph | None = None
 
@@ -70,18 +75,29 @@ class Planner:
     """Plans one sequence's rounds and learns from them; what is learned is the profile's, for all sequences.
 
     greedy: whether the target takes the argmax; its choices are calibrated apart from samples.
-    linear: chains only, and no copies (method 'dflash').
+    linear: chains only, and no copies beside a drafter (method 'dflash').
     block_size: the only one to use; None chooses among the measured ones.
+    memory: earlier texts that may be copied from.
+    drafts: whether there is a drafter; without one, rounds copy or are plain.
     """
 
-    def __init__(self, profile: Profile, *, greedy: bool, linear: bool = False, block_size: int | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        greedy: bool,
+        linear: bool = False,
+        block_size: int | None = None,
+        memory: Sequence[SuffixIndex] = (),
+    ) -> None:
         self.profile = profile
         self.linear = linear
+        self.drafts = bool(profile.cost.draft)
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
         self.unread = UnreadChains(profile.cost, self.policy.block_sizes)
         self.graphs = GraphsAhead(profile.cost)
         self.calibration = profile.draft_calibration(greedy)
-        self.index = LookupIndex()
+        self.copies = Copies(profile.lookups, memory)
         self.top_k = 1 if linear else TOP_K
 
     # Planning
@@ -90,35 +106,45 @@ class Planner:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
         return self.policy.pause(context)
 
-    def copy_after(self, token_ids: Sequence[int]) -> Copy | None:
-        """What followed the text's last tokens the last time they stood there.
+    def copy_after(self, token_ids: Sequence[int]) -> Recalled | None:
+        """What followed the text's last tokens where they stood before, in this text or in memory.
 
         token_ids: the whole text, prompt included; what was not given before is new.
         """
-        if self.linear:
+        if self.linear and self.drafts:
             return None
-        self.index.extend(token_ids[len(self.index) :])
-        return self.index.continuation(LONGEST_COPY)
+        return self.copies.after(token_ids, beside_drafter=self.drafts)
 
-    def without_draft(self, root: int, copy: Copy | None, context: int) -> Proposal | None:
+    def without_draft(self, root: int, copy: Recalled | None, context: int) -> Proposal | None:
         """A round that copies, where the drafter could add little; else None."""
         if copy is None:
             return None
-        first_chance = self.profile.lookups.probability(copy.match, 1, UNASKED)
-        if not self.policy.skips_drafter(first_chance, context):
+        if self.drafts and not self.policy.skips_drafter(self.copies.first_chance(copy), context):
             return None
-        chances = self._chances(copy, None)
-        chain = DraftTree.chain(np.array([root, *copy.token_ids[: len(chances)]]), np.log(chances))
-        tree, choice = self._cut(chain, context, self.policy.affordable(context, drafted=False))
+        first = self.copies.lattice(copy)
+        tree, choice, _ = self._worth(root, first, context, self.policy.affordable(context, drafted=False))
         if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
             return None
         return Proposal("lookup", tree, choice, None, copy)
+
+    def ends_plain_run(self, token_ids: Sequence[int], context: int) -> bool:
+        """Whether plain decoding is to be interrupted, behind a token that is not known yet, for a copy."""
+        copy = self.copy_after(token_ids)
+        if copy is None:
+            return False
+        best = copy.token_ids[0]
+        behind = copy.after(best)
+        chance = self.copies.first_chance(copy)
+        if chance * self.copies.first_chance(behind) < LEAST_FOR_A_STOP:
+            return False
+        proposal = self.without_draft(best, behind, context + 1)
+        return proposal is not None and self.policy.gain(proposal.choice, context) > 0
 
     def next_block_size(self, context: int) -> int:
         """Positions of the next draft, root included."""
         return self.policy.next_block_size(context)
 
-    def unread_block(self, copy: Copy | None, context: int) -> int:
+    def unread_block(self, copy: Recalled | None, context: int) -> int:
         """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
         if copy is not None:  # it would enter the tree
             return 0
@@ -135,28 +161,19 @@ class Planner:
         return self.graphs.next()
 
     def with_draft(
-        self, root: int, candidates: Candidates, copy: Copy | None, context: int, built: Graph | None = None
+        self, root: int, candidates: Candidates, copy: Recalled | None, context: int, built: Graph | None = None
     ) -> Proposal:
         """The tree of the nodes that are worth their rows; built: a graph that waits for one."""
-        # 1. The candidates as a lattice, with calibrated scores and the copy as one more path.
+        # 1. The candidates as a lattice, with calibrated scores and the copies as further paths.
         spine, off_spine = self.calibration.apply(candidates.log_probs, self.policy.trust.factor)
         first = candidate_lattice(candidates.token_ids, spine, off_spine)
         if copy is not None:
-            first = self._with_copy(first, candidates, copy)
-        # 2. The part of its best tree that is worth its rows.
-        grown = grow_tree(root, first, self.policy.largest())
-        chain = grown
+            others = off_spine_by_depth(first)
+            first = add_lattice(first, self.copies.lattice(copy, first, others), others)
+        # 2. The part of its best tree, or of its best chain, that is worth its rows.
         affordable = self.policy.affordable(context) - self.profile.cost.drafting(len(candidates.token_ids) + 1)
-        tree, choice = self._cut(grown, context, affordable)
-        # 3. That of its best chain, which is verified in less time, where it is worth more.
-        if not grown.is_chain:
-            tokens, scores = best_chain(first)
-            chain = DraftTree.chain(np.array([root, *tokens]), np.array(scores))
-            cut_chain, chain_choice = self._cut(chain, context, affordable)
-            if chain_choice.value > choice.value:
-                tree = cut_chain
-                choice = chain_choice
-        # 4. What fills the graph that is there, where the making of another one would cost more than it brings.
+        tree, choice, (grown, chain) = self._worth(root, first, context, affordable)
+        # 3. What fills the graph that is there, where the making of another one would cost more than it brings.
         rate = self.policy.rate(context)
         self.graphs.compare(grown.expected_accepted(), chain.expected_accepted(), rate, context)
         graph = None
@@ -167,32 +184,39 @@ class Planner:
                 tree = whole.prefix(filled.nodes)
                 choice = filled
                 graph = built
-        # 5. What the whole of its best path, unread, would have been worth.
+        # 4. What the whole of its best path, unread, would have been worth.
         if copy is None and not candidates.pairwise:
             reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
             self.unread.compare(reached, choice, rate, context)
         return Proposal("draft", tree, choice, candidates, copy, graph=graph)
 
+    def _worth(
+        self, root: int, first: NextTokens, context: int, affordable: float
+    ) -> tuple[DraftTree, Choice, tuple[DraftTree, DraftTree]]:
+        """What of a lattice is worth its rows, and the best tree and the best chain of it, whole.
+
+        affordable: seconds that its verification may take.
+        """
+        # 1. The best tree.
+        grown = DraftTree.root(root)
+        chain = grown
+        if not self.linear or self.drafts:
+            grown = grow_tree(root, first, self.policy.largest())
+            chain = grown
+        tree, choice = self._cut(grown, context, affordable)
+        # 2. The best chain, which is verified in less time, where it is worth more.
+        if self.linear or not grown.is_chain:
+            tokens, scores = best_chain(first)
+            chain = DraftTree.chain(np.array([root, *tokens]), np.array(scores))
+            cut_chain, chain_choice = self._cut(chain, context, affordable)
+            if chain_choice.value > choice.value:
+                return cut_chain, chain_choice, (grown, chain)
+        return tree, choice, (grown, chain)
+
     def _cut(self, tree: DraftTree, context: int, affordable: float) -> tuple[DraftTree, Choice]:
         """The part of the tree that is worth its rows, verified in `affordable` seconds at most."""
         choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes, affordable)
         return tree.prefix(choice.nodes), choice
-
-    def _with_copy(self, first: NextTokens, candidates: Candidates, copy: Copy) -> NextTokens:
-        """The lattice with the copy as one more path, as far as that is worth it."""
-        scores = [math.log(chance) for chance in self._chances(copy, candidates)]
-        return add_chain(first, copy.token_ids[: len(scores)], scores, off_spine_by_depth(first))
-
-    def _chances(self, copy: Copy, candidates: Candidates | None) -> list[float]:
-        """Probability of each copied token given the ones before it, as far as the path is worth it."""
-        chances: list[float] = []
-        path_chance = 1.0
-        for chance in self.profile.lookups.probabilities(copy.match, _relations(copy, candidates)):
-            path_chance *= chance
-            if path_chance < FAINTEST:
-                break
-            chances.append(chance)
-        return chances
 
     # Learning
 
@@ -205,11 +229,11 @@ class Planner:
             self._learn_unread(proposal, outcome)
             return
         if proposal.candidates is None:
-            self.policy.saw_copy()
+            self.policy.saw_copy(len(outcome.chosen), outcome.seconds, outcome.context)
         else:
             self._learn_draft(proposal, proposal.candidates, outcome)
         if proposal.copy is not None:
-            self._learn_copy(proposal.copy, proposal.candidates, outcome.chosen)
+            self.copies.learn(proposal.copy, outcome.chosen)
         # 3. What rounds cost.
         tree = proposal.tree
         cost = self.profile.cost
@@ -261,25 +285,3 @@ class Planner:
         chances = np.exp(np.where(off_spine, off_spine_scores[:, 0], spine_scores[:, 0]))
         self.policy.trust.update(float(chances.sum()), ranks.count(0))
         self.calibration.update(along.log_probs, range(len(ranks)), off_spine, ranks)
-
-    def _learn_copy(self, copy: Copy, candidates: Candidates | None, chosen: Sequence[int]) -> None:
-        """Count how far the copied tokens were right."""
-        outcomes = []
-        relations = _relations(copy, candidates)
-        for depth, (copied, right, relation) in enumerate(zip(copy.token_ids, chosen, relations, strict=False), 1):
-            cell = self.profile.lookups.cell(copy.match, depth, relation)
-            outcomes.append((cell, copied == right))
-            if copied != right:
-                break
-        self.profile.lookups.update(outcomes)
-
-
-def _relations(copy: Copy, candidates: Candidates | None) -> list[int]:
-    """How each copied token relates to the drafter's best one in its place (see LookupCalibration.cell)."""
-    best: list[int] = []
-    if candidates is not None:
-        best = candidates.along(copy.token_ids).token_ids[:, 0].tolist()
-    relations = [UNASKED] * len(copy.token_ids)
-    for place, token in enumerate(best):
-        relations[place] = AGREES if token == copy.token_ids[place] else DISAGREES
-    return relations

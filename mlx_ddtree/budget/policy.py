@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -25,9 +24,8 @@ from numpy.typing import NDArray
 from mlx_ddtree.budget.calibration import Trust
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.ledger import NeverSlower
+from mlx_ddtree.budget.survival import MEMORY, RoundRate, Survival
 
-MEMORY = 1 / 12
-"""Weight of the newest round in the running means of one text: about a dozen rounds are remembered."""
 FIRST_DRAFTS = 4
 """Drafted rounds of a text before its rates mean something."""
 EXPECTED_SHARE = 0.25
@@ -37,6 +35,8 @@ FULL_BLOCK_EVERY = 48
 """One of this many drafted rounds uses the whole block, so that its deeper positions stay known."""
 MOST_COPIES = 24
 """Rounds in a row without the drafter because a copy seemed to do."""
+ENDLESS = 1 << 62
+"""Tokens to decode plainly where nothing drafts: until something can be copied."""
 SMALLEST_CAP = 8
 """Nodes that are always built, however small the trees chosen lately."""
 
@@ -58,79 +58,11 @@ def _value(choice: Choice) -> float:
     return choice.value
 
 
-@dataclass
-class RoundRate:
-    """Decaying means of the tokens and seconds of drafted rounds."""
-
-    tokens: float = 0.0
-    seconds: float = 0.0
-    rounds: int = 0
-
-    def add(self, tokens: float, seconds: float) -> None:
-        """Count a round; the first ones are averaged evenly."""
-        weight = max(MEMORY, 1 / (self.rounds + 1))
-        self.tokens += weight * (tokens - self.tokens)
-        self.seconds += weight * (seconds - self.seconds)
-        self.rounds += 1
-
-    @property
-    def per_second(self) -> float:
-        """Tokens a second; 0 before the first round."""
-        if not self.seconds:
-            return 0.0
-        return self.tokens / self.seconds
-
-
-class Survival:
-    """P(accepted >= d | accepted >= d - 1) for depths d = 1.., from decaying counts.
-
-    hits, trials: (L,) by depth.  decay: what a round leaves of them.  prior: counts of other texts, which also hear of
-    every round of this one.
-    """
-
-    PSEUDO_TRIALS = 3.0
-    """A depth's counts outweigh the prior once it was tried more often than this."""
-    UNKNOWN = 0.85
-    """The rate of a depth that no text has tried: a good drafter's, so that it is tried."""
-
-    def __init__(self, length: int, decay: float, prior: Survival | None = None) -> None:
-        self.hits = np.zeros(length)
-        self.trials = np.zeros(length)
-        self.decay = decay
-        self.prior = prior
-
-    def rates(self, trust: float = 1.0) -> NDArray[np.float64]:
-        """(L,) by depth.  trust: a factor on what other texts say; above 1 it counts as 1."""
-        prior = np.full(len(self.hits), self.UNKNOWN) if self.prior is None else self.prior.rates()
-        prior = min(trust, 1.0) * prior
-        return (self.hits + self.PSEUDO_TRIALS * prior) / (self.trials + self.PSEUDO_TRIALS)
-
-    def reached(self, trust: float = 1.0) -> NDArray[np.float64]:
-        """(L,) expected accepted nodes if the draft ends at depth 1, 2, ..."""
-        return np.cumsum(np.cumprod(self.rates(trust)))
-
-    def add(self, reached: NDArray[np.floating]) -> None:
-        """Count a round.
-
-        reached: (tried depths + 1,) P(accepted >= d), d = 0..; 0 and 1 where it was seen, not predicted.
-        """
-        tried = len(reached) - 1
-        self.hits[:tried] = self.decay * self.hits[:tried] + reached[1:]
-        self.trials[:tried] = self.decay * self.trials[:tried] + reached[:-1]
-        if self.prior:
-            self.prior.add(reached)
-
-    def fade(self) -> None:
-        """Halve the counts: the text has moved on, and what comes next counts more than what was."""
-        self.hits /= 2
-        self.trials /= 2
-
-
 class BudgetPolicy:
     """One sequence's decisions; `cost` and `known` are shared by all sequences of a pair.
 
     known: survival of drafts in other texts.
-    block_sizes: those with a measured draft, ascending; the last is the drafter's own.
+    block_sizes: those with a measured draft, ascending; the last is the drafter's own.  Empty without a drafter.
     block_size: the only one to use; None chooses among the measured ones.
     drafted, trust, survival: what this text's rounds have taught.
     """
@@ -140,18 +72,22 @@ class BudgetPolicy:
         self.block_sizes = [block_size] if block_size else sorted(cost.draft)
         self.drafted = RoundRate()
         self.trust = Trust()
-        length = len(known.hits) if known else self.block_sizes[-1] - 1
+        length = len(known.hits) if known else max(self.block_sizes, default=1) - 1
         self.survival = Survival(length, 1 - MEMORY, known)
         self._verify_seconds = 0.0  # mean of the drafted rounds lately
-        self.never_slower = NeverSlower(cost, self.block_sizes[0])
+        self.never_slower = NeverSlower(cost, min(self.block_sizes, default=0))
         self._paid = False  # the last drafted round: whether it was faster than plain decoding
         self._largest_choice = 0.0  # of the trees chosen lately
         self._drafts = 0
         self._copies_in_a_row = 0
+        self._copied_until = 0  # tokens in the cache after the last copied round
         self._faded_at = 0  # drafted rounds when the drafter last began to rest
 
     def rate(self, context: int) -> float:
-        """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster."""
+        """Tokens a second at present: of drafted rounds, or of plain decoding if that is faster.
+
+        Without a drafter, that of copied rounds and of the plain steps between them.
+        """
         return max(self.drafted.per_second, 1 / self.cost.step(context))
 
     def affordable(self, context: int, drafted: bool = True) -> float:
@@ -163,6 +99,9 @@ class BudgetPolicy:
 
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
+        if not self.block_sizes:
+            self.never_slower.rest(context)
+            return ENDLESS
         # 1. Until the next draft can be paid.
         pays = self._pays(context)
         tokens = self.never_slower.pause(context, pays)
@@ -208,12 +147,27 @@ class BudgetPolicy:
 
     def beats_plain(self, choice: Choice, context: int) -> bool:
         """Whether a round without a draft is worth more than a step of plain decoding."""
-        rate = self.rate(context)
-        return choice.value - rate * self.cost.round > 1 - rate * self.cost.step(context)
+        return self.gain(choice, context, restart=False) > 0
 
-    def saw_copy(self) -> None:
-        """Count a round that went without the drafter."""
+    def gain(self, choice: Choice, context: int, restart: bool = True) -> float:
+        """Tokens by which a round without a draft is worth more than a step of plain decoding.
+
+        restart: whether plain decoding is interrupted for it and has to begin again.
+        """
+        rate = self.rate(context)
+        lost = self.cost.round - self.cost.step(context)
+        if restart:
+            lost += self.never_slower.restart(context)
+        return choice.value - 1 - rate * lost
+
+    def saw_copy(self, tokens: int, seconds: float, context: int) -> None:
+        """Count a round that went without the drafter.  context: tokens in the cache before it."""
         self._copies_in_a_row += 1
+        if self.block_sizes:
+            return
+        plain = max(context - self._copied_until, 0) if self.drafted.rounds else 0
+        self.drafted.add(plain + tokens, plain * self.cost.step(context) + seconds)
+        self._copied_until = context + tokens
 
     def next_block_size(self, context: int) -> int:
         """The block with the best expected rate, from the survival of its depths so far."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlx_ddtree.budget.calibration import DECAY, DraftCalibration, LookupCalibration
+from mlx_ddtree.budget.calibration import DECAY, DraftCalibration, RecallCalibration
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.policy import Survival
+from mlx_ddtree.budget.survival import Survival
 
 
 class ParityBounds(NamedTuple):
@@ -31,6 +31,7 @@ class Profile:
 
     kernels: names of the kernels in use, by rows of a verification (tuning/choose.py); findings: what was found of
         each.
+    block_size: the drafter's longest; 1 without one.
     drafts, survivals: what was learned of drafts, by how the target chooses: 'greedy' or 'sampled'.
     reading: how the drafter's file is read, and what other readings are worth (tuning/reading.py); None: not looked at.
     path: the file that keeps it between runs; None keeps it in memory only.
@@ -48,7 +49,7 @@ class Profile:
     reading: dict[str, Any] | None = None
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
     survivals: dict[str, Survival] = field(default_factory=dict)
-    lookups: LookupCalibration = field(default_factory=LookupCalibration)
+    lookups: RecallCalibration = field(default_factory=RecallCalibration)
     rounds_unsaved: int = 0
     measured: float = 1.0
     numbers: dict[str, float] = field(default_factory=dict)

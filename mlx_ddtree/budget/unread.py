@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.policy import MEMORY, Choice, Survival
+from mlx_ddtree.budget.policy import Choice
+from mlx_ddtree.budget.survival import MEMORY, Survival
 
 FIRST_READ = 6
 """Drafts of a text that are read before one is not, so that the comparison means something."""
@@ -32,7 +33,7 @@ class UnreadChains:
     def __init__(self, cost: CostTable, block_sizes: list[int]) -> None:
         self.cost = cost
         self.block_sizes = [size for size in block_sizes if size <= cost.rows[-1]]
-        self.survival = Survival(block_sizes[-1] - 1, 1 - MEMORY)
+        self.survival = Survival(max(block_sizes, default=1) - 1, 1 - MEMORY)
         self.advantage = 0.0
         self._compared = 0
         self._in_a_row = 0

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from mlx_ddtree.budget.graphs import Graph
-from mlx_ddtree.budget.lookup import Copy
 from mlx_ddtree.budget.planner import Outcome, Planner, Proposal
+from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
@@ -26,7 +26,7 @@ class _Prepared:
     """The next round as far as it can be known before its draft is there.
 
     context: tokens in the cache before the round.
-    copy: a continuation that stands earlier in the text.
+    copy: what stood behind the text's last tokens earlier.
     proposal: complete where the round only copies.
     draft: on its way where the round drafts.
     unread: whether its best path is verified before anyone has read it.
@@ -36,7 +36,7 @@ class _Prepared:
     """
 
     context: int = 0
-    copy: Copy | None = None
+    copy: Recalled | None = None
     proposal: Proposal | None = None
     draft: StartedDraft | None = None
     unread: bool = False
@@ -58,6 +58,7 @@ class AdaptiveProposer:
             greedy=is_greedy(plan.sampler),
             linear=plan.method == "dflash",
             block_size=plan.block_size,
+            memory=plan.memory,
         )
         self.builds_ahead = can_build_ahead(state)
         self.prepared = _Prepared()
@@ -153,10 +154,7 @@ class AdaptiveProposer:
         planner = self.planner
 
         def more(done: int) -> bool:
-            if done >= pause:
-                return False
-            copy = planner.copy_after(state.token_ids)
-            return planner.without_draft(-1, copy, state.context) is None
+            return done < pause and not planner.ends_plain_run(state.token_ids, state.context)
 
         return more
 

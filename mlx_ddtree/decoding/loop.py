@@ -8,7 +8,7 @@ from time import perf_counter
 from mlx_ddtree.decoding.adaptive import AdaptiveProposer
 from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.propose import FixedProposer, NoProposer, Proposer
+from mlx_ddtree.decoding.propose import CopyingProposer, FixedProposer, NoProposer, Proposer
 from mlx_ddtree.decoding.round import Clock, Keep, Round, decode_round
 from mlx_ddtree.decoding.state import DecodeState
 
@@ -53,4 +53,6 @@ def make_proposer(state: DecodeState, plan: RoundPlan, clock: Clock) -> Proposer
         return NoProposer(state, plan, clock)
     if plan.adaptive:
         return AdaptiveProposer(state, plan, clock)
+    if state.pair.drafter is None:
+        return CopyingProposer(state, plan, clock)
     return FixedProposer(state, plan, clock)

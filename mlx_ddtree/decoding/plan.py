@@ -9,6 +9,7 @@ from typing import Literal
 from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
+from mlx_ddtree.budget.suffixes import SuffixIndex
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
 
 Auto = Literal["auto"]
@@ -23,6 +24,7 @@ class RoundPlan:
     tree_budget: 'auto' lets every round choose.
     parity: margins between the two best logits below which a choice is decided again (decoding/parity.py);
         0 trusts it.
+    memory: earlier texts, whose continuations are proposed again where this one repeats them.
     """
 
     method: str
@@ -31,6 +33,7 @@ class RoundPlan:
     sampler: Sampler | MlxLmSampler
     processors: Sequence[LogitsProcessor] = ()
     parity: ParityBounds = TRUSTING
+    memory: Sequence[SuffixIndex] = ()
 
     @property
     def adaptive(self) -> bool:

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
+
+from mlx_ddtree.budget.calibration import RecallCalibration
+from mlx_ddtree.budget.copies import Copies
+from mlx_ddtree.budget.policy import ENDLESS
+from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
@@ -12,9 +19,8 @@ from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import BuiltAhead, Proposed, can_build_ahead
 from mlx_ddtree.tree import DraftTree, build_tree
-
-ENDLESS = 1 << 62
-"""Tokens to decode plainly where nothing ever drafts."""
+from mlx_ddtree.tree.build import grow_tree
+from mlx_ddtree.tree.lattice import best_chain
 
 
 class Proposer(Protocol):
@@ -52,6 +58,38 @@ class NoProposer:
 
     def learn(self, done: Round, seconds: float) -> Round:
         return done
+
+
+class CopyingProposer(NoProposer):
+    """Without a drafter: trees of `plan.tree_budget` nodes, or chains, of what stood behind the same tokens before."""
+
+    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
+        super().__init__(state, plan, clock)
+        assert plan.tree_budget != "auto"
+        self.budget = plan.tree_budget
+        profile = state.pair.profile
+        self.copies = Copies(RecallCalibration() if profile is None else profile.lookups, plan.memory)
+        self.recalled: Recalled | None = None
+
+    def prepare(self) -> int:
+        return 0
+
+    def propose(self, root: int) -> Proposed:
+        with self.clock("tree"):
+            self.recalled = self.copies.after(self.state.token_ids, beside_drafter=False)
+            if self.recalled is None:
+                return DraftTree.root(root)
+            first = self.copies.lattice(self.recalled)
+            if self.plan.method == "ddtree":
+                return grow_tree(root, first, self.budget)
+            tokens, scores = best_chain(first)
+            return DraftTree.chain(np.array([root, *tokens]), np.array(scores)).prefix(min(self.budget, len(tokens)))
+
+    def learn(self, done: Round, seconds: float) -> Round:
+        if self.recalled is None or done.alone:
+            return done
+        self.copies.learn(self.recalled, done.chosen)
+        return replace(done, kind="lookup")
 
 
 class FixedProposer(NoProposer):

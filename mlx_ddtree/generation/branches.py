@@ -23,7 +23,7 @@ from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
 from mlx_ddtree.generation.options import GenerationOptions
-from mlx_ddtree.generation.planning import check_drafting, make_plan, max_new_tokens
+from mlx_ddtree.generation.planning import fit_to_pair, make_plan, max_new_tokens
 from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.pair import Pair
 
@@ -48,7 +48,7 @@ def stream_branches(
     parity: has no effect, since there are no ties between draws.
 
     For models with full attention in every layer that read all of the prompt; raises UnsupportedModelError for
-    others, OptionError, PromptError, PairError, at once.
+    others, OptionError, PromptError, at once.
     """
     how = options_of(options, max_tokens, changes)
     pair.target.on_one_machine("decoding several answers together (n, --n)")
@@ -56,8 +56,9 @@ def stream_branches(
     samplers = branch_samplers(how.make_sampler(pair.tokenizer), n)
     ids = prompt_token_ids(pair, prompt)
     max_new_tokens(pair, how.max_tokens, len(ids))
-    if how.method != "ar":
-        check_drafting(pair, how)
+    how = fit_to_pair(pair, how)
+    if pair.drafter is None:  # branches copy nothing
+        how = how.changed(method="ar")
     caches = make_prompt_cache(pair, drafts=how.method != "ar")
     check_full_attention(caches.target)
     how = how.changed(parity="off")

@@ -14,6 +14,7 @@ from typing import Any
 from mlx_lm.sample_utils import LogitsProcessor, make_logits_processors
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
 from mlx_ddtree.decoding.plan import Auto
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, make_sampler
@@ -56,6 +57,7 @@ class GenerationOptions:
     sampler: takes the place of temp, top_p and so on: `make_sampler(...)`, or any of mlx-lm's.
     logits_processors: mlx-lm's; they see each tree node's own path, and come before the repetition penalty.
     compression: takes the place of the prefill_* options (pflash/compress.py).
+    memory: besides a file, 'process' (until it ends), or a Memory (budget/memory.py).
     kv_budget: besides a number, all of IceCacheOptions (docs/icecache.md).
 
     Raises OptionError for a value of a wrong type or out of range, and for options that contradict each other.
@@ -98,6 +100,9 @@ class GenerationOptions:
         "near ties at temperature 0: decide them as plain decoding does, by a row of their own but without making "
         "the cache anew, or trust every row",
         choices=PARITY_MODES,
+    )
+    memory: str | Memory | None = option(
+        None, DECODING, "draft from earlier answers, which this file keeps", metavar="FILE", kind=str, reaches_out=True
     )
     prefill_step_size: int = option(2048, DECODING, "prompt tokens at a time", least=1)
 
@@ -146,7 +151,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         for name, flag in FLAGS.items():
             value = getattr(self, name)
-            if not isinstance(value, IceCacheOptions):
+            if not isinstance(value, IceCacheOptions | Memory):
                 object.__setattr__(self, name, checked(name, flag, DEFAULTS[name], value))
         if self.max_tokens == 0 or self.max_tokens < -1:
             raise OptionError(f"max_tokens is {self.max_tokens}; use a positive number, or -1 for no limit")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
 from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.parity import ParityMode
@@ -9,7 +11,8 @@ from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
 from mlx_ddtree.decoding.small_caches import check_limit, limit
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.errors import OptionError, PairError, PromptError
+from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
+from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning.choose import mode_of
@@ -19,34 +22,66 @@ from mlx_ddtree.tuning.measure import profile_of
 def make_plan(pair: Pair, options: GenerationOptions) -> RoundPlan:
     """Check the options against the pair and fill in what was measured of it.
 
-    Raises PairError where drafts need a drafter that is not there, OptionError for a block that it cannot draft.
+    The options are those that `fit_to_pair` gave.
     """
     sampler = options.make_sampler(pair.tokenizer)
     processors = options.make_logits_processors()
     if options.method == "ar":
         return RoundPlan("ar", 1, 0, sampler, processors)
-    check_drafting(pair, options)
+    memory = open_memory(pair, options.memory)
+    others = () if memory is None else (memory.index,)
     bounds = parity_bounds(pair, options.parity, sampler)
     block_size = options.block_size
     tree_budget = options.tree_budget
     if options.method == "dflash":
         tree_budget = "auto" if block_size is None else block_size - 1
     elif block_size is None and tree_budget != "auto":
-        block_size = pair.drafter.config.block_size  # type: ignore[union-attr]  # check_drafting has seen it
+        block_size = pair.block_size
     if tree_budget == "auto" or mode_of(pair.kernels) != "off":
         profile_of(pair)  # knows what rounds cost and which kernels to use
-    return RoundPlan(options.method, block_size, tree_budget, sampler, processors, bounds)
+    return RoundPlan(options.method, block_size, tree_budget, sampler, processors, bounds, others)
 
 
-def check_drafting(pair: Pair, options: GenerationOptions) -> None:
-    """Raise PairError or OptionError if this pair cannot draft so."""
-    if pair.drafter is None:
-        raise PairError(
-            f"method {options.method!r} needs a drafter and this pair has none; load one or use method='ar'"
-        )
-    trained = pair.drafter.config.block_size
-    if options.block_size is not None and options.block_size > trained:
-        raise OptionError(f"block size {options.block_size} is out of range: this drafter takes 2 to {trained}")
+def fit_to_pair(pair: Pair, options: GenerationOptions, caches: PromptCache | None = None) -> GenerationOptions:
+    """The options as this pair can follow them; without a drafter, a line says once what is used in its place.
+
+    Where a target without a drafter, or the caches given, cannot hold a tree, nothing is drafted: method 'ar'.
+
+    Raises OptionError for a block that the drafter cannot draft.
+    """
+    if options.method == "ar":
+        return options
+    if pair.drafter is not None:
+        trained = pair.block_size
+        if options.block_size is not None and options.block_size > trained:
+            raise OptionError(f"block size {options.block_size} is out of range: this drafter takes 2 to {trained}")
+        return options
+    copies = pair.target.supports_trees
+    if caches is not None and copies:
+        try:
+            pair.target.check_cache(caches.target)
+        except UnsupportedModelError:
+            copies = False
+    say_what_is_used(pair, copies)
+    return options if copies else options.changed(method="ar")
+
+
+def say_what_is_used(pair: Pair, copies: bool) -> None:
+    """Tell the user of a pair without a drafter, once, what is used instead, and what would be faster.
+
+    copies: whether what repeats itself is copied, in trees that the target verifies.
+    """
+    if pair.told:
+        return
+    pair.told = True
+    target = pair.notes.get("target", "this model")
+    if copies:
+        used = "what repeats itself is copied and verified in trees, the rest decoded plainly"
+        help_text = "--draft-model names a drafter, mlx_ddtree.train makes one, --memory FILE remembers answers"
+    else:
+        used = "decoding plainly"
+        help_text = "trees need one of the architectures in docs/targets.md"
+    logging.getLogger(__name__).warning("no drafter for %s: %s; %s", target, used, help_text)
 
 
 def check_small_caches(pair: Pair, caches: PromptCache, options: GenerationOptions) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache
 
+from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.decoding.context import WHOLE, Coverage, PromptCache, make_prompt_cache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
@@ -43,11 +44,14 @@ class Session:
     for what its template changes in earlier turns.  One answer at a time: a new one closes an older one that was
     not read to its end.
 
+    remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory`
+        is asked for.  Not where sessions pass from one user to another.
     reused: how many tokens of the last prompt were not processed again.
     """
 
-    def __init__(self, pair: Pair) -> None:
+    def __init__(self, pair: Pair, *, remembers: bool = True) -> None:
         self.pair = pair
+        self.remembers = remembers
         self._open: Generator[GenerationResponse, None, None] | None = None
         self._reader = current_thread()
         self.reset()
@@ -55,6 +59,7 @@ class Session:
     def reset(self) -> None:
         """Forget everything."""
         self._close()
+        self.memory = Memory() if self.remembers else None
         self._forget()
 
     def _forget(self) -> None:
@@ -92,6 +97,9 @@ class Session:
         with self.pair.lock:
             rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
+        given = options.get("options")
+        if options.get("memory") is None and (given is None or given.memory is None):
+            options["memory"] = self.memory
         compression = options.get("compression")
         if compression is not None and compression.concerns(len(rest)):
             options["compression"] = self._protecting(compression, prompt, ids)
@@ -148,7 +156,7 @@ class Session:
 
     def fork(self, ids: Sequence[int]) -> Session:
         """A session that stands where `resume(ids)` would take this one, which stays as it is."""
-        other = Session(self.pair)
+        other = Session(self.pair, remembers=self.remembers)
         other.cache = self.cache.copy_for(self.pair)
         other._prompt_end = self._prompt_end
         other.resume(ids)

@@ -16,10 +16,11 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches
 from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
+from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.planning import (
-    check_drafting,
     check_small_caches,
+    fit_to_pair,
     keep_caches_small,
     make_plan,
     max_new_tokens,
@@ -67,19 +68,21 @@ def stream_generate(
         cache anew where its rounding could decide; 'off' trusts every row.  See decoding/parity.py.
     compression: approximate: a long prompt keeps the tokens that matter for its end (pflash/compress.py).
     kv_keep_ratio: approximate: so many of the prompt's keys and values stay (pflash/kv_filter.py).
+    memory: a file whose earlier answers are drafted again where they fit, and which gets this one; or a Memory.
     kv_budget: approximate: context tokens that a layer reads in a round, or all of IceCacheOptions (docs/icecache.md).
 
     `stream_generate(model, tokenizer, prompt)` works as in mlx-lm, after `model, tokenizer = load(...)`.
 
-    Raises PromptError, OptionError, PairError, UnsupportedModelError: all but what depends on the cache's content at
+    Raises PromptError, OptionError, UnsupportedModelError: all but what depends on the cache's content at
     this call, not when the first response is asked for.
     """
     how = options_of(options, max_tokens, changes)
     ids = prompt_token_ids(pair, prompt)
-    if how.method != "ar":
-        check_drafting(pair, how)
-    caches = open_prompt_cache(pair, prompt_cache, drafts=how.method != "ar")
+    how = fit_to_pair(pair, how)
+    caches = open_prompt_cache(pair, prompt_cache, drafts=how.method != "ar" and pair.drafter is not None)
+    how = fit_to_pair(pair, how, caches)
     check_small_caches(pair, caches, how)
+    open_memory(pair, how.memory)
     answer = _Answer(DecodeState(pair, caches), how, prompt, ids, prompt_progress_callback)
     return _in_turns(pair, answer.stream(prompt_cache))
 
@@ -97,12 +100,17 @@ class _Answer:
     def stream(self, prompt_cache: list[Any] | None) -> Iterator[GenerationResponse]:
         """Decode; prompt_cache: what the caller gave, and goes on using afterwards."""
         pair = self.state.pair
+        start = len(self.state.token_ids) + len(self.ids)
         with sole_use(prompt_cache), wired_limit(pair.target.model):
             try:
                 yield from self._rounds(prompt_cache)
             finally:
                 if prompt_cache is not None:
                     self.state.settle()
+                memory = open_memory(pair, self.options.memory)
+                if memory is not None:
+                    memory.remember(self.ids, self.state.token_ids[start:])
+                    memory.keep()
                 if pair.profile is not None:
                     save_if_worth(pair.profile)
 

@@ -34,8 +34,8 @@ def assemble_pair(
     """The pair of a target that `read_target` loads and its drafter; the options are those of `mlx_ddtree.load`.
 
     1. The target's name or folder is looked at, so that a mistake there is called that.
-    2. The drafter is loaded: small, so what is wrong with it need not wait for the target's weights.  Where there is
-       none, the target is looked at more closely before the missing drafter is blamed.
+    2. The drafter is loaded, if one is named or known: small, so what is wrong with it need not wait for the target's
+       weights.  Where it cannot be loaded, the target is looked at more closely before the drafter is blamed.
     3. The target is loaded.
     """
     look_at_target(target, revision)
@@ -43,9 +43,10 @@ def assemble_pair(
     notes: dict[str, Any] = {}
     if draft is not False:
         try:
-            name = drafter_name(target, draft)
-            drafter, notes = _load_drafter(name, draft_revision)
-            _warn_of_another_target(drafter, name, target)
+            name = known_drafter(target, draft)
+            if name is not None:
+                drafter, notes = _load_drafter(name, draft_revision)
+                _warn_of_another_target(drafter, name, target)
         except MlxDdtreeError:
             try_target(target, revision, trust_remote_code)
             raise
@@ -62,21 +63,23 @@ def assemble_pair(
 
 
 def drafter_name(target: str | None, draft: str | bool | None) -> str:
-    """The drafter's repository or folder: the one that is named, the embedded one, or the one known for the target.
+    """The drafter's repository or folder, as `known_drafter` says.  Raises PairError where none is known."""
+    found = known_drafter(target, draft)
+    if found is None:
+        raise PairError(
+            f"no public drafter is known for {target!r}, and none on this machine names it as its target: name one "
+            "(draft=... / --draft-model), or train one (mlx_ddtree.train)"
+        )
+    return found
 
-    Raises PairError where none is known.
-    """
+
+def known_drafter(target: str | None, draft: str | bool | None) -> str | None:
+    """The drafter's repository or folder: the one that is named, the embedded one, or the one known for the target."""
     if isinstance(draft, str):
         return draft
     if target is None:
         return str(DEMO / "drafter")
-    found = find_drafter(target) or drafter_here(target, cached_models())
-    if found is None:
-        raise PairError(
-            f"no public drafter is known for {target!r}, and none on this machine names it as its target: name one "
-            "(draft=... / --draft-model), train one (mlx_ddtree.train), or decode plainly (draft=False / --method ar)"
-        )
-    return found
+    return find_drafter(target) or drafter_here(target, cached_models())
 
 
 def drafter_here(target: str, cached: Sequence[Snapshot]) -> str | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from mlx_ddtree.distributed.load import load
-from mlx_ddtree.errors import MlxDdtreeError, OptionError, PairError
+from mlx_ddtree.errors import MlxDdtreeError, OptionError
 from mlx_ddtree.generation.flags import Flag
 from mlx_ddtree.generation.options import DEFAULTS, FLAGS, GenerationOptions
-from mlx_ddtree.hub.load_pair import drafter_name
+from mlx_ddtree.generation.planning import say_what_is_used
 from mlx_ddtree.machine import __version__
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.untrusted import read_json
@@ -81,8 +80,6 @@ def _add_flag(group: Any, name: str, flag: Flag, default: Any) -> None:
     if default not in (None, ()) and "default" not in help_text:
         help_text += f" (default: {default})"
     more: dict[str, Any] = {"type": _reader(flag)}
-    if name == "method":
-        more["action"] = _AskedFor
     if flag.choices:
         more["choices"] = flag.choices
     else:
@@ -90,16 +87,6 @@ def _add_flag(group: Any, name: str, flag: Flag, default: Any) -> None:
     if flag.several:
         more["nargs"] = "+"
     group.add_argument(*names, default=default, help=help_text, **more)
-
-
-class _AskedFor(argparse.Action):
-    """Stores a method, and that it is not the default: what was asked for is refused where it cannot be had."""
-
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
-    ) -> None:
-        setattr(namespace, self.dest, values)
-        namespace.asked_for_method = True
 
 
 def _reader(flag: Flag) -> Callable[[str], Any]:
@@ -130,28 +117,8 @@ def generation_options(args: argparse.Namespace) -> GenerationOptions:
     return GenerationOptions(**{name: given[name] for name in FLAGS})
 
 
-def knows_drafter(args: argparse.Namespace) -> bool:
-    """Whether `add_model_options`' target has a drafter: named, the embedded one, or one that is known for it."""
-    if args.model is None or args.draft_model is not None:
-        return True
-    try:
-        drafter_name(args.model, None)
-    except PairError:
-        return False
-    return True
-
-
-def decode_plainly_without_drafter(args: argparse.Namespace) -> None:
-    """Where no drafter is known for the target and no method was asked for: method 'ar', and `load_pair` says so once
-    the target is found to be there."""
-    if knows_drafter(args) or getattr(args, "asked_for_method", False):
-        return
-    args.method = "ar"
-    args.without_drafter = True
-
-
 def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
-    """The pair of `add_model_options` and `add_template_options`.
+    """The pair of `add_model_options` and `add_template_options`; a line says what is used without a drafter.
 
     Plain decoding works for every model, so method 'ar' loads no drafter unless one is named or needed.
     """
@@ -169,12 +136,8 @@ def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
         kernels=args.kernels,
         draft_window=args.draft_window,
     )
-    if getattr(args, "without_drafter", False):
-        print(
-            f"no drafter is known for {args.model}: decoding plainly; --draft-model names one, "
-            "mlx_ddtree.train makes one",
-            file=sys.stderr,
-        )
+    if pair.drafter is None and args.method != "ar":
+        say_what_is_used(pair, pair.target.supports_trees)
     fit_tokenizer(pair, getattr(args, "extra_eos_token", []), getattr(args, "use_default_chat_template", False))
     return pair
 

@@ -115,10 +115,9 @@ def measure(args: argparse.Namespace) -> int:
     """Measure what is missing of the run, then report it."""
     fill_in(args)
     questions = [q for name in args.data for q in load_questions(name, args.data_dir, args.count)]
-    plain = set(args.methods) == {"ar"} and not arguments.knows_drafter(args)
     pair = load(
         args.model,
-        False if plain else args.draft_model,
+        args.draft_model,
         revision=args.revision,
         draft_revision=args.draft_revision,
         adapter_path=args.adapter_path,

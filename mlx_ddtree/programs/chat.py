@@ -57,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def chat(args: argparse.Namespace) -> int:
     """Load the pair, then answer until the user leaves."""
-    arguments.decode_plainly_without_drafter(args)
     settings = arguments.generation_options(args)  # a wrong option is refused before the models load
     pair = arguments.load_pair(args)
     conversation = Conversation(pair, settings, args.system_prompt)

@@ -85,8 +85,6 @@ def answer(args: argparse.Namespace) -> int:
     # 1. What is wrong with the command line is said before the models load.
     text = read_prompt(args.prompt)
     refuse_conflicts(args)
-    if not args.compare:
-        arguments.decode_plainly_without_drafter(args)
     options = arguments.generation_options(args)
     cache = None if args.prompt_cache_file is None else read_cache_file(args.prompt_cache_file, args.model)
     if cache is not None:

@@ -54,7 +54,6 @@ def serve(args: argparse.Namespace) -> int:
         from mlx_ddtree.server import run  # noqa: PLC0415  (an extra)
     except ModuleNotFoundError as error:
         raise MissingExtraError("the server", str(error.name), "server") from None
-    arguments.decode_plainly_without_drafter(args)
     settings = run.make_settings(args, os.environ.get(KEY_VARIABLE))
     engine = run.make_engine(args)
     with run.listen(args.host, args.port) as listener:

@@ -35,7 +35,7 @@ class Sessions:
         best = max(self._kept, key=lambda session: session.reusable(ids), default=None)
         kept = 0 if best is None else best.reusable(ids)
         if best is None or kept == 0:
-            session = Session(self.pair)
+            session = Session(self.pair, remembers=False)  # it may serve another user next
         elif best.keeps_prompt(kept) or not self._fits_twice(best, kept):
             session = best
             self._kept.remove(best)

@@ -200,28 +200,23 @@ def _after_each_parent(of_pairs: _BestFirst, depth: int, off: list[NextTokens | 
     return after_each
 
 
-def add_chain(
-    first: NextTokens, token_ids: Sequence[int], scores: Sequence[float], off_spine: Sequence[NextTokens] = ()
-) -> NextTokens:
-    """The lattice with one more path from the root, which may be longer than the block.
+def add_lattice(first: NextTokens, added: NextTokens, off_spine: Sequence[NextTokens] = ()) -> NextTokens:
+    """The lattice with the paths of another one, which may be longer than the block.
 
-    scores: log-probability of each token given the path before it.  Where a token is among the candidates
-        already, the larger score counts; its siblings share what probability is left.
-    off_spine: by depth, what may follow a chain token that the drafter did not propose (`off_spine_by_depth`);
-        may be shorter than the chain.
+    Where a token is among the candidates already, the larger score counts; its siblings share what probability is left.
+    off_spine: by depth, what may follow an added token that the drafter did not propose (`off_spine_by_depth`);
+        may be shorter than the paths.
     """
-    # 1. Down the lattice: what may follow the root and every token of the chain so far.
-    along = [first]
-    for depth, token in enumerate(token_ids, start=1):
-        after = _after_token(along[-1], token)
-        if after is None:
-            after = off_spine[depth] if depth < len(off_spine) else END
-        along.append(after)
-    # 2. Up again: every step gets its token, which links to the step below.  Below the chain nothing changes.
-    changed = along.pop()
-    for before, token, score in zip(reversed(along), reversed(token_ids), reversed(scores), strict=True):
-        changed = _with_token(before, token, score, changed)
-    return changed
+    return _added(first, added, off_spine, 1)
+
+
+def _added(following: NextTokens, added: NextTokens, off_spine: Sequence[NextTokens], depth: int) -> NextTokens:
+    """`following` with the tokens of `added`, whose depth is `depth`, and all that follows them."""
+    afters: list[NextTokens | None] = []
+    for token, after in zip(added.token_ids, added.after, strict=True):
+        known = after_token(following, token, off_spine, depth)
+        afters.append(known if after is None else _added(known, after, off_spine, depth + 1))
+    return _with_tokens(following, added, afters)
 
 
 def best_chain(first: NextTokens) -> tuple[list[int], list[float]]:
@@ -251,39 +246,44 @@ def off_spine_by_depth(first: NextTokens) -> list[NextTokens]:
     return found
 
 
-def _after_token(following: NextTokens, token: int) -> NextTokens | None:
-    """What may follow `token`; None if the draft ends there, and if the token is no candidate."""
-    if token not in following.token_ids:
-        return None
-    return following.after[following.token_ids.index(token)]
+def after_token(following: NextTokens, token: int, off_spine: Sequence[NextTokens], depth: int) -> NextTokens:
+    """What the drafter says may follow `token` at `depth`: END if its draft ends there.
+
+    off_spine: by depth, what stands for that behind a token that is no candidate.
+    """
+    after = None
+    if token in following.token_ids:
+        after = following.after[following.token_ids.index(token)]
+    if after is None:
+        return off_spine[depth] if depth < len(off_spine) else END
+    return after
 
 
-def _with_token(following: NextTokens, token: int, score: float, after: NextTokens) -> NextTokens:
-    """`following` with `token` in its place by score, its score raised to `score`, and the others lowered to fit."""
-    tokens = list(following.token_ids)
-    scores = list(following.scores)
-    afters = list(following.after)
-    # 1. Take the token out, if it is there; its larger score counts.
-    old_score = -math.inf
-    if token in tokens:
-        rank = tokens.index(token)
-        old_score = scores[rank]
-        del tokens[rank], scores[rank], afters[rank]
-    score = max(score, old_score)
-    # 2. The siblings had the rest of 1 together; scale them so that they fit into what is left now.
-    room_before = 1.0 - math.exp(min(old_score, 0.0))
-    room = 1.0 - math.exp(min(score, 0.0))
+def _with_tokens(following: NextTokens, added: NextTokens, afters: Sequence[NextTokens | None]) -> NextTokens:
+    """`following` with the tokens of `added`, their scores raised to those there, and the others lowered to fit."""
+    # 1. What was said of them before; the larger score counts.
+    ranks = {token: rank for rank, token in enumerate(following.token_ids)}
+    old_scores = [following.scores[ranks[token]] if token in ranks else -math.inf for token in added.token_ids]
+    scores = [max(score, old) for score, old in zip(added.scores, old_scores, strict=True)]
+    room_before = 1.0 - sum(map(math.exp, old_scores))
+    room = 1.0 - sum(map(math.exp, scores))
+    if room < 0.0:  # two sources that are sure of different tokens
+        scores = [score - math.log(1.0 - room) for score in scores]
+        room = 0.0
+    # 2. Their siblings had the rest of 1 together; scale them so that they fit into what is left now.
+    shift = 0.0
     if room < room_before:
         shift = math.log(room / room_before) if room > 0.0 else -math.inf
-        scores = [sibling + shift for sibling in scores]
-    # 3. Put the token before the first sibling that scores less.
-    rank = 0
-    while rank < len(scores) and scores[rank] >= score:
-        rank += 1
-    tokens.insert(rank, token)
-    scores.insert(rank, score)
-    afters.insert(rank, after)
-    return NextTokens(tokens, scores, afters)
+    entries = []
+    for token, score, after in zip(following.token_ids, following.scores, following.after, strict=True):
+        if token not in added.token_ids:
+            entries.append((score + shift, token, after))
+    # 3. All of them, best first.
+    entries += zip(scores, added.token_ids, afters, strict=True)
+    entries.sort(key=lambda entry: -entry[0])
+    return NextTokens(
+        [token for _, token, _ in entries], [score for score, _, _ in entries], [after for _, _, after in entries]
+    )
 
 
 def _without_nan(log_probs: NDArray[np.floating]) -> NDArray[np.floating]:

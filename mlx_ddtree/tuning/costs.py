@@ -10,8 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_ddtree.budget.copies import LONGEST_COPY
 from mlx_ddtree.budget.cost import ROWS, CostTable, never_falling
-from mlx_ddtree.budget.planner import LONGEST_COPY
 from mlx_ddtree.budget.prior import DRAFT_SHARE, guessed_seconds, machine_class
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.pair import Pair
@@ -55,15 +55,14 @@ class Costs:
     """
 
     def __init__(self, pair: Pair, known: Timings, kernels: bool = False) -> None:
-        assert pair.drafter is not None
         self.pair = pair
         self.prefix = "with kernels: " if kernels else ""
         self.known = known
-        self.block_size = pair.drafter.config.block_size
+        self.block_size = pair.block_size
         limit = pair.target.max_context or max(CONTEXTS) + max(ROWS)
         self.contexts = [n for n in CONTEXTS if n + max(ROWS) <= limit] or [max(limit // 4, 1)]
         self.rows = [n for n in ROWS if n == 1 or n + self.contexts[-1] <= limit]
-        self.blocks = sorted({b for b in (*BLOCKS, self.block_size) if b <= self.block_size})
+        self.blocks = sorted({b for b in (*BLOCKS, self.block_size) if 2 <= b <= self.block_size})
         self._states: dict[int, DecodeState] = {}
 
     @property
@@ -83,7 +82,8 @@ class Costs:
             if rows in self.rows:
                 self._tree(rows)
         self._plain(0)
-        self._draft(self._typical_block())
+        if self.blocks:
+            self._draft(self._typical_block())
 
     def _warm_up(self) -> None:
         """Verify a little: the first seconds of a process are slow, because threads start and clocks rise."""
@@ -111,7 +111,8 @@ class Costs:
             for rows in _some_of(measured):
                 self._verification(rows, place, chain=False)
             self._plain(place)
-        self.known.of(f"{self.prefix}unread", lambda: measure_unread(self._state(0), self._typical_block()))
+        if self.blocks:
+            self.known.of(f"{self.prefix}unread", lambda: measure_unread(self._state(0), self._typical_block()))
 
     def table(self) -> CostTable:
         """All costs, those that were not measured guessed from the others."""
@@ -220,7 +221,9 @@ class Costs:
         return np.interp(rows, list(found), list(found.values()))
 
     def _drafts(self, step: float) -> dict[int, float]:
-        """Seconds by block size, on straight lines between those that were timed."""
+        """Seconds by block size; none without a drafter.  On straight lines between those that were timed."""
+        if not self.blocks:
+            return {}
         names = {block: self._draft_name(block) for block in self.blocks}
         found = {block: self.known.seconds[x] for block, x in names.items() if x in self.known.seconds}
         if not found:

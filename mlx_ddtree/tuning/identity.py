@@ -36,13 +36,14 @@ def profile_path(pair: Pair, mode: str) -> Path | None:
 
     mode: of the kernels, 'auto', 'on' or 'off'.  How far the drafter sees and where the files lie do not count.
     """
-    if pair.drafter is None or any(key not in pair.notes for key in KNOWN_FROM_LOADING):
+    known = KNOWN_FROM_LOADING if pair.drafter is not None else KNOWN_FROM_LOADING[:1]
+    if any(key not in pair.notes for key in known):
         return None
     facts = {
         "target_config": pair.notes["target_config"],
         "target": fingerprint(pair.target.model),
-        "drafter": fingerprint(pair.drafter),
-        "drafter_config": _lasting(pair.drafter.config),
+        "drafter": None if pair.drafter is None else fingerprint(pair.drafter),
+        "drafter_config": None if pair.drafter is None else _lasting(pair.drafter.config),
         "ranks": pair.notes.get("ranks"),
         "split": pair.notes.get("split"),
         "kernels": mode,

@@ -60,11 +60,9 @@ def measure_more(pair: Pair, seconds: float | None) -> None:
 
     Where another process measures, of whatever pair, it is waited for in the same time: they would time each other.
     """
-    assert pair.drafter is not None
     mode = mode_of(pair.kernels)
     path = profile_path(pair, mode)
-    block_size = pair.drafter.config.block_size
-    known = pair.profile or (store.load(path, block_size) if path else None)
+    known = pair.profile or (store.load(path, pair.block_size) if path else None)
     if known is None or not known.complete:
         known = _in_turn(pair, mode, path, known, seconds)
     pair.profile = known
@@ -92,9 +90,8 @@ def _in_turn(pair: Pair, mode: str, path: Path | None, known: Profile | None, se
         waited.append(True)
         sys.stderr.write("another process is measuring on this machine; waiting for its end\n")
 
-    assert pair.drafter is not None
     with in_turn(path.parent / LOCK, LONGEST_WAIT if seconds is None else seconds, waiting) as mine:
-        found = store.load(path, pair.drafter.config.block_size) if waited else None
+        found = store.load(path, pair.block_size) if waited else None
         if found is not None and found.complete:
             return found
         known = found or known
@@ -172,11 +169,10 @@ class _Measuring:
 
     def into(self, known: Profile | None, path: Path | None) -> Profile:
         """The profile of what was measured; what `known` has learned of drafts and copies is kept."""
-        assert self.pair.drafter is not None
         costs = self.costs.table()
         bounds = parity_bounds(self.pair, self.timings)
         if known is None:
-            known = Profile(costs, bounds, self.pair.drafter.config.block_size, path)
+            known = Profile(costs, bounds, self.pair.block_size, path)
         costs.round = known.cost.round
         known.cost.become(costs)
         known.parity = bounds

@@ -29,7 +29,6 @@ PLAIN_STEPS = 12
 
 def filled(pair: Pair, length: int) -> DecodeState:
     """A state after `length` random tokens, with its own caches."""
-    assert pair.drafter is not None
     state = DecodeState(pair, make_prompt_cache(pair))
     tokens = np.random.default_rng(0).integers(0, pair.target.args.vocab_size, length + 1)
     prefill(state, tokens.tolist(), 512)

@@ -19,7 +19,7 @@ from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.tuning.reading import ReadingCheck
 
-VERSION = 7
+VERSION = 8
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 
@@ -82,8 +82,10 @@ def _record(profile: Profile) -> dict[str, Any]:
         "kernels": {str(rows): names for rows, names in profile.kernels.items()},
         "findings": profile.findings,
         "reading": profile.reading,
-        "drafts": {name: c.as_dict() for name, c in profile.drafts.items()},
-        "survivals": {name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items()},
+        "drafts": {name: c.as_dict() for name, c in profile.drafts.items() if c.hits.size},
+        "survivals": {
+            name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items() if s.hits.size
+        },
         "lookups": profile.lookups.as_dict(),
         "measured": profile.measured,
     }
@@ -94,6 +96,8 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
     rows, cache = saved.items(record["parity"])
     bounds = ParityBounds(saved.positive(rows), saved.positive(cache))
     profile = Profile(CostTable.from_dict(saved.table(record["cost"])), bounds, block_size, path)
+    if bool(profile.cost.draft) != (block_size > 1):
+        raise ValueError("costs of drafts where there is no drafter, or none where there is one")
     for size, names in saved.table(record["kernels"]).items():
         profile.kernels[saved.integer(int(size))] = [_text(name) for name in saved.items(names)]
     profile.findings = [_finding(finding) for finding in saved.items(record["findings"])]
@@ -108,7 +112,7 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
         if read["hits"].shape == read["trials"].shape == survival.hits.shape:
             survival.hits = read["hits"]
             survival.trials = read["trials"]
-    profile.lookups.load(_arrays(record["lookups"], "hits", "trials"))
+    profile.lookups.load(_arrays(record["lookups"], "hits", "expected"))
     profile.measured = min(saved.number(record["measured"]), 1.0)
     return profile
 

@@ -14,8 +14,8 @@ from mlx_ddtree.benchmarking.bench import Bench, Task
 from mlx_ddtree.benchmarking.prompts import Question
 from mlx_ddtree.benchmarking.record import group_of_line, read_run
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
-from mlx_ddtree.benchmarking.settings import make_settings
-from mlx_ddtree.errors import OptionError, PairError
+from mlx_ddtree.benchmarking.settings import METHODS, make_settings
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs.benchmark import fill_in, main, make_arguments
 
@@ -96,9 +96,9 @@ def test_the_order_changes_from_prompt_to_prompt(pair):
             orders[-1].append("mlx_lm")
             return super()._answer_by_stock(*arguments)
 
-        def _answer_by_setting(self, ids, room, temp, options):
-            orders[-1].append(options["method"])
-            return super()._answer_by_setting(ids, room, temp, options)
+        def _answer_by_setting(self, ids, room, temp, name):
+            orders[-1].append(self.settings[name]["method"])
+            return super()._answer_by_setting(ids, room, temp, name)
 
     bench = Noted(pair, make_settings(pair, ["ar", "dflash", "ddtree"], [4], [4]), 4)
     for number in range(4):
@@ -126,8 +126,16 @@ def test_settings(pair):
         make_settings(pair, ["ddtree"], None, [2000])
     with pytest.raises(OptionError, match="unknown method 'eagle'"):
         make_settings(pair, ["eagle"], None, [])
-    with pytest.raises(PairError, match="--draft-model"):
-        make_settings(Pair(pair.target, None, pair.tokenizer), ["ddtree"], None, [8])
+    alone = Pair(pair.target, None, pair.tokenizer)
+    assert list(make_settings(alone, METHODS, None, [8])) == ["mlx_lm", "ar", "lookup auto"]
+
+
+def test_the_lookup_column_is_the_target_alone(pair):
+    """Whatever drafter the pair has."""
+    bench = Bench(pair, make_settings(pair, ["lookup"], None, []), 8)
+    rows = bench.answer(Task(Question("data", 0, ("Hello",)), 0.0, 0), 0)
+    assert {row["setting"] for row in rows} == {"mlx_lm", "lookup auto"}
+    assert bench._without_drafter.drafter is None and pair.drafter is not None
 
 
 def test_interruption_keeps_what_is_done(tmp_path):

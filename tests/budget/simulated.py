@@ -117,8 +117,7 @@ def _plain_run(machine, planner, text, place, pause):
         if done == 0:
             machine.take(machine.restart * machine.cost.step(place))
         ended = place + done + 1 >= len(text) - 1 or done + 1 == pause
-        copy = planner.copy_after(text[: place + done + 2])
-        ended = ended or planner.without_draft(-1, copy, place + done + 1) is not None
+        ended = ended or planner.ends_plain_run(text[: place + done + 2], place + done + 1)
         if done >= 2 and not ended:
             planner.profile.cost.saw_step(place + done, step)
         if ended:

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.budget.calibration import BINS, HIGHEST, PRIOR, DraftCalibration, LookupCalibration, Trust
+from mlx_ddtree.budget.calibration import (
+    AGREES,
+    BINS,
+    DISAGREES,
+    EDGES,
+    HIGHEST,
+    PRIOR,
+    UNASKED,
+    DraftCalibration,
+    RecallCalibration,
+    Trust,
+)
 
 LENGTH = 4
 
@@ -105,52 +116,66 @@ def test_draft_counts_of_another_shape_are_ignored(saved):
     assert not calibration.hits.any()
 
 
-def test_cells_of_a_copy_begin_at_their_bounds():
-    lookups = LookupCalibration()
-    for match in range(2, 40):
-        for depth in range(1, 40):
-            row, column, relation = lookups.cell(match, depth, 1)
-            for value, place, bounds in ((match, row, lookups.MATCHES), (depth, column, lookups.DEPTHS)):
-                assert bounds[place] <= value < [*bounds, 99][place + 1]
-            assert relation == 1
+def chance_of(recalls, match, chance, relation):
+    """The corrected chance of one candidate alone."""
+    return recalls.apply([match], [chance], [relation])[0]
 
 
-def test_unseen_copies_are_believed_by_their_match():
+def test_cells_of_a_recalled_token_begin_at_their_bounds():
+    recalls = RecallCalibration()
+    for match in range(1, 40):
+        row, _, relation = recalls.cell(match, 0.5, DISAGREES)
+        assert recalls.MATCHES[row] <= match < [*recalls.MATCHES, 99][row + 1]
+        assert relation == DISAGREES
+    for place, edge in enumerate(np.exp(EDGES)):
+        assert recalls.cell(1, edge * 0.999, UNASKED)[1] == place
+        assert recalls.cell(1, edge * 1.001, UNASKED)[1] == place + 1
+
+
+def test_unseen_recalled_tokens_are_believed_by_their_match():
     """The longer the better, and less where the drafter says another token."""
-    lookups = LookupCalibration()
-    for relation in range(3):
-        chances = [lookups.probability(match, 1, relation) for match in lookups.MATCHES]
-        assert chances == sorted(set(chances))
-    assert lookups.probability(4, 1, 1) < lookups.probability(4, 1, 0) / 2
+    recalls = RecallCalibration()
+    for relation in (AGREES, DISAGREES, UNASKED):
+        chances = [chance_of(recalls, match, 0.6, relation) for match in recalls.MATCHES]
+        assert chances == sorted(chances) and chances[0] < chances[-1]
+    assert chance_of(recalls, 4, 0.6, DISAGREES) < chance_of(recalls, 4, 0.6, AGREES) / 2
 
 
-def test_copies_approach_their_true_hit_rate():
-    """In their own cell, forgetting older texts; others keep the prior."""
-    lookups = LookupCalibration()
-    prior = lookups.probability(2, 1, 0)
+def test_recalled_tokens_approach_their_true_hit_rate():
+    """In their own cell, forgetting older texts; other matches keep the prior."""
+    recalls = RecallCalibration()
+    prior = chance_of(recalls, 2, 0.5, AGREES)
     for right in ([False] * 2000, [True, True, True, False] * 500):
         for outcome in right:
-            lookups.update([(lookups.cell(5, 3, 2), outcome)])
-    assert lookups.probability(5, 3, 2) == pytest.approx(0.75, abs=0.03)
-    assert lookups.probability(2, 1, 0) == prior
+            recalls.update([(recalls.cell(5, 0.5, AGREES), 0.5, outcome)])
+    assert chance_of(recalls, 5, 0.5, AGREES) == pytest.approx(0.75, abs=0.03)
+    assert chance_of(recalls, 2, 0.5, AGREES) == prior
 
 
-def test_no_copy_is_certain():
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.floats(0.01, 0.5), st.integers(0, 2), st.booleans()), max_size=8),
+    st.floats(0.5, 4.0),
+)
+def test_no_place_promises_more_than_one_token(candidates, trust):
     """A probability of 1 would leave its siblings nothing."""
-    lookups = LookupCalibration()
-    for _ in range(2000):
-        lookups.update([(lookups.cell(32, 1, 0), True)])
-    assert lookups.probability(32, 1, 0) == HIGHEST
+    recalls = RecallCalibration()
+    matches, chances, relations, rights = [[candidate[i] for candidate in candidates] for i in range(4)]
+    cells = [recalls.cell(*candidate[:3]) for candidate in candidates]
+    for _ in range(50):
+        recalls.update(list(zip(cells, chances, rights, strict=True)))
+    corrected = recalls.apply(matches, chances, relations, trust)
+    assert sum(corrected) <= HIGHEST + 1e-9
+    assert all(chance > 0 for chance in corrected)
 
 
-def test_lookup_counts_survive_a_file_and_other_shapes_are_ignored():
-    lookups, loaded = LookupCalibration(), LookupCalibration()
-    lookups.update([(lookups.cell(9, 1, 0), False)] * 40)
-    loaded.load(json.loads(json.dumps(lookups.as_dict())))
-    loaded.load({"hits": [1.0], "trials": [1.0]})
+def test_counts_of_recalls_survive_a_file_and_other_shapes_are_ignored():
+    recalls, loaded = RecallCalibration(), RecallCalibration()
+    recalls.update([(recalls.cell(9, 0.9, AGREES), 0.9, False)] * 40)
+    loaded.load(json.loads(json.dumps(recalls.as_dict())))
+    loaded.load({"hits": [1.0], "expected": [1.0]})
     loaded.load({})
-    assert loaded.probability(9, 1, 0) == pytest.approx(lookups.probability(9, 1, 0), abs=1e-3)
-    assert loaded.probability(9, 1, 0) < 0.1
+    assert chance_of(loaded, 9, 0.9, AGREES) == pytest.approx(chance_of(recalls, 9, 0.9, AGREES), abs=1e-3)
+    assert chance_of(loaded, 9, 0.9, AGREES) < 0.1
 
 
 def test_trust_follows_a_text_within_a_few_rounds():

@@ -135,7 +135,7 @@ def test_a_missing_entry_is_an_error(name):
         {"verify": [[1.0], [1.0, 2.0], []]},
         {"verify": "fast"},
         {"plain": [1.0]},
-        {"draft": {}},
+        {"draft": {"0": 0.1}},
         {"draft": {"four": 0.1}},
         {"scale": {"4": None}},
     ],

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.budget.calibration import PRIOR
-from mlx_ddtree.budget.lookup import Copy, LookupIndex
-from mlx_ddtree.budget.planner import FAINTEST, LONGEST_COPY, Candidates, Outcome, Planner
+from mlx_ddtree.budget.calibration import AGREES, DECAY, DISAGREES, PRIOR, UNASKED
+from mlx_ddtree.budget.copies import FAINTEST, LONGEST_COPY, MOST_PLACES, Copies
+from mlx_ddtree.budget.planner import Candidates, Outcome, Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.budget.suffixes import END, SuffixIndex
 from mlx_ddtree.tree import accept
 
 from ..tree.trees import prefixes_of
@@ -25,6 +26,22 @@ REFRAIN = RNG.integers(0, VOCAB, 200).tolist() * 8
 
 def new_planner(cost=None, **options):
     return Planner(Profile(cost or cost_table(), ParityBounds(), BLOCK), greedy=True, **options)
+
+
+BEFORE = list(range(900, 930))
+
+
+def copied(planner, path, match):
+    """What the planner recalls of a text in which `path`, and nothing else, stood behind its last `match` tokens."""
+    text = [*BEFORE[-match:], *path, END, *BEFORE[-match:]]
+    planner.copies = Copies(planner.profile.lookups)
+    return planner.copies.after(text, beside_drafter=False)
+
+
+def believe(planner, ratio=1.0):
+    """Make the pair's copies hit so often per expected hit, wherever they come from."""
+    planner.profile.lookups.expected[:] = 1000.0
+    planner.profile.lookups.hits[:] = 1000.0 * ratio
 
 
 def drafter(right):
@@ -44,12 +61,18 @@ def play(planner, text, draft):
     """(kind, tokens emitted, proposal) of each round until the text ends; a pause is one round."""
     cost, place, rounds = planner.profile.cost, 0, []
     while place < len(text) - 1:
-        if pause := planner.pause(place):
-            rounds.append(("plain", pause, None))
-            place += pause
-            continue
         copy = planner.copy_after(text[: place + 1])
         proposal, drafting = planner.without_draft(text[place], copy, place), 0.0
+        if proposal is None and (pause := planner.pause(place)):
+            start = place
+            place += 1
+            while place < min(start + pause, len(text) - 1):
+                if planner.ends_plain_run(text[:place], place):
+                    place += 1
+                    break
+                place += 1
+            rounds.append(("plain", place - start, None))
+            continue
         if proposal is None:
             block_size = planner.next_block_size(place)
             drafting = cost.drafting(block_size)
@@ -130,8 +153,8 @@ def test_a_copy_may_come_from_any_part_of_the_text_that_is_given():
     """Also from what came before this call: a planner that is new to a long text sees all of it at once."""
     earlier = NEWS[:200]
     copy = new_planner().copy_after([*earlier, *REFRAIN[:100], *earlier[50:60]])
-    assert list(copy.token_ids) == earlier[60 : 60 + LONGEST_COPY]
-    assert copy.match == 10
+    assert copy.best_path(LONGEST_COPY) == earlier[60 : 60 + LONGEST_COPY]
+    assert copy.matches == [10]
 
 
 @pytest.mark.parametrize("text", [NEWS, REFRAIN])
@@ -147,28 +170,83 @@ def test_a_copy_that_the_drafter_lacks_enters_the_tree_as_a_path():
     """It may go on behind the block."""
     planner = new_planner(cost_table(per_row=0.0))
     planner.policy.choose(np.arange(100.0), 0)  # earlier trees were large
-    copied = list(range(100, 100 + BLOCK + 4))
-    planner.profile.lookups.hits[:] = planner.profile.lookups.trials[:] = 1000
+    path = list(range(100, 100 + BLOCK + 4))
+    believe(planner)
     candidates = drafter(0)(NEWS, 0, BLOCK, planner.top_k)
-    proposal = planner.with_draft(7, candidates, Copy(copied, 20), 0)
+    proposal = planner.with_draft(7, candidates, copied(planner, path, 20), 0)
     assert proposal.kind == "draft" and proposal.tree.token_ids[0] == 7
-    assert tuple(copied) in prefixes_of(proposal.tree)
+    assert tuple(path) in prefixes_of(proposal.tree)
     drafted = [prefix for prefix in prefixes_of(proposal.tree) if prefix[-1] >= VOCAB]
-    assert {prefix[0] for prefix in drafted} > {copied[0], VOCAB}  # the drafter's, alone and along the copy
+    assert {prefix[0] for prefix in drafted} > {path[0], VOCAB}  # the drafter's, alone and along the copy
 
 
 def test_a_copy_alone_is_a_chain_of_what_it_is_worth():
-    """It ends where it has become improbable, however cheap the rows are."""
+    """Its weights are those of its calibrated chances; it ends where it has become improbable, however cheap rows are."""
     planner = new_planner(cost_table(per_row=0.0))
     planner.policy.drafted.add(1.0, 1e-3)  # so fast that a draft seems dear
-    proposal = planner.without_draft(7, Copy([1, 2, 3, 4, 5, 6], 2), 0)
-    lookups = planner.profile.lookups
-    path = np.cumprod([lookups.probability(2, depth, 2) for depth in range(1, 7)])
+    believe(planner, 0.55)
+    copy = copied(planner, [1, 2, 3, 4, 5, 6, 7, 8], 2)
+    proposal = planner.without_draft(7, copy, 0)
+    chances = []
+    for token in [1, 2, 3, 4, 5, 6, 7, 8]:
+        chances += planner.profile.lookups.apply(copy.matches, copy.chances, [2])
+        copy = copy.after(token)
+    path = np.cumprod(chances)
     path = path[path >= FAINTEST]
+    assert 0 < len(path) < 8
     assert proposal.tree.token_ids.tolist() == [7, 1, 2, 3, 4, 5, 6][: len(path) + 1]
-    assert 0 < len(path) < 6
     np.testing.assert_allclose(np.exp(proposal.tree.log_weights[1:]), path, rtol=1e-6)
     assert proposal.choice.expected == pytest.approx(path.sum())
+
+
+def test_what_followed_in_several_ways_is_copied_as_a_tree():
+    """Each branch conditioned on its own path."""
+    memory = SuffixIndex([5, 6, 7, 8, 1, 2, END, 5, 6, 7, 8, 3, 4, END])
+    planner = new_planner(cost_table(per_row=0.0), memory=[memory])
+    planner.policy.drafted.add(1.0, 1e-3)
+    proposal = planner.without_draft(8, planner.copies.after([9, 5, 6, 7, 8], beside_drafter=False), 0)
+    assert {(1,), (1, 2), (3,), (3, 4)} <= prefixes_of(proposal.tree).keys()
+    assert {(1, 4), (3, 2)}.isdisjoint(prefixes_of(proposal.tree))
+
+
+def test_a_round_looks_up_a_bounded_number_of_places():
+    """However many ways memory knows."""
+    memory = SuffixIndex(RNG.integers(0, 3, 5000).tolist())
+    planner = new_planner(memory=[memory])
+    believe(planner, 2.0)
+    copy = planner.copies.after([0, 1, 2, 1], beside_drafter=False)
+    planner.copies.lattice(copy)
+    todo, places = [copy], 0
+    while todo:
+        place = todo.pop()
+        places += 1
+        todo += place._after.values()
+    assert places <= MOST_PLACES + 1
+
+
+@pytest.mark.parametrize("kind", ["ddtree", "dflash"])
+def test_without_a_drafter_rounds_copy_or_are_plain(kind):
+    """Trees, or chains for 'dflash'; what does not repeat itself is decoded plainly."""
+    cost = cost_table()
+    cost.draft = {}
+    planner = Planner(Profile(cost, ParityBounds(), 1), greedy=True, linear=kind == "dflash")
+    rounds = play(planner, [*NEWS[:300], *REFRAIN], None)
+    assert shares(rounds).keys() == {"plain", "lookup"}
+    assert shares(rounds)["lookup"] > 0.6
+    assert all(p.candidates is None for kind, _, p in rounds if kind == "lookup")
+    assert kind == "ddtree" or all(p.tree.is_chain for _, _, p in rounds if p is not None)
+    assert sum(emitted for _, emitted, _ in rounds) / sum(p is not None or n for _, n, p in rounds) > 1.0
+
+
+def test_without_a_drafter_texts_that_lie_are_decoded_plainly():
+    """What followed earlier says nothing: a text loses a few steps of plain decoding at most."""
+    cost = cost_table(per_row=0.5)
+    cost.draft = {}
+    planner = Planner(Profile(cost, ParityBounds(), 1), greedy=True)
+    text = RNG.integers(0, 4, 2000).tolist()
+    rounds = play(planner, text, None)
+    seconds = sum(n if p is None else p.choice.seconds for _, n, p in rounds)
+    assert seconds <= 1.03 * (len(text) - 1)
 
 
 def test_copies_that_lie_do_not_replace_a_good_drafter():
@@ -182,7 +260,9 @@ def test_a_copy_is_looked_up_in_the_whole_text_so_far(pieces):
     planner, text = new_planner(), []
     for piece in pieces:
         text += piece
-        assert planner.copy_after(text) == LookupIndex(text).continuation(LONGEST_COPY)
+        copy = planner.copy_after(text)
+        fresh = new_planner().copy_after(text)
+        assert (copy and (copy.token_ids, copy.chances)) == (fresh and (fresh.token_ids, fresh.chances))
 
 
 def hand_made(planner, copy=None):
@@ -248,13 +328,17 @@ def test_outcomes_count_off_the_spine_once_another_than_the_best_was_right(chose
 
 
 def test_a_copy_is_judged_up_to_its_first_mistake():
-    """By depth, and by whether the drafter's best agreed: yes, no, not asked behind its block."""
+    """By whether the drafter's best agreed: yes, no, not asked behind its block."""
     planner = new_planner()
     lookups = planner.profile.lookups
-    learn(planner, [1, 4, 5, 8, 7], Copy([1, 4, 5, 9, 7], 2))
-    expected = Counter([lookups.cell(2, 1, 0), lookups.cell(2, 2, 1), lookups.cell(2, 3, 0), lookups.cell(2, 4, 2)])
-    assert {tuple(cell): lookups.trials[tuple(cell)] for cell in np.argwhere(lookups.trials)} == expected
-    assert lookups.hits.sum() == 3 and lookups.hits[lookups.cell(2, 4, 2)] == 0
+    believe(planner)
+    before = lookups.expected.copy(), lookups.hits.copy()
+    learn(planner, [1, 4, 5, 8, 7], copied(planner, [1, 4, 5, 9, 7], 9))
+    hits = lookups.hits - DECAY * before[1]
+    expected = lookups.expected - DECAY * before[0]
+    assert hits.sum((0, 1)).round(6).tolist() == [2, 1, 0]  # 1 and 5 agree, 4 does not; 9 was wrong, and 7 not reached
+    assert (expected.sum((0, 1)) > 1e-6).tolist() == [True, True, True]
+    assert expected.sum() == pytest.approx(4 * 0.99, rel=0.02)
 
 
 def test_greedy_and_sampled_choices_are_calibrated_apart():
@@ -326,21 +410,23 @@ def test_outcomes_of_pairs_count_in_the_row_of_the_accepted_parent(
 
 
 def test_a_copy_is_compared_with_what_pairs_say_along_it():
-    """Its own parents' rows; behind a token that was not proposed the drafter has no opinion."""
+    """Its own parents' rows."""
     planner = new_planner()
-    lookups = planner.profile.lookups
-    copy = Copy([2, 3, 6, 7], 2)
-    planner.learn(pairs(planner, copy), Outcome([2, 3, 6, 7], 0, 1.8, 1.5, 0.2))
-    cells = [lookups.cell(2, 1, 1), lookups.cell(2, 2, 0), lookups.cell(2, 3, 1), lookups.cell(2, 4, 2)]
-    assert Counter(cells) == {tuple(c): lookups.trials[tuple(c)] for c in np.argwhere(lookups.trials)}
-    planner = new_planner()
-    planner.learn(pairs(planner, Copy([9, 3], 2)), Outcome([9, 3], 0, 1.8, 1.5, 0.2))
-    assert planner.profile.lookups.trials[planner.profile.lookups.cell(2, 2, 2)] == 1
+    believe(planner)
+    copy = copied(planner, [2, 3, 6, 7], 9)
+    proposal = pairs(planner, copy)
+    relations = []
+    for token in [2, 3, 6, 7]:
+        relations += copy.relations
+        copy = copy.after(token)
+    assert relations == [DISAGREES, AGREES, DISAGREES, UNASKED]
+    assert proposal.copy is not None
 
 
 def test_a_copy_enters_a_tree_of_pairs():
     """Also where its tokens are no candidates."""
     planner = new_planner(cost_table(per_row=0.0))
-    planner.profile.lookups.hits[:] = planner.profile.lookups.trials[:] = 1000
-    nodes = prefixes_of(pairs(planner, Copy([9, 3, 8, 8], 20)).tree)
+    believe(planner)
+    planner.policy.choose(np.arange(100.0), 0)  # earlier trees were large
+    nodes = prefixes_of(pairs(planner, copied(planner, [9, 3, 8, 8], 20)).tree)
     assert {(9,), (9, 3), (9, 3, 8), (9, 3, 8, 8), (1, 4, 6)} <= nodes.keys()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from mlx_ddtree.budget.calibration import DECAY
 from mlx_ddtree.budget.cost import ROWS, CostTable
 from mlx_ddtree.budget.ledger import LOSS
-from mlx_ddtree.budget.policy import FULL_BLOCK_EVERY, BudgetPolicy, Survival
+from mlx_ddtree.budget.policy import FULL_BLOCK_EVERY, BudgetPolicy
+from mlx_ddtree.budget.survival import Survival
 
 from .machines import BLOCKS, cost_table
 

@@ -33,6 +33,7 @@ WRONG = {
     "tree_budget": (-1, 1025, "many", 2.5),
     "block_size": (1, 2.5),
     "parity": ("maybe",),
+    "memory": (3, ["a file"]),
     "prefill_step_size": (0, -1),
     "max_kv_size": (0,),
     "kv_bits": (7, 0),

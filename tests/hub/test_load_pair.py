@@ -11,7 +11,7 @@ import pytest
 from mlx_ddtree import MlxDdtreeError, Session, load, stream_generate
 from mlx_ddtree.errors import ConfigError, PairError, WeightsError
 from mlx_ddtree.hub.cached import Snapshot
-from mlx_ddtree.hub.load_pair import drafter_here
+from mlx_ddtree.hub.load_pair import drafter_here, drafter_name
 from mlx_ddtree.target import TreeTarget
 
 from ..drafter.layouts import LAYOUTS, random_tensors, save
@@ -92,9 +92,11 @@ def test_without_drafter(folders):
 
 
 def test_no_drafter_known(folders, tmp_path):
-    unknown = shutil.copytree(folders / "Qwen3-8B-4bit", tmp_path / "my-model")
+    """The target alone; who needs a name for the drafter hears that there is none."""
+    unknown = str(shutil.copytree(folders / "Qwen3-8B-4bit", tmp_path / "my-model"))
+    assert load(unknown).drafter is None
     with pytest.raises(PairError, match=r"draft=\.\.\. / --draft-model"):
-        load(str(unknown))
+        drafter_name(unknown, None)
 
 
 def test_a_drafter_given_as_the_target_is_not_called_a_target_without_drafter(folders):

@@ -18,9 +18,13 @@ PROMPTS = str(Path(str(DEMO)) / "heldout_prompts.jsonl")
 slow = pytest.mark.slow
 needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=str(missing_compiler()))
 
+ANSWERS = Path(__file__).parent / "answers.jsonl"
+"""A dozen made-up answers."""
+
 # Command lines, with a folder of the test's own in place of TMP; and a word that must be printed.
 RUNS = [
     pytest.param("budget/host_steps.py --repeats 1 --vocab 1100", "planner learn"),
+    pytest.param(f"budget/memory_walk.py --memory {ANSWERS} --held {ANSWERS} --answers 0 6", "tree 32"),
     pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
     pytest.param(f"budget/random_leaf_gain.py {PROMPTS} --count 2 --max-tokens 16", "nodes"),
     pytest.param("code/planted_faults.py --check", ", 0 complaints"),

@@ -11,7 +11,7 @@ from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.lattice import (
     END,
     NextTokens,
-    add_chain,
+    add_lattice,
     best_chain,
     block_lattice,
     off_spine_by_depth,
@@ -41,6 +41,14 @@ def promises(draw, max_length=3, max_k=4):
     shares = np.array([[draw(rows) for _ in range(length)] for _ in range(2)], float).reshape(2, length, k + 1)
     probabilities = -np.sort(-shares[..., :-1] / shares.sum(-1, keepdims=True), axis=-1)
     return tokens, *np.log(probabilities)
+
+
+def one_path(chain):
+    """A lattice of one path of (token, score)."""
+    following = None
+    for token, score in reversed(chain):
+        following = NextTokens([token], [score], [following])
+    return following or NextTokens()
 
 
 CHAINS = st.lists(st.tuples(st.integers(0, 9), CHANCES.map(math.log)), max_size=6)
@@ -82,7 +90,7 @@ def test_nan_is_as_good_as_impossible(candidates, data):
 def test_a_lattice_with_a_chain_still_holds_its_promises(candidates, chain):
     """Distinct tokens, best first, and no more than one token in all: grow_tree and Phi rely on it."""
     first = block_lattice(*candidates)
-    todo, seen = [add_chain(first, *split(chain), off_spine_by_depth(first))], set()
+    todo, seen = [add_lattice(first, one_path(chain), off_spine_by_depth(first))], set()
     while todo:
         row = todo.pop()
         if row is None or id(row) in seen:
@@ -99,7 +107,7 @@ def test_a_lattice_with_a_chain_still_holds_its_promises(candidates, chain):
 def test_the_chain_is_a_path_with_its_own_scores(candidates, chain):
     """Also where the drafter lacks the token or the block has ended; a larger score of the drafter stays."""
     old = block_lattice(*candidates)
-    row = add_chain(old, *split(chain))
+    row = add_lattice(old, one_path(chain))
     for token, score in chain:
         known = old.token_ids.index(token) if token in old.token_ids else None
         place = row.token_ids.index(token)
@@ -113,12 +121,38 @@ def test_siblings_share_what_the_chain_leaves(candidates, token, chance):
     """What is added to one token is taken from the others in proportion; a lower score takes nothing."""
     first = block_lattice(*candidates)
     before = dict(zip(first.token_ids, np.exp(first.scores), strict=True))
-    row = add_chain(first, [token], [math.log(chance)])
+    row = add_lattice(first, one_path([(token, math.log(chance))]))
     after = dict(zip(row.token_ids, np.exp(row.scores), strict=True))
     old = before.get(token, 0.0)
     assert after.keys() == before.keys() | {token}
     for sibling in before.keys() - {token}:
         assert math.isclose(after[sibling], before[sibling] * min(1.0, (1 - chance) / (1 - old)), rel_tol=1e-6)
+
+
+@given(promises(), promises())
+def test_a_lattice_with_another_still_holds_its_promises(candidates, others):
+    """Every path of both is in it, by its larger scores where there is room for both."""
+    first, added = block_lattice(*candidates), block_lattice(*others)
+    merged = add_lattice(first, added, off_spine_by_depth(first))
+    todo = [(merged, added)]
+    while todo:
+        row, of_added = todo.pop()
+        assert row.scores == sorted(row.scores, reverse=True)
+        assert len(set(row.token_ids)) == len(row.token_ids)
+        assert sum(map(math.exp, row.scores)) <= 1 + 1e-9
+        for token, after in zip(of_added.token_ids, of_added.after, strict=True):
+            followed = row.after[row.token_ids.index(token)]
+            if after is not None:
+                todo.append((followed, after))
+    assert set(merged.token_ids) == set(first.token_ids) | set(added.token_ids)
+
+
+def test_two_sources_that_are_sure_of_different_tokens_share_the_place():
+    first = NextTokens([1, 2], np.log([0.9, 0.05]).tolist(), [None, None])
+    added = NextTokens([3, 1], np.log([0.6, 0.3]).tolist(), [None, None])
+    merged = add_lattice(first, added)
+    assert merged.token_ids == [1, 3, 2]
+    np.testing.assert_allclose(np.exp(merged.scores), [0.6, 0.4, 0.0], atol=1e-9)
 
 
 def test_an_unknown_token_is_followed_by_the_off_spine_candidates():
@@ -127,7 +161,9 @@ def test_an_unknown_token_is_followed_by_the_off_spine_candidates():
         np.array([[1, 2], [3, 4]]), np.log([[0.5, 0.2], [0.5, 0.2]]), np.log([[0.3, 0.1], [0.3, 0.1]])
     )
     nodes = prefixes_of(
-        grow_tree(ROOT, add_chain(first, [7, 8], np.log([0.9, 0.6]).tolist(), off_spine_by_depth(first)), 50)
+        grow_tree(
+            ROOT, add_lattice(first, one_path([(7, math.log(0.9)), (8, math.log(0.6))]), off_spine_by_depth(first)), 50
+        )
     )
     assert {p for p in nodes if p[0] == 7} == {(7,), (7, 8), (7, 3), (7, 4)}
     np.testing.assert_allclose(np.exp(nodes[7, 3]), 0.9 * 0.3 * 0.4, rtol=1e-6)
@@ -143,14 +179,9 @@ def test_off_spine_by_depth_are_by_depth():
 
 def test_a_chain_alone_is_a_lattice():
     """A copy needs no drafter."""
-    tree = grow_tree(ROOT, add_chain(NextTokens(), [4, 4, 5], [-0.1, -0.2, -0.3]), 50)
+    tree = grow_tree(ROOT, add_lattice(NextTokens(), one_path([(4, -0.1), (4, -0.2), (5, -0.3)])), 50)
     assert tree.is_chain
     assert tree.token_ids.tolist() == [ROOT, 4, 4, 5]
-
-
-def split(chain):
-    """Pairs -> token_ids and scores."""
-    return [t for t, _ in chain], [s for _, s in chain]
 
 
 @given(marginals())

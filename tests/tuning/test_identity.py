@@ -60,6 +60,12 @@ def test_folders_and_draft_windows_are_not_measured_again(tmp_path, plain):
     assert profile_path(load(draft_window=64), "off") == plain
 
 
+def test_a_target_alone_has_a_file_of_its_own(plain):
+    alone = profile_path(load(draft=False), "off")
+    assert alone is not None and alone != plain
+    assert profile_path(load().without_drafter(), "off") == alone
+
+
 def test_the_blas_and_its_threads_count(monkeypatch, plain):
     monkeypatch.setattr(identity, "use_fast_blas", lambda: "another")
     other = profile_path(load(), "off")

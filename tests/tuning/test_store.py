@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mlx_ddtree._home import cache_folder
+from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.store import VERSION, WORTH_SAVING
@@ -23,7 +24,7 @@ def profile(tmp_path):
     profile.cost.saw_step(0, 1.5)
     for greedy, rank in ((True, 0), (False, 3)):
         profile.draft_calibration(greedy).update(np.log([[0.6, 0.2]]), [0], [False], [rank])
-    profile.lookups.update([(profile.lookups.cell(4, 1, 2), True)])
+    profile.lookups.update([(profile.lookups.cell(4, 0.6, 2), 0.6, True)])
     return profile
 
 
@@ -35,6 +36,17 @@ def test_a_saved_profile_is_loaded_whole(profile):
     for greedy in (True, False):
         assert loaded.draft_calibration(greedy).as_dict() == profile.draft_calibration(greedy).as_dict()
     assert loaded.draft_calibration(True).hits.any() and not loaded.draft_calibration(False).hits.any()
+
+
+def test_a_target_alone_has_a_profile_without_drafts(tmp_path):
+    """And neither is taken for the other."""
+    cost = cost_table()
+    cost.draft = {}
+    profile = Profile(cost, ParityBounds(0.125, 0.25), 1, tmp_path / "alone.json")
+    Planner(profile, greedy=True)  # asks for the counts of drafts, of which there are none
+    store.save(profile)
+    assert store.load(tmp_path / "alone.json", 1).cost == cost
+    assert store.load(tmp_path / "alone.json", BLOCK) is None
 
 
 def test_nothing_but_the_profile_is_left_behind(profile):
