@@ -16,11 +16,13 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.files.rows import parse_row, read_bytes
-from mlx_ddtree.hub.names import DEMO
+from mlx_ddtree.hub.names import DEMO, EMBEDDED
 
 Row = Mapping[str, Any]
 HELD_OUT = "heldout"
 """The bundled prompts for the embedded pair."""
+EVERYDAY = "everyday"
+"""200 bundled prompts of everyday chats, none of which the drafter of SmolLM2-135M-Instruct has learnt from."""
 REASON = "\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -162,13 +164,15 @@ def prompt_ids(
 
 def _find_file(name: str, folder: Path) -> Path:
     if name == HELD_OUT:
-        return Path(str(DEMO / "heldout_prompts.jsonl"))
+        return DEMO / "heldout_prompts.jsonl"
+    if name == EVERYDAY:
+        return EMBEDDED / "everyday.jsonl"
     if name.endswith((".jsonl", ".json")) or "/" in name:
         if not Path(name).is_file():
             raise OptionError(f"no such file: {name}")
         return Path(name)
     if name not in PUBLISHED:
-        known = ", ".join([HELD_OUT, *PUBLISHED])
+        known = ", ".join([HELD_OUT, EVERYDAY, *PUBLISHED])
         raise OptionError(f"unknown data set {name!r}: give a JSONL file or one of {known}")
     path = folder / f"{name}.jsonl"
     if not path.is_file():

@@ -44,10 +44,10 @@ def index_folder(name: str) -> Path:
 def _one_of(folder: Path, name: str, otherwise: str) -> Path:
     """The folder in `folder` that has the name's last part, whatever its case."""
     wanted = name.rsplit("/", maxsplit=1)[-1].lower()
-    found = [each for each in folder.iterdir() if each.name.lower() == wanted] if folder.is_dir() else []
-    if not found:
-        raise ConfigError(f"{name}: {otherwise}")
-    return found[0]
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if each.name.lower() == wanted and each.is_dir():
+            return each
+    raise ConfigError(f"{name}: {otherwise}")
 
 
 def expand_user(path: str | Path) -> Path:

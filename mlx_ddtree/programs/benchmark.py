@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mlx_ddtree.benchmarking.bench import SEED, Bench, Task
 from mlx_ddtree.benchmarking.plots import draw_plots
-from mlx_ddtree.benchmarking.prompts import HELD_OUT, PUBLISHED, Question, load_questions
+from mlx_ddtree.benchmarking.prompts import EVERYDAY, HELD_OUT, PUBLISHED, Question, load_questions
 from mlx_ddtree.benchmarking.record import RunFile, group_of_question
 from mlx_ddtree.benchmarking.report import (
     latex_report,
@@ -42,7 +42,7 @@ EXAMPLES = """\
   mlx_ddtree.benchmark report runs/*.jsonl --report reports
   mlx_ddtree.benchmark race --peer z-lab=~/z-lab/bin/python     against other programs, in turns
 """
-SHORT: dict[str, Any] = {"data": [HELD_OUT], "temps": [0.0], "count": 8, "max_tokens": 160}
+SHORT: dict[str, Any] = {"temps": [0.0], "count": 8, "max_tokens": 160}
 FULL: dict[str, Any] = {"data": list(PUBLISHED), "temps": [0.0, 1.0], "count": 128, "max_tokens": 2048}
 FORMAT = 1
 
@@ -80,7 +80,12 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--published", action="store_true", help="the papers' protocol: ten data sets, T 0 and 1, budgets 16..1024"
     )
-    what.add_argument("--data", nargs="+", metavar="NAME", help=f"JSONL files, or: {HELD_OUT} {' '.join(PUBLISHED)}")
+    what.add_argument(
+        "--data",
+        nargs="+",
+        metavar="NAME",
+        help=f"JSONL files, or: {HELD_OUT} (the embedded pair's default) {EVERYDAY} (others') {' '.join(PUBLISHED)}",
+    )
     what.add_argument("--data-dir", type=Path, default=Path("data"), help="has NAME.jsonl (default: %(default)s)")
     what.add_argument("--temps", nargs="+", type=float, metavar="T", help="for rows without one of their own (0)")
     what.add_argument("--count", type=arguments.positive, metavar="N", help="prompts of each data set (8)")
@@ -143,6 +148,8 @@ def fill_in(args: argparse.Namespace) -> None:
     for name, value in (FULL if args.published else SHORT).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
+    if args.data is None:
+        args.data = [HELD_OUT if args.model is None else EVERYDAY]
     if args.budgets is None:
         args.budgets = list(PUBLISHED_BUDGETS if args.published else BUDGETS)
     if args.blocks is None and not args.published:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.benchmarking.prompts import HELD_OUT, PUBLISHED, load_questions, user_turns
+from mlx_ddtree.benchmarking.prompts import EVERYDAY, HELD_OUT, PUBLISHED, load_questions, user_turns
 from mlx_ddtree.errors import OptionError, PromptError
 
 ROWS = {
@@ -64,6 +64,9 @@ def test_own_rows(tmp_path):
 
 def test_the_bundled_prompts_need_no_folder(tmp_path):
     assert len(load_questions(HELD_OUT, tmp_path / "none", None)) == 100
+    everyday = load_questions(EVERYDAY, tmp_path / "none", None)
+    assert len(everyday) == 200
+    assert {q.data.partition("/")[2] for q in everyday} == {"questions", "stories", "writing", "numbers", "code"}
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
