@@ -66,6 +66,7 @@ RUNS = [
     ),
     pytest.param("prompts/prefill_times.py --tokens 256 --repeats 1 --scorer lexical", "dense"),
     pytest.param("targets/every_model.py llama gpt2", "1 plain, 1 tree"),
+    pytest.param(f"targets/real_checkpoint.py {TARGET} --max-tokens 8 --long 64", "0 of 20 texts differ"),
 ]
 
 
