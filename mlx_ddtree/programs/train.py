@@ -18,6 +18,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tqdm import tqdm
 
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.load_target import load_target
 from mlx_ddtree.machine import keep_freed_memory
 from mlx_ddtree.programs import arguments, cli
@@ -33,7 +34,7 @@ from mlx_ddtree.training.mask_token import choose_mask_token
 from mlx_ddtree.training.optimizer import OPTIMIZERS
 from mlx_ddtree.training.preflight import check_examples, check_resumable, only_run_in, rehearse
 from mlx_ddtree.training.reading import read_examples
-from mlx_ddtree.training.schedule import ANSWERING_SHARE, TrainingProgress, TrainingSettings
+from mlx_ddtree.training.schedule import ANSWERING_SHARE, LEAST_TRAINING, TrainingProgress, TrainingSettings
 from mlx_ddtree.training.setup import default_config, dflash2_shape, new_drafter, require_dense, start_from
 from mlx_ddtree.training.step_pace import measure_step
 from mlx_ddtree.training.stopping import stop_on_signal
@@ -131,6 +132,8 @@ def _tune_cpu() -> None:
 
 def train(args: argparse.Namespace) -> int:
     settings = make_settings(args)
+    if not 0 <= args.answering_share <= 1 - LEAST_TRAINING:
+        raise OptionError(f"--answering-share {args.answering_share}: give 0 to {1 - LEAST_TRAINING}")
     how = None
     if not args.no_regenerate:
         how = Answering(args.max_tokens, 32, args.sampled_share, args.temp, args.seed)

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tqdm import tqdm
 
@@ -108,8 +108,9 @@ class AnsweringTime:
             self.bar.update(1)
 
     def end(self) -> None:
-        """Report the pace if that has not been done."""
-        self._report_once(self.pace)
+        """Report the pace if that has not been done, unless the user wants to stop; no more answers will come."""
+        if not self.stop.is_set():
+            self._report_once(replace(self.pace, missing=self.finished))
 
     def _report_once(self, pace: AnswerPace) -> None:
         report, self.report = self.report, None

@@ -247,4 +247,4 @@ def _bar(trainer: Trainer, enabled: bool) -> tqdm:
         return make_bar(enabled, total=trainer.total_steps, initial=progress.step, desc="train", unit="step")
     layout = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
     total = trainer.settings.training_seconds(progress.before)
-    return make_bar(enabled, total=total, initial=progress.clock, desc="train", bar_format=layout)
+    return make_bar(enabled, total=total, initial=min(progress.clock, total), desc="train", bar_format=layout)

@@ -11,6 +11,9 @@ LINE_SECONDS = 30.0
 """Between two lines where there is no terminal: a log that can be read, and that shows within a minute that all is
 well."""
 
+CURSOR_UP = "\x1b[A"
+"""What tqdm goes back with to where a second bar began."""
+
 
 class Lines:
     """A text file for tqdm that turns what it draws into lines."""
@@ -20,7 +23,7 @@ class Lines:
 
     def write(self, text: str) -> None:
         """Write a bar as a line; what only moves the cursor is left out."""
-        line = text.strip("\r\n ")
+        line = text.replace(CURSOR_UP, "").strip("\r\n ")
         if line:
             self.stream.write(line + "\n")
 
