@@ -95,7 +95,9 @@ class AnsweringTime:
         self.steps += 1
         pace = self.pace
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{self.tokens / max(pace.seconds, 1e-9):.0f} tok/s", refresh=False)
+            left = self.most_seconds - pace.seconds
+            end = f", ends in {max(0.0, left) / 60:.1f} minutes" if math.isfinite(left) else ""
+            self.bar.set_postfix_str(f"{self.tokens / max(pace.seconds, 1e-9):.0f} tok/s{end}", refresh=False)
             self.bar.update(0)
         if self.steps >= TIMED_STEPS and pace.seconds >= TIMED_SECONDS:
             self._report_once(pace)

@@ -71,10 +71,10 @@ class Forecast:
         answers = f"{self.answers:,} answers are there"
         if self.answering_minutes:
             pace = f"{self.answers_a_minute:.3g} answers a minute"
-            answers = f"{pace}: {self.answers:,} answers after {self.answering_minutes:.3g} minutes"
+            answers = f"{pace}: {self.answers:,} answers after {_duration(self.answering_minutes)}"
         training = (
-            f"{self.anchors_a_second:.3g} anchors a second: {self.anchors / 1e6:.2g} million after "
-            f"{self.training_minutes:.3g} minutes of training, {self.passes:.1f} times through the answers"
+            f"{self.anchors_a_second:.3g} anchors a second: {float(f'{self.anchors:.2g}'):,.0f} after "
+            f"{_duration(self.training_minutes)} of training, {self.passes:.1f} times through the answers"
         )
         tau = (
             f"a rough tau: {self.tau_low:.1f} to {self.tau_high:.1f}; more for narrow texts, less for answers that are "
@@ -147,3 +147,9 @@ def _steps_in(seconds: float, plan: Plan, batches: int) -> float:
     if seconds <= first * whole:
         return seconds / whole
     return first + (seconds - first * whole) / plan.pace.step
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1:
+        return f"{60 * minutes:.0f} seconds"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
