@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import mlx.core as mx
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tqdm import tqdm
 
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.load_target import load_target
 from mlx_ddtree.machine import keep_freed_memory
 from mlx_ddtree.programs import arguments, cli
 from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.training.answering_time import AnsweringTime, AnswerPace
 from mlx_ddtree.training.answers import Answering, answer_prompts
 from mlx_ddtree.training.chat_format import ChatFormat
+from mlx_ddtree.training.checkpoint import stored_progress
 from mlx_ddtree.training.examples import Example, usable_examples
+from mlx_ddtree.training.forecast import Forecast, Plan, make_forecast
 from mlx_ddtree.training.loop import Trainer
 from mlx_ddtree.training.mask_token import choose_mask_token
 from mlx_ddtree.training.optimizer import OPTIMIZERS
 from mlx_ddtree.training.preflight import check_examples, check_resumable, only_run_in, rehearse
 from mlx_ddtree.training.reading import read_examples
-from mlx_ddtree.training.schedule import TrainingSettings
+from mlx_ddtree.training.schedule import ANSWERING_SHARE, LEAST_TRAINING, TrainingProgress, TrainingSettings
 from mlx_ddtree.training.setup import default_config, dflash2_shape, new_drafter, require_dense, start_from
+from mlx_ddtree.training.step_pace import measure_step
+from mlx_ddtree.training.stopping import stop_on_signal
 
 EXAMPLES = """\
   mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30
@@ -77,7 +87,17 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     budget = group.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=float, help="default: 6")
     budget.add_argument("--steps", type=int)
-    budget.add_argument("--minutes", type=float, help="of training proper; the learning rate follows the clock")
+    budget.add_argument(
+        "--minutes",
+        type=float,
+        help="of the whole run from the loaded model on, answers included; the learning rate follows the clock",
+    )
+    group.add_argument(
+        "--answering-share",
+        type=float,
+        default=ANSWERING_SHARE,
+        help="of --minutes that the answers may take; a later run adds to them (default: %(default)s)",
+    )
     group.add_argument("--batch-size", type=int, default=8, help="sequences a step (default: %(default)s)")
     group.add_argument("--anchors", type=int, default=64, help="blocks a sequence and step (default: %(default)s)")
     group.add_argument("--gamma", type=float, help="decay of the slots' weights (default: 4 / 5 / 7 for 8 / 10 / 16)")
@@ -112,12 +132,15 @@ def _tune_cpu() -> None:
 
 def train(args: argparse.Namespace) -> int:
     settings = make_settings(args)
+    if not 0 <= args.answering_share <= 1 - LEAST_TRAINING:
+        raise OptionError(f"--answering-share {args.answering_share}: give 0 to {1 - LEAST_TRAINING}")
     how = None
     if not args.no_regenerate:
         how = Answering(args.max_tokens, 32, args.sampled_share, args.temp, args.seed)
     with only_run_in(args.output):
         # 1. The target and the data.
         loaded = load_target(args.model)
+        began = time.monotonic()
         target = require_dense(loaded.target)
         examples = read_examples(args.data, ChatFormat(loaded.tokenizer), args.max_tokens)
 
@@ -127,17 +150,64 @@ def train(args: argparse.Namespace) -> int:
         rehearse(drafter, target, examples)
         if args.resume:
             check_resumable(args.output, drafter.config, settings)
+        plan = make_plan(args, settings, drafter, target, examples, began)
+        foretold = Foretold(plan, args.json)
 
         # 3. The target's answers, and the run.
-        if how is not None:
-            answers = args.output / "responses.jsonl"
-            examples = answer_prompts(target.model, loaded.tokenizer, examples, answers, how)
-        trainer = Trainer(target, drafter, usable_examples(examples), args.output, settings)
-        if args.resume:
-            trainer.resume()
-        elif args.init is None:
-            trainer.start()
-        return report(args, trainer.train())
+        with stop_on_signal() as stop:
+            if how is not None:
+                answers = args.output / "responses.jsonl"
+                clock = AnsweringTime(plan.answering_seconds, stop, foretold.say)
+                examples = answer_prompts(target.model, loaded.tokenizer, examples, answers, how, True, clock)
+                if stop.is_set():
+                    return report_answers(args, len(examples), foretold)
+            else:
+                foretold.say(AnswerPace(there=len(examples)))
+            trainer = Trainer(target, drafter, usable_examples(examples), args.output, settings)
+            if args.resume:
+                trainer.resume()
+            elif args.init is None:
+                trainer.start()
+            summary = trainer.train(before=time.monotonic() - began, stop=stop)
+        return report(args, summary | foretold.field())
+
+
+def make_plan(
+    args: argparse.Namespace,
+    settings: TrainingSettings,
+    drafter: DFlashDrafter,
+    target: TreeTarget,
+    examples: Sequence[Example],
+    began: float,
+) -> Plan:
+    """What is known before the answers, with a step's seconds measured.  began: the start of the run's minutes."""
+    pace = measure_step(drafter, target, examples, settings, args.max_tokens)
+    progress = stored_progress(args.output) if args.resume else TrainingProgress()
+    spent = time.monotonic() - began
+    answering = math.inf
+    if settings.minutes is not None:
+        # A run that is resumed has begun to train: its data are the answers that were there.
+        answering = 0.0 if args.resume else max(0.0, 60 * settings.minutes * args.answering_share - spent)
+    return Plan(settings, drafter.config.block_size, pace, args.max_tokens, answering, spent, progress)
+
+
+class Foretold:
+    """The run's forecast, said once on standard error, as a JSON line with --json."""
+
+    def __init__(self, plan: Plan, as_json: bool) -> None:
+        self.plan = plan
+        self.as_json = as_json
+        self.forecast: Forecast | None = None
+
+    def say(self, pace: AnswerPace) -> None:
+        """Make the forecast of a measured pace and print it."""
+        self.forecast = make_forecast(self.plan, pace)
+        text = json.dumps(self.field()) if self.as_json else self.forecast.text()
+        tqdm.write(text, file=sys.stderr)
+
+    def field(self) -> dict[str, object]:
+        """{"forecast": its numbers}, for a summary."""
+        return {"forecast": None if self.forecast is None else asdict(self.forecast)}
 
 
 def make_drafter(
@@ -175,11 +245,23 @@ def report(args: argparse.Namespace, summary: dict[str, object]) -> int:
             f"{summary['steps']} steps, validation loss {summary['validation_loss']:.3f}, tau {summary['tau']:.2f}; "
             f"the drafter is in {summary['output']}"
         )
-    if not summary["finished"]:
-        command = args.command if args.resume else f"{args.command} --resume"
-        print(f"stopped early; continue with:\n  {command}", file=sys.stderr)
-        return 130
-    return 0
+    if summary["finished"]:
+        return 0
+    command = args.command if args.resume else f"{args.command} --resume"
+    print(f"stopped early; continue with:\n  {command}", file=sys.stderr)
+    return 130
+
+
+def report_answers(args: argparse.Namespace, sequences: int, foretold: Foretold) -> int:
+    """The end of a run that was stopped before its training."""
+    if args.json:
+        summary = {"output": str(args.output), "steps": 0, "sequences": sequences, "finished": False}
+        print(json.dumps(summary | foretold.field()))
+    print(
+        f"stopped while the target answered: {sequences} sequences are kept; continue with:\n  {args.command}",
+        file=sys.stderr,
+    )
+    return 130
 
 
 if __name__ == "__main__":

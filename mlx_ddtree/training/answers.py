@@ -15,12 +15,13 @@ import mlx.nn as nn
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_sampler
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from tqdm import tqdm
 
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.files.journal import Journal, read_journal
 from mlx_ddtree.files.rows import Row
+from mlx_ddtree.training.answering_time import AnsweringTime
 from mlx_ddtree.training.examples import MAX_LENGTH, DataError, Example
+from mlx_ddtree.training.progress_bar import make_bar
 
 
 @dataclass(frozen=True)
@@ -63,18 +64,22 @@ def answer_prompts(
     file: Path,
     how: Answering,
     progress: bool = True,
+    time: AnsweringTime | None = None,
 ) -> list[Example]:
     """Let the target answer every prompt, in batches; plain text stays as it is.
 
     Answers are appended to `file` as they come, as rows {"prompt_tokens", "response_tokens",
     "temperature"}; prompts that it answers already are skipped, so an interrupted run goes on.
 
-    model: the mlx-lm model.  Returns the plain-text examples and all answered ones.
+    model: the mlx-lm model.  time: may end the answering early; answers that are not whole by then are lost.
+    Returns the plain-text examples and all answered ones.
 
     Raises DataError if another process is answering into `file`, or if it is damaged.
     """
+    time = time or AnsweringTime()
     texts = [example for example in examples if not example.prompt_tokens]
     prompts = [example.prompt_tokens for example in examples if example.prompt_tokens]
+    wanted = set(prompts)
     with Journal(file, DataError) as journal:
         # 1. What is missing: the prompts that fit and have no answer in the file.
         answered = [_answered(row, place) for place, row in journal.rows]
@@ -86,13 +91,16 @@ def answer_prompts(
 
         # 2. The greedy answers, then the sampled ones, each on the disk as soon as it is there.
         mx.random.seed(how.seed)
-        done = len(prompts) - len(missing)
-        with tqdm(total=len(prompts), initial=done, desc="answers", disable=not progress) as bar:
-            for row in _new_answers(model, tokenizer, missing, how):
+        done = len(prompts) - len(missing) - skipped
+        there = sum(example.is_usable for example in texts)
+        there += sum(example.is_usable and example.prompt_tokens in wanted for example in answered)
+        with make_bar(progress, total=done + len(missing), initial=done, desc="answers", unit="answer") as bar:
+            time.begin(there, len(missing), bar)
+            for row in _new_answers(model, tokenizer, missing, how, time):
                 journal.append([row])
                 answered.append(_answered(row, str(file)))
-                bar.update()
-    wanted = set(prompts)
+                time.count_answer(answered[-1].is_usable)
+            time.end()
     return texts + [example for example in answered if example.prompt_tokens in wanted]
 
 
@@ -111,13 +119,26 @@ def _missing(
 
 
 def _new_answers(
-    model: nn.Module, tokenizer: TokenizerWrapper, missing: Sequence[tuple[int, tuple[int, ...]]], how: Answering
+    model: nn.Module,
+    tokenizer: TokenizerWrapper,
+    missing: Sequence[tuple[int, tuple[int, ...]]],
+    how: Answering,
+    time: AnsweringTime,
 ) -> Iterator[dict[str, Any]]:
-    for sampled in (False, True):
-        temperature = how.temperature if sampled else 0.0
-        prompts = [prompt for index, prompt in missing if how.is_sampled(index) == sampled]
-        for prompt, response in answer_batch(model, tokenizer, prompts, temperature, how):
+    """Greedy answers first; where the time is short, sampled ones get their share of it, and greedy ones the rest."""
+    greedy = [prompt for index, prompt in missing if not how.is_sampled(index)]
+    sampled = [prompt for index, prompt in missing if how.is_sampled(index)]
+    left = Counter(greedy)
+
+    def answers(prompts: Sequence[tuple[int, ...]], temperature: float, share: float) -> Iterator[dict[str, Any]]:
+        for prompt, response in answer_batch(model, tokenizer, prompts, temperature, how, time, share):
             yield {"prompt_tokens": list(prompt), "response_tokens": response, "temperature": temperature}
+
+    for row in answers(greedy, 0.0, 1 - how.sampled_share if sampled else 1.0):
+        left[tuple(row["prompt_tokens"])] -= 1
+        yield row
+    yield from answers(sampled, how.temperature, 1.0)
+    yield from answers(list(left.elements()), 0.0, 1.0)
 
 
 def answer_batch(
@@ -126,9 +147,15 @@ def answer_batch(
     prompts: Sequence[tuple[int, ...]],
     temperature: float,
     how: Answering,
+    time: AnsweringTime | None = None,
+    share: float = 1.0,
 ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """(prompt, response) as they finish; a response that ended by itself keeps its end token."""
-    if not prompts:
+    """(prompt, response) as they finish; a response that ended by itself keeps its end token.
+
+    Ends when a `share` of the time is over; None is all the time in the world.
+    """
+    time = time or AnsweringTime()
+    if not prompts or time.is_over(share):
         return
     generator = BatchGenerator(
         model,
@@ -142,7 +169,8 @@ def answer_batch(
     prompt_of = dict(zip(uids, prompts, strict=True))
     tokens_of: dict[int, list[int]] = {uid: [] for uid in uids}
     try:
-        while responses := generator.next_generated():
+        while not time.is_over(share) and (responses := generator.next_generated()):
+            time.count_step(len(responses))
             for response in responses:
                 tokens_of[response.uid].append(int(response.token))
                 if response.finish_reason is not None:

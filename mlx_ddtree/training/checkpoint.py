@@ -89,6 +89,12 @@ def stored_identity(output: Path) -> RunIdentity:
     return stored
 
 
+def stored_progress(output: Path) -> TrainingProgress:
+    """How far the checkpoint in `output` has come, without its arrays.  Raises as `load_checkpoint`."""
+    _, _, progress = _read(output)
+    return progress
+
+
 def check_same_settings(stored: RunIdentity, now: RunIdentity) -> None:
     """Raises OptionError, naming the first option of the run or of the drafter that is another one now."""
     for part in ("settings", "drafter"):

@@ -11,6 +11,8 @@ from mlx_ddtree.errors import MlxDdtreeError
 
 MAX_LENGTH = 3072
 """Tokens of a training sequence, as in the published recipe."""
+MOST_HELD_OUT = 64
+"""Sequences that validate, at most: more would take longer than they tell."""
 
 
 class DataError(MlxDdtreeError):
@@ -36,6 +38,11 @@ class Example:
     def token_ids(self) -> tuple[int, ...]:
         """Prompt and response."""
         return self.prompt_tokens + (self.response_tokens or ())
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a block can be taken from it."""
+        return len(self.response_tokens or ()) >= 2
 
     @property
     def start(self) -> int:
@@ -64,6 +71,11 @@ def usable_examples(examples: Iterable[Example], max_length: int = MAX_LENGTH) -
     return kept
 
 
+def held_out_count(sequences: int, share: float, most: int = MOST_HELD_OUT) -> int:
+    """How many of so many sequences validate: a `share`, at least one and at most `most`."""
+    return min(most, max(1, round(share * sequences)))
+
+
 def split_held_out(
     examples: Sequence[Example], share: float, most: int, seed: int
 ) -> tuple[list[Example], list[Example]]:
@@ -71,7 +83,7 @@ def split_held_out(
     if len(examples) < 2:
         raise DataError(f"{len(examples)} training sequence: at least two are needed, one of them to validate with")
     order = np.random.default_rng([seed, 1]).permutation(len(examples))
-    count = min(most, max(1, round(share * len(examples))))
+    count = held_out_count(len(examples), share, most)
     held_out = [examples[i] for i in sorted(order[:count])]
     training = [examples[i] for i in sorted(order[count:])]
     return training, held_out

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,23 +24,20 @@ from mlx_ddtree.training.batches import Batch, BatchOrder, make_batch
 from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors, thin_out
 from mlx_ddtree.training.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from mlx_ddtree.training.evaluate import Evaluation, evaluate_drafter
-from mlx_ddtree.training.examples import Example, split_held_out
+from mlx_ddtree.training.examples import MOST_HELD_OUT, Example, split_held_out
 from mlx_ddtree.training.features import FeatureStore
 from mlx_ddtree.training.loss import Step, batch_loss, loss_and_gradients, shard_streams, stored_features
 from mlx_ddtree.training.optimizer import make_optimizer
+from mlx_ddtree.training.progress_bar import make_bar
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
 from mlx_ddtree.training.setup import save_drafter
 from mlx_ddtree.training.start import NORM_SCALES, channel_rms, start_in_closed_form, take_sample
+from mlx_ddtree.training.stopping import stop_on_signal
 from mlx_ddtree.training.vocabulary import Vocabulary
 
 LOG = "log.jsonl"
 STATES = "states"
 """The folder, in a run's output, of what the target computed."""
-STEPS_TO_TIME = 10
-TAU_OF_A_MILLION = 1.5
-"""What a million anchors of fresh answers added to tau for a 135 M target, block 8; it grows as their square root."""
-MOST_HELD_OUT = 64
-"""Sequences that validate, at most: more would take longer than they tell."""
 
 
 class Trainer:
@@ -115,7 +109,7 @@ class Trainer:
 
     def done(self) -> float:
         """The share of the budget that is used up."""
-        return self.progress.done(self.total_steps, self.settings.minutes)
+        return self.progress.done(self.total_steps, self.settings)
 
     def _prepare(self) -> tuple[list[int], Step, Batch]:
         """The next step's sequences, blocks at random anchors in them, and part of the head; functions of seed and
@@ -163,33 +157,22 @@ class Trainer:
             self.drafter, self.target, self.held_out, anchors=anchors, gamma=self.gamma, features_of=features_of
         )
 
-    def train(self, progress_bar: bool = True) -> dict[str, Any]:
+    def train(
+        self, progress_bar: bool = True, before: float = 0.0, stop: threading.Event | None = None
+    ) -> dict[str, Any]:
         """Run until the budget is used up or Ctrl-C; returns the summary, its 'finished' says which.
 
         Either way checkpoint and drafter are saved.
+
+        before: seconds of a new run's minutes that are gone.
+        stop: ends the run when it is set; None: Ctrl-C and SIGTERM are waited for here.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         end_last_line(self.output / LOG)
-        result = None
-        saved = evaluated = time.monotonic()
-        with _bar(self, progress_bar) as bar, _stop_on_signal() as stop:
-            while self.done() < 1.0 and not stop.is_set():
-                began = time.monotonic()
-                loss, norm = self.step()
-                took = time.monotonic() - began
-                self.progress.seconds += took
-                bar.update(1 if self.total_steps else took)
-                row: dict[str, Any] = {"loss": round(loss, 4), "gradient_norm": round(norm, 4)}
-                if time.monotonic() - evaluated > 60 * self.settings.evaluate_every and self.done() < 1.0:
-                    result = self.evaluate()
-                    row["validation"] = asdict(result)
-                    evaluated = time.monotonic()
-                self._report(bar, row, result)
-                if self.progress.step == STEPS_TO_TIME:
-                    bar.write(self.forecast(), file=sys.stderr)
-                if time.monotonic() - saved > 60 * self.settings.save_every:
-                    self.save()
-                    saved = time.monotonic()
+        if self.progress.step == 0:
+            self.progress.before = before
+        with _bar(self, progress_bar) as bar, nullcontext(stop) if stop is not None else stop_on_signal() as wish:
+            result = self._steps(bar, wish)
         self.save()
         finished = self.done() >= 1.0
         if finished or result is None:
@@ -198,29 +181,43 @@ class Trainer:
         self._log({"event": "end", **summary})
         return summary
 
-    def forecast(self) -> str:
-        """How long the run takes at the pace of its steps so far, and what tau may be expected at most."""
-        progress = self.progress
-        pace = progress.seconds / progress.step
-        left = 60 * (self.settings.minutes or 0) - progress.seconds
-        if self.total_steps:
-            left = pace * (self.total_steps - progress.step)
-        blocks = min(self.settings.batch_size, len(self.examples)) * self.settings.anchors
-        anchors = blocks * (progress.step + max(0.0, left) / pace)
-        tau = min(1 + TAU_OF_A_MILLION * math.sqrt(anchors / 1e6), self.drafter.config.block_size)
-        minutes = max(0.0, left) / 60
-        return (
-            f"{blocks / pace:.0f} anchors a second: {minutes:.0f} more minutes make {anchors / 1e6:.2f} million; "
-            f"expect tau {tau:.1f} at most, less if the answers are few"
-        )
+    def _steps(self, bar: tqdm, stop: threading.Event) -> Evaluation | None:
+        """Steps, with an evaluation and a checkpoint every few minutes; returns the last evaluation."""
+        settings, progress = self.settings, self.progress
+        result = None
+        saved = evaluated = time.monotonic()
+        while self.done() < 1.0 and not stop.is_set():
+            began = time.monotonic()
+            loss, norm = self.step()
+            stepped = time.monotonic()
+            progress.seconds += stepped - began
+            row: dict[str, Any] = {"loss": round(loss, 4), "gradient_norm": round(norm, 4)}
+            if stepped - evaluated > 60 * settings.evaluate_every and self.done() < 1.0:
+                result = self.evaluate()
+                row["validation"] = asdict(result)
+                evaluated = time.monotonic()
+                progress.between += evaluated - stepped
+            self._report(row)
+            if time.monotonic() - saved > 60 * settings.save_every:
+                begun = time.monotonic()
+                self.save()
+                saved = time.monotonic()
+                progress.between += saved - begun
+            self._draw(bar, loss, result)
+        return result
 
-    def _report(self, bar: tqdm, row: dict[str, Any], result: Evaluation | None) -> None:
+    def _report(self, row: dict[str, Any]) -> None:
+        rate = float(self.optimizer.learning_rate.item())
+        progress = self.progress
+        self._log({"step": progress.step, "lr": rate, "seconds": round(progress.seconds, 2), **row})
+
+    def _draw(self, bar: tqdm, loss: float, result: Evaluation | None) -> None:
         progress = self.progress
         speed = progress.tokens / max(progress.seconds, 1e-9)
         tau = "-" if result is None else f"{result.tau:.2f}"
-        bar.set_postfix_str(f"loss {row['loss']:.3f}  tau {tau}  {speed:.0f} tok/s")
-        rate = float(self.optimizer.learning_rate.item())
-        self._log({"step": progress.step, "lr": rate, "seconds": round(progress.seconds, 2), **row})
+        bar.set_postfix_str(f"loss {loss:.3f}  tau {tau}  {speed:.0f} tok/s", refresh=False)
+        reached = progress.step if self.total_steps else min(progress.clock, bar.total or 0.0)
+        bar.update(reached - bar.n)
 
     def _summary(self, result: Evaluation) -> dict[str, Any]:
         progress = self.progress
@@ -247,28 +244,7 @@ def _bar(trainer: Trainer, enabled: bool) -> tqdm:
     """A bar of steps, or of seconds when minutes are the budget."""
     progress = trainer.progress
     if trainer.total_steps:
-        return tqdm(total=trainer.total_steps, initial=progress.step, desc="train", unit="step", disable=not enabled)
+        return make_bar(enabled, total=trainer.total_steps, initial=progress.step, desc="train", unit="step")
     layout = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-    total = round(60 * (trainer.settings.minutes or 1))
-    return tqdm(total=total, initial=progress.seconds, desc="train", bar_format=layout, disable=not enabled)
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or a polite kill) sets: the step in progress ends first.  A second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach the main thread only
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    total = trainer.settings.training_seconds(progress.before)
+    return make_bar(enabled, total=total, initial=min(progress.clock, total), desc="train", bar_format=layout)

@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.training.optimizer import OPTIMIZERS
 
+ANSWERING_SHARE = 0.4
+"""Of a run's minutes, what the target may take for its answers."""
+LEAST_TRAINING = 0.1
+"""Of a run's minutes, what is for training however long all before it took."""
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """A run's options; the published recipe where it fits a small machine.
 
-    Exactly one of steps, epochs and minutes is the budget.
+    Exactly one of steps, epochs and minutes is the budget.  minutes: of the whole run, whose training takes what the
+    answers leave.
     batch_size: sequences a step.  anchors: blocks per sequence and step.
     gamma: decay of the slots' weights; None is `default_gamma`.
     lr: peak learning rate.  warmup: the share of the budget until it is reached.  clip: largest gradient norm.
@@ -64,23 +70,36 @@ class TrainingSettings:
         batches = sequences // min(self.batch_size, sequences)
         return max(1, round(self.epochs * batches))
 
+    def training_seconds(self, before: float) -> float:
+        """Seconds of `minutes` that are for training when `before` of them went by before the first step."""
+        whole = 60.0 * (self.minutes or 0.0)
+        return max(whole - before, LEAST_TRAINING * whole)
+
 
 @dataclass
 class TrainingProgress:
     """Where a run stands; what a checkpoint keeps.
 
     step: updates made.  seconds: spent on them.  tokens: of the sequences they saw.
+    before: seconds of the run before its first step.  between: seconds of evaluations and checkpoints.
     """
 
     step: int = 0
     seconds: float = 0.0
     tokens: int = 0
+    before: float = 0.0
+    between: float = 0.0
 
-    def done(self, total_steps: int | None, minutes: float | None) -> float:
+    @property
+    def clock(self) -> float:
+        """Seconds of training, whatever they were spent on."""
+        return self.seconds + self.between
+
+    def done(self, total_steps: int | None, settings: TrainingSettings) -> float:
         """The share of the budget that is used up, which may be more than 1."""
         if total_steps:
             return self.step / total_steps
-        return self.seconds / (60.0 * (minutes or 1.0))
+        return self.clock / settings.training_seconds(self.before)
 
 
 def learning_rate(settings: TrainingSettings, done: float) -> float:

@@ -20,7 +20,7 @@ from mlx_ddtree.training.evaluate import chain_rounds, evaluate_drafter
 from mlx_ddtree.training.examples import Example
 from mlx_ddtree.training.forward import context_keys_values, target_features
 from mlx_ddtree.training.loop import Trainer
-from mlx_ddtree.training.schedule import TrainingSettings, learning_rate
+from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
 from mlx_ddtree.training.setup import default_config, new_drafter, public_config, save_drafter, start_from
 
 from .tiny import CHARACTERS, MASK, make_target, make_tokenizer
@@ -116,6 +116,34 @@ def test_the_clock_can_be_the_budget(tmp_path):
     summary = trainer.train(progress_bar=False)
     assert summary["finished"]
     assert 1.2 <= summary["seconds"] < 5
+
+
+def test_what_came_before_training_is_taken_from_its_minutes(tmp_path):
+    trainer = make_trainer(tmp_path, steps=None, minutes=0.05)
+    summary = trainer.train(progress_bar=False, before=2.4)
+    assert summary["finished"]
+    assert 0.6 <= trainer.progress.clock < 2
+    again = make_trainer(tmp_path, steps=None, minutes=0.05)
+    again.resume()
+    assert again.train(progress_bar=False, before=1000.0)["steps"] == summary["steps"]
+
+
+def test_minutes_are_shared_by_all_that_a_run_does():
+    settings = TrainingSettings(minutes=1.0)
+    assert settings.training_seconds(before=24.0) == 36.0
+    assert settings.training_seconds(before=600.0) == 6.0  # a drafter is made of some steps at least
+    progress = TrainingProgress(seconds=16.0, between=2.0, before=24.0)
+    assert progress.done(None, settings) == 0.5
+    assert progress.done(100, settings) == 0.0
+
+
+def test_a_stop_that_came_before_the_first_step_leaves_a_checkpoint(tmp_path):
+    stop = threading.Event()
+    stop.set()
+    assert make_trainer(tmp_path, steps=3).train(progress_bar=False, stop=stop)["steps"] == 0
+    again = make_trainer(tmp_path, steps=3)
+    again.resume()
+    assert again.train(progress_bar=False)["steps"] == 3
 
 
 def test_the_saved_folder_is_a_public_drafter(tmp_path):

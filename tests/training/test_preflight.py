@@ -51,6 +51,8 @@ def loaded(monkeypatch):
         (["--temp", "-1"], "--temp -1"),
         (["--temp", "nan"], "--temp nan"),
         (["--sampled-share", "2"], "--sampled-share 2"),
+        (["--answering-share", "1"], "--answering-share 1.0"),
+        (["--answering-share", "nan"], "--answering-share nan"),
         (["--max-tokens", "3072"], "--max-tokens"),
         (["--max-tokens", "3066"], "0 of 12 sequences"),
         (["--block-size", "1"], "a block of 2 or more"),
