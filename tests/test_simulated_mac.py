@@ -65,7 +65,10 @@ def test_texts_are_those_of_plain_decoding(mac, kind, mode):
     assert mac.limit == 0 and 48 * GIGABYTE in mac.wired
 
 
-@pytest.mark.parametrize("broken", ["verify_qmm", "tree_attention", "merge_attention", "head_topk", "topk_merge"])
+ALIKE = [pytest.param(name, marks=pytest.mark.slow) for name in ("merge_attention", "head_topk", "topk_merge")]
+
+
+@pytest.mark.parametrize("broken", ["verify_qmm", "tree_attention", *ALIKE])
 def test_a_kernel_that_breaks_in_a_text_changes_no_token(mac, broken, caplog):
     pair = PAIRS["4 bits"]()
     want = said(pair, method="ar")

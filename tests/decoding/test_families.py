@@ -134,7 +134,7 @@ def test_distribution_at_temperature_one(name):
 
 
 @pytest.mark.usefixtures("thorough_rounding")
-@pytest.mark.parametrize("name", ["qwen3_5", "gpt_oss"])
+@pytest.mark.parametrize("name", ["qwen3_5", pytest.param("gpt_oss", marks=pytest.mark.slow)])
 def test_exact_parity_where_rows_round_coarsely(name):
     """States and rings are taken back and remade at near ties, as keys and values are."""
     prompts = [[5, 9 + 3 * i, 23, 41 - i, 12, 7 + i] for i in range(6)]

@@ -49,7 +49,7 @@ def test_the_public_pair_says_what_stock_says_and_drafts(smollm2):
     chat = [{"role": "user", "content": "Count from 1 to 10."}]
     prompt = list(pair.tokenizer.apply_chat_template(chat, add_generation_prompt=True))
     stock, _ = load_model(smollm2)
-    want = [r.token for r in stock_stream_generate(stock, pair.tokenizer, prompt, max_tokens=20)]
-    responses = list(stream_generate(pair, prompt, max_tokens=20, tree_budget=6, parity="rows"))
+    want = [r.token for r in stock_stream_generate(stock, pair.tokenizer, prompt, max_tokens=16)]
+    responses = list(stream_generate(pair, prompt, max_tokens=16, tree_budget=6, parity="off"))
     assert [token for r in responses for token in r.tokens] == want
     assert responses[-1].mean_acceptance_length > 1.2

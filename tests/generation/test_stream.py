@@ -7,7 +7,7 @@ from mlx_lm.models.cache import make_prompt_cache as mlx_lm_cache
 
 from mlx_ddtree import generate, make_prompt_cache, make_sampler, stream_generate
 from mlx_ddtree.decoding.text import StopStrings
-from mlx_ddtree.errors import OptionError, PairError, PromptError
+from mlx_ddtree.errors import OptionError, PromptError
 
 from ..decoding.test_lossless import METHODS, PROMPT, our_tokens, stock_tokens, without_end
 from ..helpers import small_pair
@@ -217,8 +217,9 @@ def test_bad_sampler_options_are_refused(options):
         make_sampler(**options)
 
 
-def test_a_pair_without_drafter_says_what_to_do():
-    pair = small_pair(drafter=False)
-    with pytest.raises(PairError, match="method='ar'"):
-        next(iter(stream_generate(pair, PROMPT, 5)))
-    assert len(our_tokens(without_end(pair), PROMPT, 5, method="ar")) == 5
+def test_a_pair_without_drafter_says_what_is_used(caplog):
+    """In one line, and the tokens are those of plain decoding."""
+    pair = without_end(small_pair(drafter=False))
+    assert our_tokens(pair, PROMPT, 5) == our_tokens(pair, PROMPT, 5, method="ar")
+    said = [record.message for record in caplog.records if "no drafter" in record.message]
+    assert len(said) == 1 and "mlx_ddtree.train" in said[0]
