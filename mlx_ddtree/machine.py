@@ -32,7 +32,7 @@ def machine() -> dict[str, Any]:
         "system": _system(),
         "python": platform.python_version(),
         "mlx_ddtree": __version__,
-        **{name: _version(name) for name in PACKAGES},
+        **{name: package_version(name) for name in PACKAGES},
         "device": mx.default_device().type.name,
         "blas": use_fast_blas(),
         "cache": str(cache_folder()),
@@ -86,7 +86,8 @@ def _sysctl(name: str) -> str | None:
     return done.stdout.strip() or None
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """A package's version; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

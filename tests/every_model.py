@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm import models
 
-from .families import COMMON, FAMILIES, GATED_DELTA, GEMMA4, tiny_model
+from .families import COMMON, EXPERTS, FAMILIES, GATED_DELTA, GEMMA4, LATENT, tiny_model
 from .helpers import sharpen
 
 LAYERS = COMMON["num_hidden_layers"]
@@ -92,8 +92,6 @@ USUAL = COMMON | {
 }
 TEXT = dict(COMMON)
 PER_LAYER_ROPE = {kind: {"rope_theta": 1e4, "rope_type": "default"} for kind in ("sliding_attention", "full_attention")}
-LATENT = {"num_key_value_heads": 4, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1}}  # fmt: skip
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1, "mlp_only_layers": [], "moe_intermediate_size": 32, "norm_topk_prob": True}  # fmt: skip
 
 # fmt: off
 OWN = {
@@ -106,7 +104,7 @@ OWN = {
         "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 1e4},
     },
-    "deepseek_v2": {**LATENT, "topk_method": "greedy"},
+    "deepseek_v2": {"num_key_value_heads": 4, "rope_scaling": LATENT["rope_scaling"], "topk_method": "greedy"},
     "exaone": {"num_layers": LAYERS, "hidden_size": 64},
     "exaone4": {"sliding_window_pattern": "LG"},
     "exaone_moe": {"is_moe_layer": [False, True] * 2},
@@ -159,7 +157,7 @@ OWN = {
     "qwen2_vl": {"text_config": {**TEXT, "model_type": "qwen2", "rope_scaling": None}},
     "qwen3_moe": EXPERTS,
     "Klear": {**EXPERTS, "attention_bias": False},
-    "qwen3_next": {**GATED_DELTA, **EXPERTS, "shared_expert_intermediate_size": 32},
+    "qwen3_next": {**GATED_DELTA, **EXPERTS},
     "qwen3_vl": {"text_config": {**TEXT, "model_type": "qwen3"}},
     "qwen3_vl_moe": {"text_config": {**TEXT, **EXPERTS, "model_type": "qwen3_moe"}},
     "recurrent_gemma": {"conv1d_width": 4, "logits_soft_cap": 30.0, "attention_window_size": 12, "block_types": ["recurrent", "attention"] * 2, "num_key_value_heads": 1, "head_dim": 8},

@@ -13,7 +13,7 @@ from mlx_ddtree.errors import ConfigError, UnsupportedModelError
 from mlx_ddtree.hub.cached import Snapshot
 from mlx_ddtree.hub.fetch import explain
 from mlx_ddtree.hub.memory import Need
-from mlx_ddtree.hub.names import BROUGHT, EMBEDDED
+from mlx_ddtree.hub.names import BROUGHT, local_folder
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.registry import KnownDrafter, find_pairs, is_same_model
 from mlx_ddtree.hub.size import drafter_cache_bytes, model_size, table_bytes, usual_drafter, usual_drafter_bytes
@@ -88,7 +88,8 @@ def _pair(
     drafter_bytes: Mapping[str, int],
 ) -> PublicPair:
     drafter = known.repository
-    mine = Snapshot(drafter, "", EMBEDDED / drafter.removeprefix(BROUGHT)) if drafter.startswith(BROUGHT) else None
+    brought = local_folder(drafter) if drafter.startswith(BROUGHT) else None
+    mine = None if brought is None else Snapshot(drafter, "", brought)
     here = []  # quantisations of the target
     for snapshot in cached:
         if snapshot.repository == drafter:

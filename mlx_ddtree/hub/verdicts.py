@@ -12,8 +12,8 @@ import mlx.nn as nn
 from mlx_ddtree._home import cache_folder
 from mlx_ddtree.errors import ConfigError
 from mlx_ddtree.files.replace import replacing
-from mlx_ddtree.machine import __version__, machine
-from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, Target, family_of, make_target
+from mlx_ddtree.machine import __version__, package_version
+from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, Target, TreeTarget, family_of, make_target
 from mlx_ddtree.untrusted import read_json
 
 MOST = 200
@@ -32,17 +32,21 @@ def make_known_target(model: nn.Module, config: dict[str, Any]) -> Target:
     key = _key(config)
     known = _read(file)
     if key in known:
-        reason = known[key] or None
-        return make_target(model, reason, tried=True)
+        return make_tried_target(model, known[key])
     target = make_target(model)
     reason = (target.why or "") if isinstance(target, PlainTarget) else ""
     _write(file, known | {key: reason})
     return target
 
 
+def make_tried_target(model: nn.Module, reason: str) -> Target:
+    """What the test has led to before; reason: what it found against trees, empty where it found nothing."""
+    return PlainTarget(model, reason) if reason else TreeTarget(model, own_head=True)
+
+
 def _key(config: dict[str, Any]) -> str:
     """What the test's result depends on."""
-    versions = [__version__, machine()["mlx-lm"], machine()["mlx"]]
+    versions = [__version__, package_version("mlx-lm"), package_version("mlx")]
     said = json.dumps([versions, config], sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:20]
 

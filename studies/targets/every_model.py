@@ -10,11 +10,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mlx_lm.models.cache import ArraysCache, CacheList, make_prompt_cache
-
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.target import TREE_FAMILIES, family_of
 from mlx_ddtree.target.adapter import TreeTarget
+from mlx_ddtree.target.replay import carries_states
 from mlx_ddtree.target.self_test import why_no_trees
 
 ROOT = Path(__file__).parents[2]
@@ -45,8 +44,7 @@ def verdict(name: str) -> tuple[str, str]:
 
 def states_of(target: TreeTarget) -> str:
     """How its recurrent layers verify, where it has some."""
-    flat = [each for c in make_prompt_cache(target.model) for each in (c.caches if isinstance(c, CacheList) else [c])]
-    if not any(isinstance(c, ArraysCache) for c in flat):
+    if not carries_states(target.make_cache()):
         return ""
     return "recurrent layers in closed form" if target.own_head is None else "recurrent layers run every path"
 

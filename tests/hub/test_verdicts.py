@@ -19,13 +19,16 @@ def tests_made(monkeypatch, tmp_path):
     """Counts the tests; everything is kept in a folder of this test's own."""
     monkeypatch.setenv("MLX_DDTREE_CACHE", str(tmp_path))
     made = []
-    real = verdicts.make_target
 
-    def counting(model, reason=None, tried=False):
-        made.append(tried)
-        return real(model, reason, tried)
+    def counting(real, tried):
+        def call(*arguments):
+            made.append(tried)
+            return real(*arguments)
 
-    monkeypatch.setattr(verdicts, "make_target", counting)
+        return call
+
+    monkeypatch.setattr(verdicts, "make_target", counting(verdicts.make_target, False))
+    monkeypatch.setattr(verdicts, "make_tried_target", counting(verdicts.make_tried_target, True))
     return made
 
 
