@@ -71,6 +71,7 @@ def test_unknown_architectures_decode_plainly_and_say_so(caplog):
     assert our_tokens(pair, PROMPT, 24, method="ar") == stock_tokens(pair, PROMPT, 24)
     assert our_tokens(pair, PROMPT, 24) == stock_tokens(pair, PROMPT, 24)
     assert caplog.text.count("decoding plainly") == 1
+    assert target.why in caplog.text
 
 
 def test_a_pair_is_one_line():

@@ -15,6 +15,7 @@ from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.target import PlainTarget
 from mlx_ddtree.tuning.choose import mode_of
 from mlx_ddtree.tuning.measure import profile_of
 
@@ -79,8 +80,9 @@ def say_what_is_used(pair: Pair, copies: bool) -> None:
         used = "what repeats itself is copied and verified in trees, the rest decoded plainly"
         help_text = "--draft-model names a drafter, mlx_ddtree.train makes one, --memory FILE remembers answers"
     else:
-        used = "decoding plainly"
-        help_text = "trees need one of the architectures in docs/targets.md"
+        why = pair.target.because if isinstance(pair.target, PlainTarget) else ""
+        used = f"decoding plainly{why}"
+        help_text = "docs/targets.md has which models verify trees"
     logging.getLogger(__name__).warning("no drafter for %s: %s; %s", target, used, help_text)
 
 
