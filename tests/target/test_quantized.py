@@ -84,12 +84,7 @@ def test_who_computes(target):
 @pytest.mark.parametrize("bias", [False, True])
 def test_split_layers_ask_too(bias):
     """Their part by the kernel, the sum over ranks as ever; here over one rank."""
-    asked = []
-
-    def product(x, weights):
-        asked.append(weights.name)
-        return shared_matmul(x, weights)
-
+    asked, product = recording()
     whole = nn.Linear(64, 96, bias).to_quantized(32, 4)
     group, x = mx.distributed.init(), mx.random.normal((1, 5, 64))
     for sharding, kind in (("all-to-sharded", KernelAllToSharded), ("sharded-to-all", KernelShardedToAll)):
@@ -146,6 +141,17 @@ def test_heads_that_the_kernel_does_not_have():
     assert head_weights(nn.Linear(64, 8, bias=False).to_quantized(mode="mxfp4", group_size=32, bits=4)) is None
 
 
+def recording():
+    """What products were asked for, by name; and the product that notes it."""
+    asked = []
+
+    def product(x, weights):
+        asked.append(weights.name)
+        return shared_matmul(x, weights)
+
+    return asked, product
+
+
 def attention_weights(columns=(64, 32, 32), depth=64):
     model = nn.Module()
     for name, n in zip(("q_proj", "k_proj", "v_proj"), columns, strict=True):
@@ -157,12 +163,7 @@ def attention_weights(columns=(64, 32, 32), depth=64):
 
 def test_layers_of_one_input_are_one_call():
     """Results are each layer's own, in whatever order they are asked for, and of each input anew."""
-    asked = []
-
-    def product(x, weights):
-        asked.append(weights.name)
-        return shared_matmul(x, weights)
-
+    asked, product = recording()
     model, forward = attention_weights()
     for order in ("qkv", "vqk", "kvq"):
         x = mx.random.normal((1, 5, 64))
@@ -177,12 +178,7 @@ def test_layers_of_one_input_are_one_call():
 
 def test_layers_that_are_left_out_again_and_again_are_left_alone():
     """A model that shares keys between layers never asks some of them."""
-    asked = []
-
-    def product(x, weights):
-        asked.append(weights.name)
-        return shared_matmul(x, weights)
-
+    asked, product = recording()
     model, forward = attention_weights()
     with forward.running(kernels=KernelSet(product=product)):
         for _ in range(6):
