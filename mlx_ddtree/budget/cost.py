@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.budget import saved as saved_numbers
+from mlx_ddtree.budget.pace import Pace
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 """Rows of a verification (nodes and root) that are measured and used; the curve jumps between
@@ -18,9 +19,6 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
-MOVED = 1.2
-"""By how much verifications change, all together, before what is known of plain decoding is in doubt."""
-
 MOST_OFF = 8.0
 """No guess is off by more; what seems so was disturbed."""
 
@@ -41,8 +39,9 @@ class CostTable:
         what both take by themselves.
     scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
     guessed: rows of which nothing was measured yet; the first round of such a size says what it takes.
-    steps_timed: steps of plain decoding that were timed in this process, since verifications last began to take another
-        time than before; not saved.
+    pace: how fast the machine is at present; all seconds here are those of its usual pace.  Not saved.
+    steps_timed: steps of plain decoding that were timed in this process, since the pace last changed without one; not
+        saved.
     """
 
     rows: list[int]
@@ -55,8 +54,8 @@ class CostTable:
     scale: dict[int, float] = field(default_factory=dict)
     unread: float = 1.0
     guessed: list[int] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace, repr=False, compare=False)
     steps_timed: int = field(default=0, compare=False)
-    _moved: float = field(default=1.0, init=False, repr=False, compare=False)
 
     def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
         """(len(rows),) seconds at this context length."""
@@ -87,20 +86,24 @@ class CostTable:
         if size in self.guessed:
             self._measured(size, ratio)
             return
-        self._moved *= self._refine(size, ratio)
-        if not 1 / MOVED < self._moved < MOVED:
-            self.steps_timed = 0
-            self._moved = 1.0
+        self._refine(size, ratio)
         step = self.step(context)
         if seconds < step:  # a step of plain decoding cannot take longer
             self._refine(0, seconds / step, 0.5)
 
+    def saw_round(self, seconds: float, promised: float) -> float:
+        """Follow the machine's pace by a whole round; by what its timings are to be divided."""
+        self.pace.saw(seconds / promised)
+        if self.pace.moved:
+            self.steps_timed = 0
+        return self.pace.factor
+
     def saw_step(self, context: int, seconds: float) -> None:
         """Refine `plain`; the first steps that are faster than what is known, which may be an hour old, count most."""
-        ratio = seconds / self.step(context)
+        self.pace.saw_step(seconds / self.step(context))
+        ratio = seconds / self.pace.factor / self.step(context)
         self._refine(0, ratio, RATE if ratio > 1 else max(RATE, 1 / (self.steps_timed + 2)))
         self.steps_timed += 1
-        self._moved = 1.0
 
     def saw_draft(self, block_size: int, seconds: float) -> None:
         if block_size in self.draft:
@@ -131,11 +134,10 @@ class CostTable:
                 self.scale[rows] = self.scale.get(rows, 1.0) * factor
         self.guessed.remove(size)
 
-    def _refine(self, key: int, ratio: float, weight: float = RATE) -> float:
-        """Move a factor towards what a timing says; by how much it was moved."""
+    def _refine(self, key: int, ratio: float, weight: float = RATE) -> None:
+        """Move a factor towards what a timing says."""
         change = 1 + weight * (min(ratio, 2.0) - 1)
         self.scale[key] = self.scale.get(key, 1.0) * change
-        return change
 
     def become(self, other: CostTable) -> None:
         """Take over all of another table; whoever holds this one has the new numbers."""
@@ -146,7 +148,7 @@ class CostTable:
         saved = asdict(self) | {
             name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")
         }
-        return {name: value for name, value in saved.items() if name not in ("steps_timed", "_moved")}
+        return {name: value for name, value in saved.items() if name not in ("steps_timed", "pace")}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:

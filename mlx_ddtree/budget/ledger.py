@@ -20,8 +20,10 @@ SHORTEST = 128
 one, and texts that would pay lose a tenth or more (docs/auto_budget.md)."""
 MOST = 8.0
 """Steps that are kept: what earlier rounds won beyond them does not pay for a long stretch that no draft hits."""
-BET = 0.5
-"""Share of the credit that one round may lose, unless it is the smallest: a text begins with small trees."""
+SURE = 0.75
+"""Chance of a copy's first token from which it may be tried with debts, too."""
+SURE_DEBT = 2.0
+"""Steps of debts with which it still is."""
 DISTURBED = 2.0
 """A round of a size that took what was promised the last time, and now takes so many times that, was disturbed by
 something else: the rest does not count."""
@@ -111,19 +113,28 @@ class NeverSlower:
             self._plain_until = context
         return self._ledger
 
-    def affordable(self, context: int, drafted: bool = True) -> float:
-        """Seconds that a round may take although nothing of it is accepted, all its stages together.
-
-        drafted: whether the drafter is asked.  A round that only copies may be as small as two rows, and one of these
-            may begin with nothing left: copies are cheap, and what they win is much.
-        """
+    def affordable(self, context: int) -> float:
+        """Seconds that a drafted round may take although nothing of it is accepted, all its stages together."""
         step = self.cost.step(context)
         credit = self.ledger(context).credit(context, step)
-        smallest = self._smallest(context, drafted)
-        least = 0.0 if drafted else 1 - smallest / step
+        if credit <= 0:
+            return 0.0
+        return max((1 + credit) * step, self._smallest(context))
+
+    def affordable_copy(self, context: int, chance: float) -> float:
+        """Seconds that a round which only copies may take.
+
+        chance: that its first token is right.  What may be lost is what is lost on average, so a likely copy may take
+        much of it; and one of two rows may begin with nothing left, or with debts if it is SURE: copies are cheap, and
+        what they win is much.
+        """
+        step = self.cost.step(context)
+        smallest = self._smallest(context, drafted=False)
+        credit = self.ledger(context).credit(context, step)
+        least = 1 - smallest / step - (SURE_DEBT if chance >= SURE else 0.0)
         if credit <= least:
             return 0.0
-        return max((1 + BET * credit) * step, smallest)
+        return max((1 + credit) * step, smallest)
 
     def pause(self, context: int, pays: bool) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now.

@@ -51,6 +51,14 @@ class Outcome(NamedTuple):
     verify_seconds: float
     draft_seconds: float
 
+    def at_usual_pace(self, pace: float) -> Outcome:
+        """The same round on a machine that is as fast as usual; pace: what it takes now over that."""
+        return self._replace(
+            seconds=self.seconds / pace,
+            verify_seconds=self.verify_seconds / pace,
+            draft_seconds=self.draft_seconds / pace,
+        )
+
 
 @dataclass
 class Proposal:
@@ -119,10 +127,11 @@ class Planner:
         """A round that copies, where the drafter could add little; else None."""
         if copy is None:
             return None
-        if self.drafts and not self.policy.skips_drafter(self.copies.first_chance(copy), context):
+        chance = self.copies.first_chance(copy)
+        if self.drafts and not self.policy.skips_drafter(chance, context):
             return None
         first = self.copies.lattice(copy)
-        tree, choice, _ = self._worth(root, first, context, self.policy.affordable(context, drafted=False))
+        tree, choice, _ = self._worth(root, first, context, self.policy.affordable_copy(context, chance))
         if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
             return None
         return Proposal("lookup", tree, choice, None, copy)
@@ -222,8 +231,10 @@ class Planner:
 
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went."""
-        # 1. What it has won or lost.
-        self._count(proposal, outcome)
+        # 1. What it has won or lost, at the machine's usual pace.
+        promised = self._promised(proposal)
+        outcome = outcome.at_usual_pace(self.profile.cost.saw_round(outcome.seconds, promised))
+        self._count(proposal, outcome, promised)
         # 2. What drafts and copies are worth.
         if proposal.unread:
             self._learn_unread(proposal, outcome)
@@ -242,11 +253,15 @@ class Planner:
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
         self.profile.rounds_unsaved += 1
 
-    def _count(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Enter the round into the text's account, by the costs that promised its seconds."""
+    def _promised(self, proposal: Proposal) -> float:
+        """Seconds that the round was expected to take."""
         promised = proposal.choice.seconds + self.profile.cost.round
         if proposal.candidates is not None:
             promised += self.profile.cost.drafting(len(proposal.candidates.token_ids) + 1)
+        return promised
+
+    def _count(self, proposal: Proposal, outcome: Outcome, promised: float) -> None:
+        """Enter the round into the text's account, by the costs that promised its seconds."""
         tokens = len(outcome.chosen)
         rows = len(proposal.tree)
         drafted = proposal.kind == "draft"

@@ -37,6 +37,8 @@ MOST_COPIES = 24
 """Rounds in a row without the drafter because a copy seemed to do."""
 ENDLESS = 1 << 62
 """Tokens to decode plainly where nothing drafts: until something can be copied."""
+ROUNDING = 1 + 1e-9
+"""What may be paid is a sum of which parts were taken off again; the smallest round has to fit in all the same."""
 SMALLEST_CAP = 8
 """Nodes that are always built, however small the trees chosen lately."""
 
@@ -90,12 +92,13 @@ class BudgetPolicy:
         """
         return max(self.drafted.per_second, 1 / self.cost.step(context))
 
-    def affordable(self, context: int, drafted: bool = True) -> float:
-        """Seconds that draft and verification of a round may take although nothing of it is accepted.
+    def affordable(self, context: int) -> float:
+        """Seconds that draft and verification of a round may take although nothing of it is accepted."""
+        return self.never_slower.affordable(context) - self.cost.round
 
-        drafted: whether the drafter is asked, or the round only copies.
-        """
-        return self.never_slower.affordable(context, drafted) - self.cost.round
+    def affordable_copy(self, context: int, chance: float) -> float:
+        """Seconds that the verification of a copy may take; chance: that its first token is right."""
+        return self.never_slower.affordable_copy(context, chance) - self.cost.round
 
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
@@ -213,7 +216,7 @@ class BudgetPolicy:
         for size in nodes:
             seconds = chain_seconds if size <= chain_nodes else tree_seconds
             taken = seconds[bisect_left(rows, size + 1)]
-            if size == 0 or taken <= affordable:
+            if size == 0 or taken <= affordable * ROUNDING:
                 options.append(Choice(size, accepted[size], 1 + accepted[size] - rate * taken, taken))
         # 3. The best; of equal ones the smallest.
         choice = max(options, key=_value)

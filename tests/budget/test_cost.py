@@ -79,7 +79,7 @@ def test_timings_of_rounds_refine_what_was_measured(read, see, ratio):
     cost = table()
     truth = read(cost) * ratio
     distances = [abs(read(cost) - truth)]
-    for _ in range(300):
+    for _ in range(600):
         see(cost, truth)
         distances.append(abs(read(cost) - truth))
     assert distances == sorted(distances, reverse=True)

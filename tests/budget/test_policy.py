@@ -140,7 +140,7 @@ def blocks(policy, accepted, count):
 
 def test_dear_drafts_that_fail_early_get_short():
     """A whole one now and then, to know its deeper slots, comes only where it can be paid."""
-    sizes = blocks(BudgetPolicy(cost_table(draft_share=4.0)), 0, 4 * FULL_BLOCK_EVERY)[-FULL_BLOCK_EVERY:]
+    sizes = blocks(BudgetPolicy(cost_table(draft_share=8.0)), 0, 4 * FULL_BLOCK_EVERY)[-FULL_BLOCK_EVERY:]
     assert set(sizes) == {BLOCKS[0]}
 
 
