@@ -99,10 +99,10 @@ class CostTable:
         return self.pace.factor
 
     def saw_step(self, context: int, seconds: float) -> None:
-        """Refine `plain`; the first steps that are faster than what is known, which may be an hour old, count most."""
+        """Refine `plain`."""
         self.pace.saw_step(seconds / self.step(context))
         ratio = seconds / self.pace.factor / self.step(context)
-        self._refine(0, ratio, RATE if ratio > 1 else max(RATE, 1 / (self.steps_timed + 2)))
+        self._refine(0, ratio)
         self.steps_timed += 1
 
     def saw_draft(self, block_size: int, seconds: float) -> None:
@@ -186,7 +186,7 @@ def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> ND
         return values[0]
     right = min(max(bisect_left(places, x), 1), len(places) - 1)
     share = (max(x, places[0]) - places[right - 1]) / (places[right] - places[right - 1])
-    values = np.maximum.accumulate(values, axis=0)  # a line that falls with the context is noise
+    values = np.minimum.accumulate(values[::-1], axis=0)[::-1]  # what costs more than over more context was disturbed
     return values[right - 1] + (values[right] - values[right - 1]) * share
 
 

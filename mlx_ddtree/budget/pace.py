@@ -2,8 +2,8 @@
 
 What costs are compared for is their ratio, and a machine that is slower for a second does not change that.  So timings
 are divided by the present pace before anything is learned from them.  A round alone cannot tell a slow machine from a
-size that costs more than the table says: the pace follows quickly and falls back by itself, so that what stays is the
-table's to learn.
+size that costs more than the table says; a step of plain decoding behind it can: where the pace has moved without one,
+some are taken (ledger.py: check), the pace follows them, and what remains of a round's time is the table's to learn.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import math
 
 WEIGHT = 0.3
 """Of the newest timing."""
-FALLS_BACK = 0.05
-"""Share of the pace that is forgotten with every timing."""
 MOST = 3.0
 """What takes so many times longer than it should was disturbed by something that is over."""
 MOVED = 1.2
@@ -38,7 +36,6 @@ class Pace:
         """Count what something took over what the table says of it."""
         log = math.log(min(max(ratio, 1 / MOST), MOST))
         self._log += WEIGHT * (log - self._log)
-        self._log *= 1 - FALLS_BACK
 
     def saw_step(self, ratio: float) -> None:
         """Count a step of plain decoding."""

@@ -102,7 +102,8 @@ class Planner:
         self.linear = linear
         self.drafts = bool(profile.cost.draft)
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
-        self.unread = UnreadChains(profile.cost, self.policy.block_sizes)
+        sizes = self.policy.block_sizes
+        self.unread = UnreadChains(profile.cost, sizes, profile.unread_advantage(greedy, sizes))
         self.graphs = GraphsAhead(profile.cost)
         self.calibration = profile.draft_calibration(greedy)
         self.copies = Copies(profile.lookups, memory)
@@ -125,14 +126,11 @@ class Planner:
 
     def without_draft(self, root: int, copy: Recalled | None, context: int) -> Proposal | None:
         """A round that copies, where the drafter could add little; else None."""
-        if copy is None:
+        if copy is None or (self.drafts and not self.policy.may_skip_drafter()):
             return None
-        chance = self.copies.first_chance(copy)
-        if self.drafts and not self.policy.skips_drafter(chance, context):
-            return None
-        first = self.copies.lattice(copy)
-        tree, choice, _ = self._worth(root, first, context, self.policy.affordable_copy(context, chance))
-        if choice.nodes == 0 or not self.policy.beats_plain(choice, context):
+        affordable = self.policy.affordable_copy(context, self.copies.first_chance(copy))
+        tree, choice, _ = self._worth(root, self.copies.lattice(copy), context, affordable)
+        if choice.nodes == 0 or not self.policy.beats_others(choice, context):
             return None
         return Proposal("lookup", tree, choice, None, copy)
 

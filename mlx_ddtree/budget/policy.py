@@ -136,20 +136,18 @@ class BudgetPolicy:
             rates.append((1 + expected[deepest]) / (self.cost.drafting(size) + other_seconds))
         return np.array(rates)
 
-    def skips_drafter(self, expected_first: float, context: int) -> bool:
-        """Whether a copied continuation whose first token is right with this probability does alone.
+    def may_skip_drafter(self) -> bool:
+        """Whether a copy may do alone: not before the drafter was seen, nor for too long."""
+        return self.drafted.rounds > 0 and self._copies_in_a_row < MOST_COPIES
 
-        The drafter could add what it is worth on average in the rounds where the copy fails at
-        once, and costs its time in all of them.
+    def beats_others(self, choice: Choice, context: int) -> bool:
+        """Whether a round without a draft is worth more than what else could be done.
+
+        Drafted rounds, by whose rate its seconds are counted, are worth nothing on average; where nothing drafts, it is
+        weighed against a step of plain decoding.
         """
-        if self.drafted.rounds == 0 or self._copies_in_a_row >= MOST_COPIES:
-            return False  # what the drafter adds has to be seen, now and then anew
-        worth = max(self.drafted.tokens - 1, 1.0)
-        draft_seconds = self.cost.drafting(self.block_sizes[-1])
-        return self.rate(context) * draft_seconds > (1 - expected_first) * worth
-
-    def beats_plain(self, choice: Choice, context: int) -> bool:
-        """Whether a round without a draft is worth more than a step of plain decoding."""
+        if self.block_sizes:
+            return choice.value > self.rate(context) * self.cost.round
         return self.gain(choice, context, restart=False) > 0
 
     def gain(self, choice: Choice, context: int, restart: bool = True) -> float:

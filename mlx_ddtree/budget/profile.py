@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 from mlx_ddtree.budget.calibration import DECAY, DraftCalibration, RecallCalibration
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.survival import Survival
+from mlx_ddtree.budget.unread import Advantage
 
 
 class ParityBounds(NamedTuple):
@@ -36,6 +38,7 @@ class Profile:
     reading: how the drafter's file is read, and what other readings are worth (tuning/reading.py); None: not looked at.
     path: the file that keeps it between runs; None keeps it in memory only.
     rounds_unsaved: drafted rounds that the file does not know of.
+    unread: what whole chains were worth against trees, by how the target chooses and by block sizes; of this process.
     measured: the share of all measurements that was made; below 1 the rest is guessed, and measured later.
     numbers: what was measured of an incomplete profile, by name.
     """
@@ -50,6 +53,7 @@ class Profile:
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
     survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: RecallCalibration = field(default_factory=RecallCalibration)
+    unread: dict[tuple[bool, tuple[int, ...]], Advantage] = field(default_factory=dict)
     rounds_unsaved: int = 0
     measured: float = 1.0
     numbers: dict[str, float] = field(default_factory=dict)
@@ -64,3 +68,7 @@ class Profile:
 
     def survival(self, greedy: bool) -> Survival:
         return self.survivals.setdefault("greedy" if greedy else "sampled", Survival(self.block_size - 1, DECAY))
+
+    def unread_advantage(self, greedy: bool, block_sizes: Sequence[int]) -> Advantage:
+        """Of whole chains of these sizes."""
+        return self.unread.setdefault((greedy, tuple(block_sizes)), Advantage(len(block_sizes)))

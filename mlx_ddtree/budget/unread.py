@@ -17,25 +17,55 @@ from mlx_ddtree.budget.policy import Choice
 from mlx_ddtree.budget.survival import MEMORY, Survival
 
 FIRST_READ = 6
-"""Drafts of a text that are read before one is not, so that the comparison means something."""
+"""Drafts that are read before one is not, so that the comparison means something."""
 READ_EVERY = 8
 """At most so many chains in a row stay unread: what trees are worth has to be seen, now and then anew."""
+OTHER_TEXTS = 1 / 48
+"""Weight of the newest draft in what is known of all texts."""
+
+
+class Advantage:
+    """Tokens a round by which whole chains would have been worth more than what was chosen of drafts that were read.
+
+    mean: (block sizes,) running means.
+    compared: (block sizes,) drafts that they come from, a few of other texts' among them.
+    known: the same of all texts, where this one begins; it hears of every draft of this one.
+    """
+
+    def __init__(self, sizes: int, known: Advantage | None = None) -> None:
+        self.known = known
+        self.mean = np.zeros(sizes)
+        self.compared = np.zeros(sizes)
+        if known is not None:
+            self.mean += known.mean
+            self.compared += np.minimum(known.compared, FIRST_READ - 1)
+
+    def add(self, more: NDArray[np.float64]) -> None:
+        """Count a draft; more: (block sizes up to its own,) tokens."""
+        count = len(more)
+        least = MEMORY if self.known is not None else OTHER_TEXTS
+        weight = np.maximum(least, 1 / (self.compared[:count] + 1))
+        self.mean[:count] += weight * (more - self.mean[:count])
+        self.compared[:count] += 1
+        if self.known is not None:
+            self.known.add(more)
 
 
 class UnreadChains:
     """One text's comparison of whole chains with what is chosen of the drafts that are read.
 
     block_sizes: tokens of the blocks that may be drafted, ascending.
+    known: the comparison of all texts, by the same sizes.
     survival: of a chain's depths.
-    advantage: tokens a round by which a chain would have been worth more than what was chosen, a running mean.
     """
 
-    def __init__(self, cost: CostTable, block_sizes: list[int]) -> None:
+    def __init__(self, cost: CostTable, block_sizes: list[int], known: Advantage | None = None) -> None:
         self.cost = cost
         self.block_sizes = [size for size in block_sizes if size <= cost.rows[-1]]
         self.survival = Survival(max(block_sizes, default=1) - 1, 1 - MEMORY)
-        self.advantage = 0.0
-        self._compared = 0
+        if known is None or len(known.mean) != len(self.block_sizes):
+            known = Advantage(len(self.block_sizes))
+        self.advantage = Advantage(len(self.block_sizes), known)
         self._in_a_row = 0
 
     def compare(self, reached: NDArray[np.floating], choice: Choice, rate: float, context: int) -> None:
@@ -45,28 +75,25 @@ class UnreadChains:
         choice: what was chosen instead; rate: tokens a second by which its value was counted.
         """
         self._in_a_row = 0
-        block_size = len(reached)
-        if block_size > self.cost.rows[-1]:
-            return
         self.survival.add(reached)
-        unread = float(reached.sum()) - rate * self.cost.unread_chain(block_size, context)
-        read = choice.value - rate * self.cost.drafting(block_size)
-        weight = max(MEMORY, 1 / (self._compared + 1))
-        self.advantage += weight * (unread - read - self.advantage)
-        self._compared += 1
+        read = choice.value - rate * self.cost.drafting(len(reached))
+        shorter = [size for size in self.block_sizes if size <= len(reached)]
+        expected = np.cumsum(reached)[np.array(shorter, int) - 1]
+        seconds = np.array([self.cost.unread_chain(size, context) for size in shorter])
+        self.advantage.add(expected - rate * seconds - read)
 
     def next_block(self, rate: float, context: int, affordable: float = math.inf) -> int:
         """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more.
 
         affordable: seconds that draft and verification may take.
         """
-        if self._compared < FIRST_READ or self._in_a_row >= READ_EVERY or self.advantage <= 0:
+        known = self.advantage.compared >= FIRST_READ
+        if self._in_a_row >= READ_EVERY or not known.any():
             return 0
-        expected = self.survival.reached()
         seconds = np.array([self.cost.unread_chain(size, context) for size in self.block_sizes])
-        values = 1 + expected[np.array(self.block_sizes) - 2] - rate * seconds
-        best = int(np.argmax(np.where(seconds <= affordable, values, -np.inf)))
-        return self.block_sizes[best] if seconds[best] <= affordable else 0
+        worth = np.where(known & (seconds <= affordable), self.advantage.mean, -np.inf)
+        best = int(np.argmax(worth))
+        return self.block_sizes[best] if worth[best] > 0 else 0
 
     def expected(self, block_size: int) -> float:
         """Tokens of a block's best path that are likely to be accepted."""

@@ -22,6 +22,7 @@ Propose = Callable[[int], Proposed]
 """From the root's token to what is verified behind it."""
 Keep = Callable[[list[int]], int]
 """From the tokens that a round would emit to how many of them belong to the text."""
+_NO_DRAFT = DraftTree.root(-1)
 
 
 class Clock:
@@ -68,7 +69,7 @@ class Round:
     @classmethod
     def of_one_token(cls, token: int, logits: mx.array) -> Round:
         """A step of plain decoding."""
-        return cls([token], logits, DraftTree.root(-1), [0], [token], kind="plain")
+        return cls([token], logits, _NO_DRAFT, [0], [token], kind="plain")
 
     @property
     def accepted(self) -> int:

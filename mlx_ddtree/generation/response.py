@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -94,24 +95,48 @@ class GenerationResponse:
 
     text: str
     tokens: list[int]
-    token: int
-    logprobs: mx.array
-    from_draft: bool
     prompt_tokens: int
     prompt_tps: float
     generation_tokens: int
     generation_tps: float
     peak_memory: float
-    acceptance_length: int
-    nodes: int
-    depth: int
     rounds: int
-    kind: str
     statistics: RoundStatistics
     seconds: dict[str, float]
     round: Round = field(repr=False)
     finish_reason: str | None = None
     compression: CompressionReport | None = None
+
+    # What follows from the round is computed when it is asked for: the device waits while a response is made.
+
+    @property
+    def token(self) -> int:
+        return self.tokens[-1]
+
+    @cached_property
+    def logprobs(self) -> mx.array:
+        logits = self.round.logits
+        return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+
+    @property
+    def from_draft(self) -> bool:
+        return self.round.accepted > 0
+
+    @property
+    def acceptance_length(self) -> int:
+        return self.round.accepted + 1
+
+    @property
+    def nodes(self) -> int:
+        return self.round.nodes
+
+    @property
+    def depth(self) -> int:
+        return int(self.round.tree.depths.max())
+
+    @property
+    def kind(self) -> str:
+        return self.round.kind
 
     @property
     def mean_acceptance_length(self) -> float:
@@ -162,23 +187,15 @@ class Meter:
             self.statistics.add(done)
         if self._exchanged is not None and self._target.rank_traffic is not None:
             self.statistics.exchange = self._target.rank_traffic.since(self._exchanged)
-        log_probs = done.logits - mx.logsumexp(done.logits, axis=-1, keepdims=True)
         return GenerationResponse(
             text=text.take(),
             tokens=done.token_ids,
-            token=done.token_ids[-1],
-            logprobs=log_probs,
-            from_draft=done.accepted > 0,
             prompt_tokens=self._prompt_tokens,
             prompt_tps=self._prompt_tokens / (self.clock.seconds["prefill"] + self.clock.seconds.get("score", 0.0)),
             generation_tokens=self.tokens,
             generation_tps=self.tokens / (perf_counter() - self._start),
             peak_memory=mx.get_peak_memory() / 1e9,
-            acceptance_length=done.accepted + 1,
-            nodes=done.nodes,
-            depth=int(done.tree.depths.max()),
             rounds=self.rounds,
-            kind=done.kind,
             statistics=self.statistics,
             seconds=dict(self.clock.seconds),
             round=done,

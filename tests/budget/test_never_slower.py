@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_ddtree.budget.ledger import DISTURBED, LOSS, MOST, SHORTEST, Ledger
+from mlx_ddtree.budget.ledger import DISTURBED, LOSS, MOST, SHORTEST, SURE, SURE_DEBT, Ledger, NeverSlower
 from mlx_ddtree.budget.planner import Planner
+from mlx_ddtree.budget.policy import BudgetPolicy
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 
 from .machines import BLOCKS, cost_table
@@ -106,6 +107,30 @@ def test_a_ledger_follows_what_is_learned_of_the_step():
     ledger.add(1, 2.0, 2.0, rows=4)
     assert ledger.credit(101, 1.0) == pytest.approx(LOSS * SHORTEST - 1)
     assert ledger.credit(101, 2.0) == pytest.approx(LOSS * SHORTEST)
+
+
+def in_debt(steps):
+    """An account that has lost so many steps more than it may, on a machine of uneven numbers."""
+    never_slower = NeverSlower(cost_table(per_row=0.1, draft_share=0.3), BLOCKS[0])
+    never_slower.cost.round = 0.0371
+    never_slower.ledger(0).lose(LOSS * SHORTEST + steps)
+    return never_slower
+
+
+@given(st.floats(0.0, 0.1))
+def test_the_smallest_copy_may_begin_with_nothing_left(debt):
+    """It fits into what may be paid to the last digit, whatever was taken off that on the way."""
+    never_slower = in_debt(debt)
+    policy = BudgetPolicy(never_slower.cost)
+    policy.never_slower = never_slower
+    affordable = policy.affordable_copy(0, chance=0.5)
+    assert policy.choose(np.array([0.0, 0.9]), 0, chain_nodes=1, affordable=affordable).nodes == 1
+
+
+def test_likely_copies_may_begin_with_debts_and_others_not():
+    assert in_debt(1.0).affordable_copy(0, chance=SURE) > 1.0
+    assert in_debt(1.0).affordable_copy(0, chance=SURE - 0.01) == 0.0
+    assert in_debt(SURE_DEBT + 1.0).affordable_copy(0, chance=1.0) == 0.0
 
 
 def test_what_is_won_is_kept_up_to_a_limit():

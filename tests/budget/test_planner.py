@@ -183,7 +183,7 @@ def test_a_copy_that_the_drafter_lacks_enters_the_tree_as_a_path():
 def test_a_copy_alone_is_a_chain_of_what_it_is_worth():
     """Its weights are those of its calibrated chances; it ends where it has become improbable, however cheap rows are."""
     planner = new_planner(cost_table(per_row=0.0))
-    planner.policy.drafted.add(1.0, 1e-3)  # so fast that a draft seems dear
+    planner.policy.drafted.add(1.0, 1.5)
     believe(planner, 0.55)
     copy = copied(planner, [1, 2, 3, 4, 5, 6, 7, 8], 2)
     proposal = planner.without_draft(7, copy, 0)
@@ -203,7 +203,7 @@ def test_what_followed_in_several_ways_is_copied_as_a_tree():
     """Each branch conditioned on its own path."""
     memory = SuffixIndex([5, 6, 7, 8, 1, 2, END, 5, 6, 7, 8, 3, 4, END])
     planner = new_planner(cost_table(per_row=0.0), memory=[memory])
-    planner.policy.drafted.add(1.0, 1e-3)
+    planner.policy.drafted.add(1.0, 1.5)
     proposal = planner.without_draft(8, planner.copies.after([9, 5, 6, 7, 8], beside_drafter=False), 0)
     assert {(1,), (1, 2), (3,), (3, 4)} <= prefixes_of(proposal.tree).keys()
     assert {(1, 4), (3, 2)}.isdisjoint(prefixes_of(proposal.tree))

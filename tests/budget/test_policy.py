@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mlx_ddtree.budget.calibration import DECAY
 from mlx_ddtree.budget.cost import ROWS, CostTable
 from mlx_ddtree.budget.ledger import LOSS
-from mlx_ddtree.budget.policy import FULL_BLOCK_EVERY, BudgetPolicy
+from mlx_ddtree.budget.policy import FULL_BLOCK_EVERY, MOST_COPIES, BudgetPolicy, Choice
 from mlx_ddtree.budget.survival import Survival
 
 from .machines import BLOCKS, cost_table
@@ -119,14 +119,23 @@ def test_drafts_that_pay_are_never_paused():
     assert not any(pauses(policy, 2, 2.0, 50))
 
 
-@pytest.mark.parametrize(
-    ("chance", "draft_share", "skips"), [(0.9, 0.25, True), (0.9, 0.2, False), (0.2, 1.9, True), (0.2, 1.7, False)]
-)
-def test_a_copy_goes_alone_where_it_is_surer_than_the_draft_is_cheap(chance, draft_share, skips):
-    """A draft's seconds in tokens against the 3 that it brings where the copy fails."""
-    policy = BudgetPolicy(cost_table(draft_share=draft_share))
-    drafted(policy, 3, 3.0, rounds=20)  # 4 tokens in 3 seconds
-    assert policy.skips_drafter(chance, 0) is skips
+def test_a_copy_goes_alone_where_it_is_worth_more_than_drafted_rounds():
+    """They are worth nothing on average at the rate that they reach, 4 tokens in 3 seconds."""
+    policy = BudgetPolicy(cost_table())
+    assert not policy.may_skip_drafter()  # nothing is known of it
+    drafted(policy, 3, 3.0, rounds=20)
+    assert policy.may_skip_drafter()
+    assert policy.beats_others(Choice(4, 3.0, 0.1), 0)
+    assert not policy.beats_others(Choice(4, 3.0, -0.1), 0)
+
+
+def test_copies_do_not_keep_the_drafter_out_for_good():
+    policy = BudgetPolicy(cost_table())
+    drafted(policy, 3, 3.0, rounds=20)
+    for _ in range(MOST_COPIES):
+        assert policy.may_skip_drafter()
+        policy.saw_copy(4, 1.0, 0)
+    assert not policy.may_skip_drafter()
 
 
 def blocks(policy, accepted, count):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.policy import Choice
-from mlx_ddtree.budget.unread import FIRST_READ, READ_EVERY, UnreadChains
+from mlx_ddtree.budget.unread import FIRST_READ, READ_EVERY, Advantage, UnreadChains
 
 ROWS = [1, 2, 4, 8, 16]
 SECONDS = [0.010, 0.011, 0.012, 0.014, 0.018]
@@ -15,11 +15,11 @@ RATE = 200.0
 SURE = np.full(16, 1.0)
 
 
-def make_chains(share=0.9, sizes=(4, 8, 16)):
+def make_chains(share=0.9, sizes=(4, 8, 16), known=None):
     cost = CostTable(
         ROWS, [64], [SECONDS], [SECONDS], [0.01], {size: 0.002 + 0.0001 * size for size in sizes}, unread=share
     )
-    return UnreadChains(cost, list(sizes))
+    return UnreadChains(cost, list(sizes), known)
 
 
 def read(chains, times, reached=SURE, value=0.0):
@@ -33,6 +33,21 @@ def test_chains_that_are_worth_more_stay_unread_once_there_is_something_to_compa
     assert chains.next_block(RATE, 64) == 0
     read(chains, 1)
     assert chains.next_block(RATE, 64) == 16
+
+
+def test_what_other_texts_have_shown_counts_from_the_second_draft_on():
+    known = Advantage(3)
+    read(make_chains(known=known), FIRST_READ)
+    chains = make_chains(known=known)
+    assert chains.next_block(RATE, 64) == 0
+    read(chains, 1)
+    assert chains.next_block(RATE, 64) == 16
+
+
+def test_a_shorter_block_can_win_though_long_ones_are_read():
+    chains = make_chains()
+    read(chains, 60, reached=np.array([1.0, 1.0, 1.0, 0.9] + [0.01] * 12), value=-1.0)
+    assert chains.next_block(RATE, 64) == 4
 
 
 def test_drafts_are_read_where_reading_is_worth_more():
