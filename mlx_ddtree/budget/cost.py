@@ -112,9 +112,13 @@ class CostTable:
 
     def unread_chain(self, block_size: int, context: int) -> float:
         """Seconds of a draft and the verification of its chain, one behind the other on the device."""
-        place = bisect_left(self.rows, block_size)
-        verify_seconds = float(self.verification(context, chain=True)[place])
-        return self.unread * (self.drafting(block_size) + verify_seconds)
+        return float(self.unread_chains([block_size], context)[0])
+
+    def unread_chains(self, block_sizes: Sequence[int], context: int) -> NDArray[np.float64]:
+        """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
+        places = [bisect_left(self.rows, size) for size in block_sizes]
+        drafting = np.array([self.drafting(size) for size in block_sizes])
+        return self.unread * (drafting + self.verification(context, chain=True)[places])
 
     def saw_unread(self, block_size: int, context: int, seconds: float) -> None:
         """Refine `unread` by a round's own timing of its draft and verification."""

@@ -228,28 +228,45 @@ class Planner:
     # Learning
 
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
-        """Take note of how a proposed round went."""
-        # 1. What it has won or lost, at the machine's usual pace.
+        """Take note of how a proposed round went, all at once."""
+        self.study(proposal, self.count(proposal, outcome))
+
+    def count(self, proposal: Proposal, outcome: Outcome) -> Outcome:
+        """Enter a round into the text's account, before the next one is planned; the outcome, for `study`.
+
+        Its seconds are those of the machine's usual pace from here on.
+        """
         promised = self._promised(proposal)
         outcome = outcome.at_usual_pace(self.profile.cost.saw_round(outcome.seconds, promised))
-        self._count(proposal, outcome, promised)
-        # 2. What drafts and copies are worth.
+        tokens = len(outcome.chosen)
+        rows = len(proposal.tree)
+        drafted = proposal.kind == "draft"
+        self.policy.saw_round(tokens, outcome.seconds, promised, rows, outcome.context, drafted)
         if proposal.unread:
             self._learn_unread(proposal, outcome)
+        return outcome
+
+    def study(self, proposal: Proposal, outcome: Outcome) -> None:
+        """Learn from a round that was counted what drafts, copies and rounds are worth.
+
+        Nothing of it has to be known when the next draft begins, so the device drafts meanwhile.
+        """
+        self.profile.rounds_unsaved += 1
+        if proposal.unread:
             return
+        # 1. What drafts and copies are worth.
         if proposal.candidates is None:
             self.policy.saw_copy(len(outcome.chosen), outcome.seconds, outcome.context)
         else:
             self._learn_draft(proposal, proposal.candidates, outcome)
         if proposal.copy is not None:
             self.copies.learn(proposal.copy, outcome.chosen)
-        # 3. What rounds cost.
+        # 2. What rounds cost.
         tree = proposal.tree
         cost = self.profile.cost
         graph = proposal.graph or Graph(len(tree), tree.is_chain)
         cost.saw_verification(graph.rows, outcome.context, outcome.verify_seconds + graph.seconds, graph.chain)
         cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
-        self.profile.rounds_unsaved += 1
 
     def _promised(self, proposal: Proposal) -> float:
         """Seconds that the round was expected to take."""
@@ -257,13 +274,6 @@ class Planner:
         if proposal.candidates is not None:
             promised += self.profile.cost.drafting(len(proposal.candidates.token_ids) + 1)
         return promised
-
-    def _count(self, proposal: Proposal, outcome: Outcome, promised: float) -> None:
-        """Enter the round into the text's account, by the costs that promised its seconds."""
-        tokens = len(outcome.chosen)
-        rows = len(proposal.tree)
-        drafted = proposal.kind == "draft"
-        self.policy.saw_round(tokens, outcome.seconds, promised, rows, outcome.context, drafted)
 
     def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
         """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""
@@ -283,7 +293,6 @@ class Planner:
         self.unread.saw(accepted, block_size, seconds, self.policy.rate(outcome.context), outcome.context)
         self.policy.saw_unread(accepted, block_size, outcome.seconds)
         self.profile.cost.saw_rest(outcome.seconds - seconds)
-        self.profile.rounds_unsaved += 1
 
     def _calibrate(self, candidates: Candidates, chosen: Sequence[int]) -> None:
         """Count which candidate was right at each accepted node whose children were drafted."""

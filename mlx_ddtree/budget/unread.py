@@ -79,7 +79,7 @@ class UnreadChains:
         read = choice.value - rate * self.cost.drafting(len(reached))
         shorter = [size for size in self.block_sizes if size <= len(reached)]
         expected = np.cumsum(reached)[np.array(shorter, int) - 1]
-        seconds = np.array([self.cost.unread_chain(size, context) for size in shorter])
+        seconds = self.cost.unread_chains(shorter, context)
         self.advantage.add(expected - rate * seconds - read)
 
     def next_block(self, rate: float, context: int, affordable: float = math.inf) -> int:
@@ -90,7 +90,7 @@ class UnreadChains:
         known = self.advantage.compared >= FIRST_READ
         if self._in_a_row >= READ_EVERY or not known.any():
             return 0
-        seconds = np.array([self.cost.unread_chain(size, context) for size in self.block_sizes])
+        seconds = self.cost.unread_chains(self.block_sizes, context)
         worth = np.where(known & (seconds <= affordable), self.advantage.mean, -np.inf)
         best = int(np.argmax(worth))
         return self.block_sizes[best] if worth[best] > 0 else 0

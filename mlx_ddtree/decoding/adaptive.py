@@ -62,9 +62,17 @@ class AdaptiveProposer:
         )
         self.builds_ahead = can_build_ahead(state)
         self.prepared = _Prepared()
+        self._to_study: tuple[Proposal, Outcome] | None = None
 
     def prepare(self) -> int:
         """Send the next draft off; or the tokens to decode plainly before the next one, 0 for none."""
+        pause = self._send_draft()
+        if self._to_study is not None:  # while the device drafts
+            self.planner.study(*self._to_study)
+            self._to_study = None
+        return pause
+
+    def _send_draft(self) -> int:
         state = self.state
         planner = self.planner
         prepared = _Prepared(state.context)
@@ -141,7 +149,7 @@ class AdaptiveProposer:
         if prepared.draft is not None:
             drafted = self.clock.seconds["draft"] - prepared.spent["draft"] + prepared.seconds
         outcome = Outcome(done.chosen, prepared.context, seconds + prepared.seconds, verified, drafted)
-        self.planner.learn(proposal, outcome)
+        self._to_study = (proposal, self.planner.count(proposal, outcome))
         return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
 
     def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
