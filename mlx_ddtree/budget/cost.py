@@ -19,6 +19,8 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
+_OF_THIS_PROCESS = ("pace", "steps_timed", "chains_timed")
+
 MOST_OFF = 8.0
 """No guess is off by more; what seems so was disturbed."""
 
@@ -40,6 +42,7 @@ class CostTable:
     scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
     guessed: rows of which nothing was measured yet; the first round of such a size says what it takes.
     pace: how fast the machine is at present; all seconds here are those of its usual pace.  Not saved.
+    chains_timed: unread chains that were timed in this process; not saved.
     steps_timed: steps of plain decoding that were timed in this process, since the pace last changed without one; not
         saved.
     """
@@ -55,6 +58,7 @@ class CostTable:
     unread: float = 1.0
     guessed: list[int] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace, repr=False, compare=False)
+    chains_timed: int = field(default=0, compare=False)
     steps_timed: int = field(default=0, compare=False)
 
     def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
@@ -118,12 +122,14 @@ class CostTable:
         """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
         places = [bisect_left(self.rows, size) for size in block_sizes]
         drafting = np.array([self.drafting(size) for size in block_sizes])
-        return self.unread * (drafting + self.verification(context, chain=True)[places])
+        verifying = _between(context, self.contexts, np.array(self.chain))[places]  # `scale` is of rounds that read
+        return self.unread * (drafting + verifying)
 
     def saw_unread(self, block_size: int, context: int, seconds: float) -> None:
-        """Refine `unread` by a round's own timing of its draft and verification."""
+        """Refine `unread` by a round's own timing of its draft and verification; a process's first ones count most."""
         ratio = min(seconds / self.unread_chain(block_size, context), 2.0)
-        self.unread *= 1 + RATE * (ratio - 1)
+        self.unread *= 1 + max(RATE, 1 / (self.chains_timed + 2)) * (ratio - 1)
+        self.chains_timed += 1
 
     def saw_rest(self, seconds: float) -> None:
         """Refine `round` by what a round took beside its draft and its verification; never below no time at all."""
@@ -152,7 +158,7 @@ class CostTable:
         saved = asdict(self) | {
             name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")
         }
-        return {name: value for name, value in saved.items() if name not in ("steps_timed", "pace")}
+        return {name: value for name, value in saved.items() if name not in _OF_THIS_PROCESS}
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:

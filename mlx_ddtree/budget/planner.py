@@ -290,7 +290,7 @@ class Planner:
         block_size = len(proposal.tree)
         accepted = len(outcome.chosen) - 1
         seconds = outcome.draft_seconds + outcome.verify_seconds
-        self.unread.saw(accepted, block_size, seconds, self.policy.rate(outcome.context), outcome.context)
+        self.unread.saw(accepted, block_size, seconds, outcome.context)
         self.policy.saw_unread(accepted, block_size, outcome.seconds)
         self.profile.cost.saw_rest(outcome.seconds - seconds)
 

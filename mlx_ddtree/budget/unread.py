@@ -16,10 +16,14 @@ from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.policy import Choice
 from mlx_ddtree.budget.survival import MEMORY, Survival
 
-FIRST_READ = 6
+FIRST_READ = 4
 """Drafts that are read before one is not, so that the comparison means something."""
-READ_EVERY = 8
+READ_EVERY = 16
 """At most so many chains in a row stay unread: what trees are worth has to be seen, now and then anew."""
+TRY_EVERY = 8
+"""Drafts that are read, of any text, before a chain that is nearly worth as much is not: its time has to be seen."""
+NEARLY = 0.2
+"""Share of a chain's seconds by which it may seem to take too long, and is still tried."""
 OTHER_TEXTS = 1 / 48
 """Weight of the newest draft in what is known of all texts."""
 
@@ -30,10 +34,12 @@ class Advantage:
     mean: (block sizes,) running means.
     compared: (block sizes,) drafts that they come from, a few of other texts' among them.
     known: the same of all texts, where this one begins; it hears of every draft of this one.
+    since_a_chain: drafts of all texts that were read since one was not.
     """
 
     def __init__(self, sizes: int, known: Advantage | None = None) -> None:
         self.known = known
+        self.since_a_chain = 0
         self.mean = np.zeros(sizes)
         self.compared = np.zeros(sizes)
         if known is not None:
@@ -47,6 +53,7 @@ class Advantage:
         weight = np.maximum(least, 1 / (self.compared[:count] + 1))
         self.mean[:count] += weight * (more - self.mean[:count])
         self.compared[:count] += 1
+        self.since_a_chain += 1
         if self.known is not None:
             self.known.add(more)
 
@@ -65,6 +72,7 @@ class UnreadChains:
         self.survival = Survival(max(block_sizes, default=1) - 1, 1 - MEMORY)
         if known is None or len(known.mean) != len(self.block_sizes):
             known = Advantage(len(self.block_sizes))
+        self.known = known
         self.advantage = Advantage(len(self.block_sizes), known)
         self._in_a_row = 0
 
@@ -93,19 +101,16 @@ class UnreadChains:
         seconds = self.cost.unread_chains(self.block_sizes, context)
         worth = np.where(known & (seconds <= affordable), self.advantage.mean, -np.inf)
         best = int(np.argmax(worth))
-        return self.block_sizes[best] if worth[best] > 0 else 0
+        lacking = NEARLY * rate * seconds[best] if self.known.since_a_chain >= TRY_EVERY else 0.0
+        return self.block_sizes[best] if worth[best] > -lacking else 0
 
     def expected(self, block_size: int) -> float:
         """Tokens of a block's best path that are likely to be accepted."""
         return float(self.survival.reached()[block_size - 2])
 
-    def saw(self, accepted: int, block_size: int, seconds: float, rate: float, context: int) -> None:
-        """Learn from a chain that was verified unread; seconds: of its draft and its verification.
-
-        One that was worth less than the present rate has the next draft read, which shows whether it is the text.
-        """
+    def saw(self, accepted: int, block_size: int, seconds: float, context: int) -> None:
+        """Learn from a chain that was verified unread; seconds: of its draft and its verification."""
         self._in_a_row += 1
-        if 1 + accepted < rate * seconds:
-            self._in_a_row = READ_EVERY
+        self.known.since_a_chain = 0
         self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
         self.cost.saw_unread(block_size, context, seconds)

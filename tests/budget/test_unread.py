@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.policy import Choice
-from mlx_ddtree.budget.unread import FIRST_READ, READ_EVERY, Advantage, UnreadChains
+from mlx_ddtree.budget.unread import FIRST_READ, NEARLY, READ_EVERY, TRY_EVERY, Advantage, UnreadChains
 
 ROWS = [1, 2, 4, 8, 16]
 SECONDS = [0.010, 0.011, 0.012, 0.014, 0.018]
@@ -61,7 +61,7 @@ def test_what_not_reading_saves_can_decide():
     value = 16 - RATE * 0.95 * (0.0036 + SECONDS[-1]) + RATE * 0.0036
     cheap, dear = make_chains(share=1.0), make_chains(share=0.8)
     for chains in (cheap, dear):
-        read(chains, 20, value=value)
+        read(chains, TRY_EVERY - 1, value=value)
     assert cheap.next_block(RATE, 64) == 0
     assert dear.next_block(RATE, 64) == 16
 
@@ -74,7 +74,7 @@ def test_drafts_are_read_now_and_then_whatever_happens(accepted):
     for count in accepted:
         block_size = chains.next_block(RATE, 64)
         if block_size:
-            chains.saw(min(count, block_size - 1), block_size, 0.02, RATE, 64)
+            chains.saw(min(count, block_size - 1), block_size, 0.02, 64)
             in_a_row += 1
         else:
             read(chains, 1)
@@ -82,11 +82,16 @@ def test_drafts_are_read_now_and_then_whatever_happens(accepted):
         assert in_a_row <= READ_EVERY
 
 
-def test_a_chain_that_was_worth_little_has_the_next_draft_read():
-    chains = make_chains()
-    read(chains, 20)
-    size = chains.next_block(RATE, 64)
-    chains.saw(0, size, 0.02, RATE, 64)
+def test_a_chain_that_is_nearly_worth_as_much_is_tried_now_and_then():
+    """What it takes is known from rounds that tried it, and the clock may have been wrong once."""
+    seconds = 0.9 * (0.0036 + SECONDS[-1])
+    chains = make_chains(sizes=(16,))
+    worth = 16 - RATE * seconds
+    read(chains, TRY_EVERY - 1, value=worth + RATE * (0.5 * NEARLY * seconds + 0.0036))
+    assert chains.next_block(RATE, 64) == 0
+    read(chains, 1, value=worth + RATE * (0.5 * NEARLY * seconds + 0.0036))
+    assert chains.next_block(RATE, 64) == 16
+    chains.saw(15, 16, seconds, 64)
     assert chains.next_block(RATE, 64) == 0
 
 
@@ -102,7 +107,7 @@ def test_rounds_correct_what_was_measured():
     read(chains, 20)
     taken = 0.7 * (0.0036 + SECONDS[-1])
     for _ in range(60):
-        chains.saw(15, 16, taken, RATE, 64)
+        chains.saw(15, 16, taken, 64)
     assert chains.cost.unread == pytest.approx(0.7, abs=0.02)
 
 
