@@ -102,8 +102,8 @@ class Planner:
         self.linear = linear
         self.drafts = bool(profile.cost.draft)
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
-        sizes = self.policy.block_sizes
-        self.unread = UnreadChains(profile.cost, sizes, profile.unread_advantage(greedy, sizes))
+        known = profile.advantage_of_chains(greedy) if block_size is None else None
+        self.unread = UnreadChains(profile.cost, self.policy.block_sizes, known)
         self.graphs = GraphsAhead(profile.cost)
         self.calibration = profile.draft_calibration(greedy)
         self.copies = Copies(profile.lookups, memory)

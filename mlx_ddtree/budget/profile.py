@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +37,7 @@ class Profile:
     reading: how the drafter's file is read, and what other readings are worth (tuning/reading.py); None: not looked at.
     path: the file that keeps it between runs; None keeps it in memory only.
     rounds_unsaved: drafted rounds that the file does not know of.
-    unread: what whole chains were worth against trees, by how the target chooses and by block sizes; of this process.
+    chains: what whole chains, unread, were worth against trees, by how the target chooses.
     measured: the share of all measurements that was made; below 1 the rest is guessed, and measured later.
     numbers: what was measured of an incomplete profile, by name.
     """
@@ -53,7 +52,7 @@ class Profile:
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
     survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: RecallCalibration = field(default_factory=RecallCalibration)
-    unread: dict[tuple[bool, tuple[int, ...]], Advantage] = field(default_factory=dict)
+    chains: dict[str, Advantage] = field(default_factory=dict)
     rounds_unsaved: int = 0
     measured: float = 1.0
     numbers: dict[str, float] = field(default_factory=dict)
@@ -69,6 +68,6 @@ class Profile:
     def survival(self, greedy: bool) -> Survival:
         return self.survivals.setdefault("greedy" if greedy else "sampled", Survival(self.block_size - 1, DECAY))
 
-    def unread_advantage(self, greedy: bool, block_sizes: Sequence[int]) -> Advantage:
-        """Of whole chains of these sizes."""
-        return self.unread.setdefault((greedy, tuple(block_sizes)), Advantage(len(block_sizes)))
+    def advantage_of_chains(self, greedy: bool) -> Advantage:
+        """Of whole chains of the measured block sizes."""
+        return self.chains.setdefault("greedy" if greedy else "sampled", Advantage(len(self.cost.draft)))

@@ -8,6 +8,7 @@ host does in it, and it costs the rows that reading would have left out, or the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,12 @@ class Advantage:
         self.since_a_chain += 1
         if self.known is not None:
             self.known.add(more)
+
+    def load(self, mean: Sequence[float], compared: NDArray[np.float64]) -> None:
+        """Take over what an earlier run found; numbers of other sizes are ignored."""
+        if len(mean) == len(compared) == len(self.mean):
+            self.mean = np.array(mean)
+            self.compared = compared
 
 
 class UnreadChains:

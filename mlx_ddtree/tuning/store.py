@@ -19,7 +19,7 @@ from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.tuning.reading import ReadingCheck
 
-VERSION = 8
+VERSION = 9
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 
@@ -86,6 +86,7 @@ def _record(profile: Profile) -> dict[str, Any]:
         "survivals": {
             name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items() if s.hits.size
         },
+        "chains": {name: [c.mean.tolist(), c.compared.tolist()] for name, c in profile.chains.items() if c.mean.size},
         "lookups": profile.lookups.as_dict(),
         "measured": profile.measured,
     }
@@ -112,6 +113,11 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
         if read["hits"].shape == read["trials"].shape == survival.hits.shape:
             survival.hits = read["hits"]
             survival.trials = read["trials"]
+    for name, mean_and_compared in saved.table(record["chains"]).items():
+        mean, compared = saved.items(mean_and_compared)
+        profile.advantage_of_chains(_is_greedy(name)).load(
+            [saved.number(tokens, least=-1e3) for tokens in saved.items(mean)], saved.counts(compared)
+        )
     profile.lookups.load(_arrays(record["lookups"], "hits", "expected"))
     profile.measured = min(saved.number(record["measured"]), 1.0)
     return profile

@@ -24,6 +24,7 @@ def profile(tmp_path):
     profile.cost.saw_step(0, 1.5)
     for greedy, rank in ((True, 0), (False, 3)):
         profile.draft_calibration(greedy).update(np.log([[0.6, 0.2]]), [0], [False], [rank])
+    profile.advantage_of_chains(True).add(np.array([0.5, -0.25]))
     profile.lookups.update([(profile.lookups.cell(4, 0.6, 2), 0.6, True)])
     return profile
 
@@ -33,6 +34,8 @@ def test_a_saved_profile_is_loaded_whole(profile):
     loaded = store.load(profile.path, BLOCK)
     assert (loaded.cost, loaded.parity, loaded.path) == (profile.cost, profile.parity, profile.path)
     assert loaded.lookups.as_dict() == profile.lookups.as_dict()
+    assert loaded.chains["greedy"].mean.tolist() == [0.5, -0.25, 0.0]
+    assert loaded.chains["greedy"].compared.tolist() == [1.0, 1.0, 0.0]
     for greedy in (True, False):
         assert loaded.draft_calibration(greedy).as_dict() == profile.draft_calibration(greedy).as_dict()
     assert loaded.draft_calibration(True).hits.any() and not loaded.draft_calibration(False).hits.any()
@@ -131,6 +134,8 @@ def test_any_wrong_inner_value_is_measured_again(profile, wrong):
     for place in places[:: 1 + len(places) // 400] + places[-5:]:
         if type(wrong) is type(record_at(record, place)) in (str, bool):
             continue  # another name, another answer
+        if wrong == -1 and place[:3] == ("chains", "greedy", 0):
+            continue  # chains can be worth less than trees
         profile.path.write_text(json.dumps(with_value(record, place, wrong)))
         assert store.load(profile.path, BLOCK) is None, place
 
