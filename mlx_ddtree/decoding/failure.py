@@ -1,9 +1,9 @@
 """A GPU that fails in the middle of a text: what it may have spoilt is computed again, without kernels of ours.
 
-MLX reports that a command buffer has failed when somebody waits for something in it.  The buffers since the last wait that
-went well held the commit of the round before and a draft, so their results are worth nothing either.  What a round's answer
-was computed from was there before it: once the host has read that answer, the caches as they stood then are good
-(`DecodeState.standing`).  The tokens behind them are known, and go in again one at a time, as in plain decoding.
+MLX reports that a command buffer has failed when somebody waits for something in it.  The buffers since the last wait
+that went well held the commit of the round before and a draft, so their results are worth nothing either.  What a
+round's answer was computed from was there before it: once the host has read that answer, the caches as they stood then
+are good (`DecodeState.standing`).  The tokens behind them are known, and go in again one at a time, as in plain decoding.
 """
 
 from __future__ import annotations
