@@ -56,8 +56,8 @@ struct Queries {
   int64_t head_stride, node_stride, stride;
   int nodes;
 
-  METAL_FUNC float at(int row, int column) const {
-    return float(data[row / nodes * head_stride + row % nodes * node_stride + column * stride]);
+  METAL_FUNC const device T* from(int row, int column) const {
+    return data + row / nodes * head_stride + row % nodes * node_stride + column * stride;
   }
 };
 

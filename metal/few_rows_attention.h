@@ -130,7 +130,7 @@ METAL_FUNC void few_rows_attention(
   const int splits = (span.length() + span.split - 1) / span.split, split = int(group.x);
   const int worker = simdgroup * 32 + lane, workers = SIMDGROUPS * 32;
   for (int i = worker; i < ROWS * D; i += workers) {
-    memory[i] = queries.at(i / D, i % D);
+    memory[i] = float(*queries.from(i / D, i % D));
   }
   threadgroup_barrier(mem_flags::mem_threadgroup);
 

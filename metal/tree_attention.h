@@ -2,8 +2,9 @@
 //
 // A threadgroup takes one KV head, one range of its keys, and the rows of all its query heads.  A tile of keys, then
 // of values, lies in threadgroup memory and is read from there by all simdgroups, so device memory gives it once.
-// A simdgroup owns 8 BLOCKS rows: their queries and fp32 accumulators stay in its registers.  Where so few rows come
-// that simdgroups would be idle, KEY_GROUPS of them share rows and divide the tile's keys.
+// A simdgroup owns 8 BLOCKS rows: their fp32 accumulators stay in its registers, and their queries where both have room
+// (docs/kernels_attention.md counts).  Where so few rows come that simdgroups would be idle, KEY_GROUPS of them share rows
+// and divide the tile's keys.
 #pragma once
 
 constant constexpr int MATRIX = 8;  // rows and columns of a simdgroup_matrix
@@ -64,9 +65,12 @@ METAL_FUNC void stage(Source rows, Span span, int first, int stop, threadgroup T
 // behind a method is where its object lies.
 template <typename T, int D, int DV, int BLOCKS, int KEY_TILES>
 struct RowBlocks {
-  simdgroup_matrix<T, MATRIX, MATRIX> queries[BLOCKS][D / MATRIX];
-  simdgroup_matrix<float, MATRIX, MATRIX> logits[BLOCKS][KEY_TILES];
-  simdgroup_matrix<T, MATRIX, MATRIX> weights[BLOCKS][KEY_TILES];
+  // Queries of 256 columns beside outputs of as many would spill: they are read again for every tile, out of caches.
+  static constant constexpr bool HELD = BLOCKS * D <= 128;
+  simdgroup_matrix<T, MATRIX, MATRIX> queries[HELD ? BLOCKS : 1][HELD ? D / MATRIX : 1];
+  const device T* from[BLOCKS];  // this lane's first column of its rows' queries
+  int64_t stride;
+  simdgroup_matrix<float, MATRIX, MATRIX> logits[BLOCKS][KEY_TILES];  // then weights
   simdgroup_matrix<float, MATRIX, MATRIX> out[BLOCKS][DV / MATRIX];
   float top[BLOCKS];  // of the row's logits so far, in base 2
   float sum[BLOCKS];  // of the weights in this lane's columns
@@ -76,11 +80,14 @@ struct RowBlocks {
   METAL_FUNC void start(Queries<T> source, int first_row, int rows, int lane) thread {
     row = first_row + (lane / 16) * 4 + (lane / 2) % 4;
     column = (lane / 8) % 2 * 4 + lane % 2 * 2;
+    stride = source.stride;
     UNROLL for (int b = 0; b < BLOCKS; ++b) {
-      const int mine = min(row + MATRIX * b, rows - 1);  // rows behind the last repeat it and are not stored
-      UNROLL for (int d = 0; d < D / MATRIX; ++d) {
-        elements(queries[b][d])[0] = T(source.at(mine, d * MATRIX + column));
-        elements(queries[b][d])[1] = T(source.at(mine, d * MATRIX + column + 1));
+      // Rows behind the last repeat it and are not stored.
+      from[b] = source.from(min(row + MATRIX * b, rows - 1), column);
+      if (HELD) {
+        UNROLL for (int d = 0; d < D / MATRIX; ++d) {
+          queries[HELD ? b : 0][HELD ? d : 0] = query(b, d);
+        }
       }
       UNROLL for (int d = 0; d < DV / MATRIX; ++d) {
         out[b][d] = make_filled_simdgroup_matrix<float, MATRIX, MATRIX>(0.0f);
@@ -90,17 +97,33 @@ struct RowBlocks {
     }
   }
 
+  METAL_FUNC simdgroup_matrix<T, MATRIX, MATRIX> query(int block, int d) const thread {
+    simdgroup_matrix<T, MATRIX, MATRIX> found;
+    elements(found)[0] = from[block][d * MATRIX * stride];
+    elements(found)[1] = from[block][(d * MATRIX + 1) * stride];
+    return found;
+  }
+
+  // Columns outside, keys inside: a product need not wait for the one before it, which has another sum.
   METAL_FUNC void multiply_keys(const threadgroup T* tile) thread {
-    simdgroup_matrix<T, MATRIX, MATRIX> key;
+    simdgroup_matrix<T, MATRIX, MATRIX> key, mine[BLOCKS];
     UNROLL for (int k = 0; k < KEY_TILES; ++k) {
       UNROLL for (int b = 0; b < BLOCKS; ++b) {
         logits[b][k] = make_filled_simdgroup_matrix<float, MATRIX, MATRIX>(0.0f);
       }
-      UNROLL for (int d = 0; d < D / MATRIX; ++d) {
-        const threadgroup T* from = tile + k * MATRIX * padded<T>(D) + d * MATRIX;
-        simdgroup_load(key, from, padded<T>(D), ulong2(0, 0), true);
+    }
+    UNROLL for (int d = 0; d < D / MATRIX; ++d) {
+      UNROLL for (int b = 0; b < BLOCKS; ++b) {
+        if (HELD) {
+          mine[b] = queries[HELD ? b : 0][HELD ? d : 0];
+        } else {
+          mine[b] = query(b, d);
+        }
+      }
+      UNROLL for (int k = 0; k < KEY_TILES; ++k) {
+        simdgroup_load(key, tile + k * MATRIX * padded<T>(D) + d * MATRIX, padded<T>(D), ulong2(0, 0), true);
         UNROLL for (int b = 0; b < BLOCKS; ++b) {
-          simdgroup_multiply_accumulate(logits[b][k], queries[b][d], key, logits[b][k]);
+          simdgroup_multiply_accumulate(logits[b][k], mine[b], key, logits[b][k]);
         }
       }
     }
@@ -129,7 +152,7 @@ struct RowBlocks {
       UNROLL for (int k = 0; k < KEY_TILES; ++k) {
         UNROLL for (int i = 0; i < 2; ++i) {
           const float weight = fast::exp2(elements(logits[b][k])[i] - best);
-          elements(weights[b][k])[i] = T(weight);
+          elements(logits[b][k])[i] = weight;
           sum[b] += weight;
         }
       }
@@ -138,12 +161,15 @@ struct RowBlocks {
   }
 
   METAL_FUNC void multiply_values(const threadgroup T* tile) thread {
-    simdgroup_matrix<T, MATRIX, MATRIX> value;
+    simdgroup_matrix<T, MATRIX, MATRIX> value, weights[BLOCKS];
     UNROLL for (int k = 0; k < KEY_TILES; ++k) {
+      UNROLL for (int b = 0; b < BLOCKS; ++b) {
+        elements(weights[b]) = vec<T, 2>(elements(logits[b][k]));
+      }
       UNROLL for (int d = 0; d < DV / MATRIX; ++d) {
         simdgroup_load(value, tile + k * MATRIX * padded<T>(DV) + d * MATRIX, padded<T>(DV));
         UNROLL for (int b = 0; b < BLOCKS; ++b) {
-          simdgroup_multiply_accumulate(out[b][d], weights[b][k], value, out[b][d]);
+          simdgroup_multiply_accumulate(out[b][d], weights[b], value, out[b][d]);
         }
       }
     }

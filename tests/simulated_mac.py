@@ -15,7 +15,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_ddtree import machine
-from mlx_ddtree.kernels import metal, tree_attention
+from mlx_ddtree.kernels import metal, quantized, tree_attention
 from mlx_ddtree.kernels.metal import MetalKernel
 from mlx_ddtree.tuning import stopwatch
 
@@ -91,7 +91,9 @@ def mac(monkeypatch):
     monkeypatch.setattr(machine, "_sysctl", SYSCTL.get)
     monkeypatch.setattr(metal, "_awaited", set())
     forget_compiled()
+    mx.disable_compile()  # the harness takes arrays, not the placeholders of a record
     yield simulated
+    mx.enable_compile()
     monkeypatch.undo()
     forget_compiled()
 
@@ -100,6 +102,7 @@ def forget_compiled() -> None:
     """Let every kernel be compiled anew, and ask the GPU's name anew."""
     tree_attention._wanted.cache_clear()
     tree_attention._settled.cache_clear()
+    quantized._launch_of.cache_clear()
     for kernel in gc.get_objects():
         if isinstance(kernel, MetalKernel) and not isinstance(kernel, InlineKernel):
             vars(kernel).pop("variants", None)

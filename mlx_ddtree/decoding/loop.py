@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from time import perf_counter
 
 from mlx_ddtree.decoding.adaptive import AdaptiveProposer
+from mlx_ddtree.decoding.failure import can_go_on, compute_again
 from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.propose import CopyingProposer, FixedProposer, NoProposer, Proposer
@@ -14,15 +15,33 @@ from mlx_ddtree.decoding.state import DecodeState
 
 
 def decode_rounds(state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock) -> Iterator[Round]:
-    """Rounds without end; the caller stops when the text does."""
+    """Rounds without end; the caller stops when the text does.
+
+    Where the GPU fails under kernels of ours, the rounds that it may have spoilt are made again without them.
+    """
+    while True:
+        try:
+            yield from _rounds(state, plan, keep, clock)
+        except RuntimeError as error:
+            if not can_go_on(state, error):
+                raise
+            compute_again(state, error)
+
+
+def _rounds(state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock) -> Iterator[Round]:
     proposer = make_proposer(state, plan, clock)
     done: Round | None = None
     while True:
-        # 1. Caches that hold enough tokens are quantised.
-        if state.quantization_due:
-            quantize_as_plainly(state, plan)
-        # 2. Send the next draft off: the device drafts while the caller handles the last round.
-        plain_tokens = proposer.prepare()
+        try:
+            # 1. Caches that hold enough tokens are quantised.
+            if state.quantization_due:
+                quantize_as_plainly(state, plan)
+            # 2. Send the next draft off: the device drafts while the caller handles the last round.
+            plain_tokens = proposer.prepare()
+        except RuntimeError:
+            if done is not None:  # the text has it
+                yield done
+            raise
         # 3. Hand the last round out.
         if done is not None:
             yield done

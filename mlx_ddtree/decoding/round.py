@@ -13,6 +13,7 @@ from mlx_ddtree.decoding.parity import remake_cache
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import Proposed, Verification, verify
+from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.tree import DraftTree, accept
 
@@ -96,6 +97,7 @@ def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Ke
             # 2. Verify: the target chooses a token after every node.
             verification = verify(state, proposed, plan)
             tree = verification.tree
+            proven = state.standing(before) if state.pair.target.kernels != NO_KERNELS else None
             # 3. Accept: follow the target's choices from the root, as far as rounding cannot have made them.
             agreed = accept(tree, verification.chosen)[: verification.pending.room][: state.room]
             path = verification.before_near_tie(agreed)
@@ -110,8 +112,10 @@ def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Ke
             # 4. Commit: the path's rows stay in the caches, and its last choice is the new root.
             state.near_tie = len(path) < len(agreed)
             chosen = [verification.chosen[node] for node in path]
+            state.proven = None  # once the text has the tokens, no failure can have them decided again
             token_ids = chosen[: keep(chosen)]
             commit(state, path, verification, token_ids)
+            state.proven = proven
     logits = verification.logits[mx.array(path[: len(token_ids)])]
     return Round(token_ids, logits, tree, path, chosen, alone, _kind(tree, alone))
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.models.cache import RotatingKVCache
 
 from mlx_ddtree.decoding.context import Coverage, PromptCache
 from mlx_ddtree.decoding.small_caches import KvQuantization
@@ -26,6 +27,8 @@ class DecodeState:
     exact: tokens in the target's caches that were computed as plain decoding would: the prompt, and what
         followed it one at a time.
     exact_mark: where the target's caches stood then.
+    proven: a mark of the target's caches and the tokens that they held then, all of which the host knows to have been
+        computed; None: nothing is known.
     near_tie: whether what follows the root is to be decided by a row of its own.
     reads_at_most: context tokens that a layer of the target reads (icecache/); None: all.
     quantization: what happens to the target's caches once they hold enough tokens; None: nothing.
@@ -39,6 +42,7 @@ class DecodeState:
         self.features: list[mx.array] = []
         self.exact = 0
         self.exact_mark: Mark = []
+        self.proven: tuple[Mark, int] | None = None
         self.near_tie = False
         self.reads_at_most: int | None = None
         self.quantization: KvQuantization | None = None
@@ -126,6 +130,15 @@ class DecodeState:
         self.exact = self.length
         self.exact_mark = self.pair.target.mark(self.target_cache) if marked is None else marked
 
+    def standing(self, marked: Mark) -> tuple[Mark, int]:
+        """What is proven once the host has read an answer that was computed from the caches as they were `marked`;
+        since then they have got nothing but its rows.
+
+        Of rings an older mark: MLX would copy a ring that cannot be written to in place.
+        """
+        turning = any(isinstance(layer_cache, RotatingKVCache) for layer_cache in self.target_cache)
+        return (self.exact_mark, self.exact) if turning else (marked, self.length)
+
     def back_to_root(self, marked: Mark, steps: int) -> None:
         """Take back the last `steps` steps of plain decoding, before which the target's caches were `marked`.
 
@@ -149,6 +162,7 @@ class DecodeState:
         if self.quantization is not None:
             self.quantization.apply(self.caches)
             self.quantization = None
+            self.proven = None
 
     def append_features(self, features: mx.array | None) -> None:
         """Queue committed tokens' features (1, m, taps * D) for the drafter."""

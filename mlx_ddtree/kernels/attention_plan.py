@@ -8,8 +8,8 @@ from functools import lru_cache
 MATRIX = 8
 """Rows of a simdgroup matrix; fewer rows go without matrices."""
 SIMDGROUPS = 12
-"""At most in a threadgroup of matrices.  8 rows of 256 columns take 96 registers a lane for queries and outputs, so 12
-simdgroups fill the 208 KB of an Apple core's registers, and a pipeline with so many registers admits no more."""
+"""At most in a threadgroup of matrices.  Whatever a compiler needs, up to a lane's 128 registers, a core's 208 KB hold
+13 simdgroups of it, so a pipeline always admits 12; docs/kernels_attention.md counts the registers."""
 COLUMNS = 256
 """Columns of all rows that one lane's simdgroup holds, at most: 8 rows of 256 columns, 16 of 128, 32 of 64."""
 FEW_SIMDGROUPS, RUN = 8, 8

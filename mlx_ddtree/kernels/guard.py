@@ -43,6 +43,8 @@ class Guard:
                 try:
                     return kernel(*args, **how)
                 except Exception as error:  # whatever the compiler or the driver raises
+                    if gpu_failed(error):  # then the arguments may be worth nothing either
+                        raise
                     failed.add(name)
                     warn_of_failure(name, error)
             return reference(*args, **how)
@@ -53,6 +55,14 @@ class Guard:
 def warn_of_failure(name: str, error: Exception) -> None:
     """One line for a kernel that cannot run here; what a compiler says is often long."""
     logging.getLogger(__name__).warning("kernel %s cannot run here and is not used: %s", name, first_line(error))
+
+
+def gpu_failed(error: Exception) -> bool:
+    """Whether MLX reports that work has failed on the GPU itself, in a command buffer that it had accepted.
+
+    What is raised before that, by a compiler or over a launch's sizes, has other words.
+    """
+    return isinstance(error, RuntimeError) and "Command buffer execution failed" in str(error)
 
 
 def first_line(error: Exception) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -28,8 +29,8 @@ _awaited: set[tuple[Any, ...]] = set()
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 TemplateValue = int | bool | mx.Dtype
 Template = Sequence[tuple[str, TemplateValue]]
-Settled = Callable[[list[mx.array]], list[mx.array]]
-"""A launch of which only the inputs are missing."""
+Settled = Callable[..., list[mx.array]]
+"""What inputs, arrays of known shapes and types, become."""
 _TYPES = {mx.float16: "half", mx.bfloat16: "bfloat16_t", mx.float32: "float"}
 
 
@@ -135,8 +136,10 @@ def launch_on_metal(
     That one is waited for, so that a text which Apple's compiler refuses, or a pipeline that grants fewer threads,
     raises here, where the caller has MLX's operations to fall back on, and not in a later evaluation of other arrays.
     """
-    outputs: list[mx.array] = kernel.variant(template)(
-        inputs=inputs,
+    outputs = _launch_at_once(
+        kernel,
+        inputs,
+        template=template,
         grid=grid,
         threadgroup=threadgroup,
         output_shapes=output_shapes,
@@ -150,22 +153,32 @@ def launch_on_metal(
     return outputs
 
 
-def settled(launch: Launch, kernel: MetalKernel, *, template: Template, **how: Any) -> Settled:
-    """A launch for calls that come often and differ in nothing but their inputs' content.
+def _launch_at_once(
+    kernel: MetalKernel, inputs: Sequence[mx.array], *, template: Template, **how: Any
+) -> list[mx.array]:
+    """`launch_on_metal` of a variant that was waited for."""
+    outputs: list[mx.array] = kernel.variant(template)(inputs=inputs, **how)
+    return outputs
 
-    how: what else `Launch` takes beside the inputs.  The first call is `launch`'s, which waits for a new variant; a
-    call after it costs little more than MLX's own part.
+
+def settled(launch: Launch, compute: Callable[..., list[mx.array]]) -> Settled:
+    """A computation for calls that come often and differ in nothing but their inputs' content.
+
+    compute: (launch, *inputs) to outputs, by launches of kernels and MLX's operations; the inputs are arrays.  The
+        first call runs it as it is, so that `launch` waits for new variants.  Then MLX records it, and every later call
+        is made from the record: half the time, and the kernels' text is there once instead of once a call.
     """
     if launch is not launch_on_metal:
-        return partial(launch, kernel, template=template, **how)
-    known: Callable[..., list[mx.array]] | None = None
+        return partial(compute, launch)
+    records: dict[int, Settled] = {}
 
-    def run(inputs: list[mx.array]) -> list[mx.array]:
-        nonlocal known
-        if known is not None:
-            return known(inputs=inputs)
-        outputs = launch_on_metal(kernel, inputs, template=template, **how)
-        known = partial(kernel.variant(template), **how)
+    def run(*inputs: mx.array) -> list[mx.array]:
+        thread = get_ident()  # MLX keeps records by thread, and forgets only one thread's with their function
+        record = records.get(thread)
+        if record is not None:
+            return record(*inputs)
+        outputs = compute(launch_on_metal, *inputs)
+        records[thread] = mx.compile(lambda *inputs: compute(_launch_at_once, *inputs))
         return outputs
 
     return run

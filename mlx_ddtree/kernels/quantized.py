@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlx_ddtree.kernels.metal import Launch, MetalKernel, at_least_8, launch_on_metal, settled
+from mlx_ddtree.kernels.metal import Launch, MetalKernel, Settled, at_least_8, launch_on_metal, settled
 
 MAX_ROWS = 32
 MOST_SHARED = 5
@@ -126,23 +126,38 @@ def _settled(
     x: mx.array, weights: SharedInput, fragments: mx.Dtype, tile: Tile | None, launch: Launch
 ) -> Callable[[mx.array], list[mx.array]]:
     """The launch for rows of x's shape and type."""
-    rows, dtype, columns = x.size // weights.depth, x.dtype, weights.columns
-    tile = tile or tile_for(rows, sum(columns), dtype)
-    run = settled(
-        launch,
-        qmm_kernel(len(columns)),
-        template=[
-            *(("T", dtype), ("F", fragments), ("BITS", weights.bits), ("GROUP", weights.group_size)),
+    columns = weights.columns
+    tile = tile or tile_for(x.size // weights.depth, sum(columns), x.dtype)
+    run = _launch_of(x.shape[:-1], columns, x.dtype, fragments, weights.bits, weights.group_size, tile, launch)
+    rest = [w if w.size >= 8 else at_least_8(w) for kind in zip(*weights.parts, strict=True) for w in kind]
+    rest.append(_size(x.size // weights.depth, weights.depth, *columns))
+    return lambda x: run(x, *rest)
+
+
+@lru_cache(maxsize=256)
+def _launch_of(
+    rows: tuple[int, ...],
+    columns: tuple[int, ...],
+    dtype: mx.Dtype,
+    fragments: mx.Dtype,
+    bits: int,
+    group_size: int,
+    tile: Tile,
+    launch: Launch,
+) -> Settled:
+    """What equal layers of a model share: (x, weights, scales, biases, size) to the products."""
+    how: dict[str, Any] = {
+        "template": [
+            *(("T", dtype), ("F", fragments), ("BITS", bits), ("GROUP", group_size)),
             *(("ROWS", tile.rows), ("WIDTH", tile.width), ("CHAINS", tile.chains)),
         ],
-        grid=(sum(-(-n // tile.columns) for n in columns) * tile.threads, 1, 1),
-        threadgroup=(tile.threads, 1, 1),
-        output_shapes=[(*x.shape[:-1], n) for n in columns],
-        output_dtypes=[dtype] * len(columns),
-    )
-    rest = [w if w.size >= 8 else at_least_8(w) for kind in zip(*weights.parts, strict=True) for w in kind]
-    rest.append(_size(rows, weights.depth, *columns))
-    return lambda x: run([x, *rest])
+        "grid": (sum(-(-n // tile.columns) for n in columns) * tile.threads, 1, 1),
+        "threadgroup": (tile.threads, 1, 1),
+        "output_shapes": [(*rows, n) for n in columns],
+        "output_dtypes": [dtype] * len(columns),
+    }
+    kernel = qmm_kernel(len(columns))
+    return settled(launch, lambda launch, *inputs: launch(kernel, inputs, **how))
 
 
 @cache

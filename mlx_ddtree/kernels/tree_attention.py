@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -87,28 +87,31 @@ def _settled(
     columns = max(head_dim, value_dim)
     plan = plan_launch(rows, heads, context - gap + nodes, columns, dtype.size, _wanted(), matrices=packing is not None)
     sizes = _sizes(context, nodes, plan.split, window or 0, 0 if window is None else keep, gap, scale)
-    attend = settled(
-        launch,
-        _QUANTISED if packing else _FEW if plan.few else _MANY,
-        template=[
+    attend: dict[str, Any] = {
+        "template": [
             *(("T", dtype), ("D", head_dim), ("DV", value_dim), ("WINDOW", window is not None)),
             *([("ROWS", rows)] if plan.few else [("BLOCKS", plan.blocks), ("KEY_GROUPS", plan.key_groups)]),
             *([("BITS", packing[0]), ("GROUP", packing[1])] if packing else []),
         ],
-        grid=(32 * plan.simdgroups * plan.splits * plan.row_blocks, heads, 1),
-        threadgroup=(32 * plan.simdgroups, 1, 1),
-        output_shapes=[(heads, plan.splits, rows, value_dim), (max(8, heads * plan.splits * rows * 2),)],
-        output_dtypes=[mx.float32, mx.float32],
-    )
-    merge = settled(
-        launch,
-        _MERGE,
-        template=[("T", dtype), ("DV", value_dim), ("GROUPED", query_heads // heads)],
-        grid=(32, query_heads * nodes, 1),
-        threadgroup=(32, 1, 1),
-        output_shapes=[(1, query_heads, nodes, value_dim)],
-        output_dtypes=[dtype],
-    )
+        "grid": (32 * plan.simdgroups * plan.splits * plan.row_blocks, heads, 1),
+        "threadgroup": (32 * plan.simdgroups, 1, 1),
+        "output_shapes": [(heads, plan.splits, rows, value_dim), (max(8, heads * plan.splits * rows * 2),)],
+        "output_dtypes": [mx.float32, mx.float32],
+    }
+    merge: dict[str, Any] = {
+        "template": [("T", dtype), ("DV", value_dim), ("GROUPED", query_heads // heads)],
+        "grid": (32, query_heads * nodes, 1),
+        "threadgroup": (32, 1, 1),
+        "output_shapes": [(1, query_heads, nodes, value_dim)],
+        "output_dtypes": [dtype],
+    }
+    kernel = _QUANTISED if packing else _FEW if plan.few else _MANY
+
+    def compute(launch: Launch, sinks: mx.array, *inputs: mx.array) -> list[mx.array]:
+        partial, stats = launch(kernel, inputs, **attend)
+        return launch(_MERGE, [partial, stats, sinks, inputs[-1]], **merge)
+
+    both = settled(launch, compute)
     no_sinks = _no_sinks(query_heads)
 
     def run(
@@ -121,9 +124,8 @@ def _settled(
         words, depths = tree
         words = words if words.size >= 8 else at_least_8(words)
         depths = depths if depths.size >= 8 else at_least_8(depths)
-        partial, stats = attend([queries, *key_parts, *value_parts, words, depths, sizes])
-        [out] = merge([partial, stats, no_sinks if sinks is None else at_least_8(sinks.astype(mx.float32)), sizes])
-        return out
+        sinks = no_sinks if sinks is None else at_least_8(sinks.astype(mx.float32))
+        return both(sinks, queries, *key_parts, *value_parts, words, depths, sizes)[0]
 
     return run
 

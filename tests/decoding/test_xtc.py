@@ -33,7 +33,7 @@ def joint_distribution(pair):
     return result.ravel() / result.sum()
 
 
-@pytest.mark.parametrize(("sampler", "runs"), [("ours", 1200), pytest.param("mlx-lm's", 4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("sampler", "runs"), [("ours", 700), pytest.param("mlx-lm's", 4000, marks=pytest.mark.slow)])
 def test_the_joint_distribution_is_that_of_independent_coins(sampler, runs):
     pair = without_end(small_pair(vocab=VOCAB))
     options = {"xtc_probability": PROBABILITY, "xtc_threshold": THRESHOLD}

@@ -6,13 +6,16 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.resources import files
 
+import mlx_lm
 import pytest
 
 from mlx_ddtree.programs.benchmark import main
 
 from ..benchmarking.race.stand_ins import MISBEHAVIOUR, adapter
 
+TOKENS = 12
 PROMPTS = [
     {"kind": "easy", "prompt": "Write a function that adds two numbers."},
     {"kind": "hard", "text": "Once upon a time"},
@@ -27,20 +30,29 @@ def prompts(tmp_path_factory):
 
 
 def race(capfd, *arguments):
-    code = main(["race", "--tokens", "12", *map(str, arguments)])
+    code = main(["race", "--tokens", str(TOKENS), *map(str, arguments)])
     captured = capfd.readouterr()
     return code, captured.out, captured.err
 
 
-def peer(tmp_path, kind):
-    return ["--peer", f"{kind}={sys.executable},{adapter(tmp_path, kind)}"]
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory, prompts):
+    """The option that lets a stand-in race; it has stock's answers from this process."""
+    model, tokenizer = mlx_lm.load(files("mlx_ddtree") / "demo" / "target")
+    chat = [{"role": "user", "content": PROMPTS[0]["prompt"]}]
+    asked = [tokenizer.apply_chat_template(chat, add_generation_prompt=True), tokenizer.encode(PROMPTS[1]["text"])]
+    answers = {
+        tuple(ids): [r.token for r in mlx_lm.stream_generate(model, tokenizer, ids, max_tokens=TOKENS)] for ids in asked
+    }
+    folder = tmp_path_factory.mktemp("stand_ins")
+    return lambda kind: ["--peer", f"{kind}={sys.executable},{adapter(folder, kind, answers)}"]
 
 
-def test_whatever_the_others_do_the_race_goes_on(tmp_path, prompts, capfd):
+def test_whatever_the_others_do_the_race_goes_on(peer, prompts, capfd):
     """One that decodes as stock does is identical; one that misbehaves is a row with a reason, and holds nobody up."""
-    peers = [part for kind in MISBEHAVIOUR for part in peer(tmp_path, kind)]
+    peers = [part for kind in MISBEHAVIOUR for part in peer(kind)]
     wanted = ["--entrants", "ours dflash 8", "z-lab", *MISBEHAVIOUR]
-    code, out, err = race(capfd, "--prompts", prompts, *peers, *wanted, "--limit", "10", "--json")
+    code, out, err = race(capfd, "--prompts", prompts, *peers, *wanted, "--limit", "6", "--json")
     assert code == 0 and "Traceback" not in err
     summary = json.loads(out)
     rows = {row["name"]: row for row in summary["standings"]}
@@ -50,7 +62,7 @@ def test_whatever_the_others_do_the_race_goes_on(tmp_path, prompts, capfd):
         "z-lab block 16": "not installed: this Python has no dflash",
         "crashes": "it ended with code 3: out of luck",
         "raises": "ValueError: a tensor is too wide",
-        "hangs": "no answer within 10 s, so it was stopped",
+        "hangs": "no answer within 6 s, so it was stopped",
         "babbles": "its reply is not an answer",
     }
     for name in ("mlx_lm", "ours dflash 8", "honest", "talks", "overshoots"):
@@ -62,9 +74,9 @@ def test_whatever_the_others_do_the_race_goes_on(tmp_path, prompts, capfd):
     assert "mlx" in summary["versions"]["honest"]
 
 
-def test_a_race_goes_on_from_its_file(tmp_path, prompts, capfd):
+def test_a_race_goes_on_from_its_file(peer, tmp_path, prompts, capfd):
     file = tmp_path / "race.jsonl"
-    options = ["--prompts", prompts, *peer(tmp_path, "honest"), "--entrants", "honest", "--output", file]
+    options = ["--prompts", prompts, *peer("honest"), "--entrants", "honest", "--output", file]
     code, out, err = race(capfd, *options, "--count", "1")
     assert code == 0 and "1 prompts" in out and "1/1" in err
     first = file.read_text()
@@ -78,8 +90,8 @@ def test_a_race_goes_on_from_its_file(tmp_path, prompts, capfd):
     assert code == 2 and "no turn of a race" in err
 
 
-def test_above_temperature_0_tokens_are_not_compared(tmp_path, prompts, capfd):
-    wanted = [*peer(tmp_path, "honest"), "--entrants", "honest", "--count", "1"]
+def test_above_temperature_0_tokens_are_not_compared(peer, prompts, capfd):
+    wanted = [*peer("honest"), "--entrants", "honest", "--count", "1"]
     code, out, _ = race(capfd, "--prompts", prompts, *wanted, "--temp", "0.7", "--threads", "1", "--json")
     assert code == 0
     assert [row["compared"] for row in json.loads(out)["standings"]] == [0, 0]
@@ -101,10 +113,10 @@ def test_what_is_wrong_is_said_in_a_line(arguments, message, capfd):
     assert (code, out) == (2, "") and message in err and "Traceback" not in err
 
 
-def test_ctrl_c_stops_all_programs(tmp_path, prompts):
+def test_ctrl_c_stops_all_programs(peer, prompts):
     """They have sessions of their own, so nobody else would."""
-    command = [sys.executable, "-m", "mlx_ddtree.benchmark", "race", "--prompts", str(prompts), "--tokens", "12"]
-    command += [*peer(tmp_path, "hangs"), "--entrants", "hangs"]
+    command = [sys.executable, "-m", "mlx_ddtree.benchmark", "race", "--prompts", str(prompts), "--tokens", str(TOKENS)]
+    command += [*peer("hangs"), "--entrants", "hangs"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     for line in process.stderr:
         if line.startswith("warming up"):
