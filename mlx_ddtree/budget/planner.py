@@ -8,8 +8,6 @@ drafts.  A round of kind 'draft' asks the drafter, 'lookup' only copies what sto
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +15,7 @@ from mlx_ddtree.budget.copies import Copies
 from mlx_ddtree.budget.graphs import Graph, GraphsAhead
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
+from mlx_ddtree.budget.proposal import Outcome, Proposal
 from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.budget.suffixes import SuffixIndex
 from mlx_ddtree.budget.unread import UnreadChains
@@ -35,48 +34,6 @@ LEAST_FOR_A_STOP = 0.15
 """Plain decoding is not interrupted where the next two tokens are less likely to be known than this."""
 TOP_K = 16
 """Candidates of a position: more never enter the trees that machines can afford."""
-
-
-class Outcome(NamedTuple):
-    """How a round went.
-
-    chosen: what the target said after each accepted node, root first.
-    context: tokens in the cache before the round.
-    seconds, verify_seconds, draft_seconds: of the whole round, of its verification and of its draft.
-    """
-
-    chosen: Sequence[int]
-    context: int
-    seconds: float
-    verify_seconds: float
-    draft_seconds: float
-
-    def at_usual_pace(self, pace: float) -> Outcome:
-        """The same round on a machine that is as fast as usual; pace: what it takes now over that."""
-        return self._replace(
-            seconds=self.seconds / pace,
-            verify_seconds=self.verify_seconds / pace,
-            draft_seconds=self.draft_seconds / pace,
-        )
-
-
-@dataclass
-class Proposal:
-    """What a round is about to verify, and why.
-
-    kind: 'draft' or 'lookup'.  choice: what the tree's size promises.  candidates: of the drafter, if it was asked.
-    copy: what entered the tree beside them, or alone, if something did.
-    unread: whether the tree is a block's best path whose tokens nobody has read yet.
-    graph: of its verification, where that was made before the draft was read.
-    """
-
-    kind: str
-    tree: DraftTree
-    choice: Choice
-    candidates: Candidates | None = None
-    copy: Recalled | None = None
-    unread: bool = False
-    graph: Graph | None = None
 
 
 class Planner:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 from mlx_ddtree.budget.graphs import Graph
-from mlx_ddtree.budget.planner import Outcome, Planner, Proposal
+from mlx_ddtree.budget.planner import Planner
+from mlx_ddtree.budget.proposal import Outcome, Proposal
 from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
@@ -18,7 +19,7 @@ from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.decoding.verify import BuiltAhead, Proposed, can_build_ahead
+from mlx_ddtree.decoding.verify import AheadBuilder, BuiltAhead, Proposed
 
 
 @dataclass
@@ -60,7 +61,7 @@ class AdaptiveProposer:
             block_size=plan.block_size,
             memory=plan.memory,
         )
-        self.builds_ahead = can_build_ahead(state)
+        self.ahead = AheadBuilder(state)
         self.prepared = _Prepared()
         self._to_study: tuple[Proposal, Outcome] | None = None
 
@@ -130,11 +131,13 @@ class AdaptiveProposer:
 
     def _build_ahead(self, prepared: _Prepared) -> Graph | None:
         """Make the graph that the next tree is likely to want, while the device drafts."""
-        graph = self.planner.next_graph() if self.builds_ahead else None
+        graph = self.planner.next_graph()
         if graph is None:
             return None
         started = perf_counter()
-        prepared.built = BuiltAhead(self.state, graph.rows, graph.chain)
+        prepared.built = self.ahead.build(graph.rows, graph.chain)
+        if prepared.built is None:
+            return None
         return graph._replace(seconds=perf_counter() - started)
 
     def learn(self, done: Round, seconds: float) -> Round:

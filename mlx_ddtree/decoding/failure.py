@@ -3,7 +3,7 @@
 MLX reports that a command buffer has failed when somebody waits for something in it.  The buffers since the last wait
 that went well held the commit of the round before and a draft, so their results are worth nothing either.  What a
 round's answer was computed from was there before it: once the host has read that answer, the caches as they stood then
-are good (`DecodeState.standing`).  The tokens behind them are known, and go in again one at a time, as in plain decoding.
+are good (`DecodeState.standing`).  The tokens behind them are known, and go in again one at a time, as plainly.
 """
 
 from __future__ import annotations

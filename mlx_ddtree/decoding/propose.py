@@ -17,7 +17,7 @@ from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.decoding.verify import BuiltAhead, Proposed, can_build_ahead
+from mlx_ddtree.decoding.verify import AheadBuilder, Proposed
 from mlx_ddtree.tree import DraftTree, build_tree
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.lattice import best_chain
@@ -102,7 +102,7 @@ class FixedProposer(NoProposer):
         self.block_size = plan.block_size
         self.budget = plan.tree_budget
         self.top_k = 1 if plan.method == "dflash" else plan.tree_budget
-        self.builds_ahead = can_build_ahead(state)
+        self.ahead = AheadBuilder(state)
         self.started: StartedDraft | None = None
 
     def prepare(self) -> int:
@@ -117,7 +117,7 @@ class FixedProposer(NoProposer):
             return UnreadChain(root, self.started)
         with self.clock("draft"):
             # Build the verification while the device drafts: trees of one size have rows of one number.
-            built = BuiltAhead(self.state, self.budget + 1, chain=self.top_k == 1) if self.builds_ahead else None
+            built = self.ahead.build(self.budget + 1, chain=self.top_k == 1)
             token_ids, log_probs = finish_draft(self.started)
         with self.clock("tree"):
             tree = build_tree(root, token_ids, log_probs, self.budget)

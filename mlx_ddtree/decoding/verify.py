@@ -16,7 +16,7 @@ from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.kernels.choice import MLX
+from mlx_ddtree.kernels.metal import waits
 from mlx_ddtree.kernels.topk_host import best_and_margins
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
@@ -24,6 +24,8 @@ from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import Pending, waits_unevaluated
 from mlx_ddtree.tree import DraftTree
 
+MOST_SPOILT = 3
+"""Forwards in a row that were made for nothing before no more of a text are made ahead."""
 ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
 
 
@@ -76,13 +78,18 @@ class BuiltAhead:
 
     The caches have it in them from the start: `fill` a tree in, or `give_up`.
     chain: whether the tree will have no branches.
+    spoilt: whether a kernel's first launch was waited for, so that it has read blanks; then it is given up already.
     """
 
     def __init__(self, state: DecodeState, count: int, chain: bool = False) -> None:
         self.rows = BlankRows(state.length, count, state.coverage.gap, chain)
         self._cache = state.target_cache
         self._before = mark_with_arrays(self._cache)
+        waited = waits()
         self._forward = _forward(state, self.rows.token_ids, self.rows)
+        self.spoilt = waits() != waited
+        if self.spoilt:
+            self.give_up()
 
     def for_tree(self, tree: DraftTree) -> Proposed:
         """This tree with the forward, which is given up where the tree does not fit or is the root alone: a root is
@@ -114,15 +121,33 @@ Proposed = DraftTree | BuiltTree | UnreadChain
 """What a round verifies: a draft tree, or a chain that only the device knows."""
 
 
-def can_build_ahead(state: DecodeState) -> bool:
-    """Whether a verification's graph can be made before its tree is known, on this device and over these caches.
+class AheadBuilder:
+    """Makes one text's verifications before their trees are known, where this device and these caches allow it."""
 
-    Not with kernels of our own: the first launch of a variant is waited for (kernels/metal.py), when rows are still
-    blank.
-    """
-    target = state.pair.target
-    by_mlx = all(kernels == MLX for kernels in target.kernels.sets.values())
-    return target.builds_ahead and by_mlx and waits_unevaluated(state.target_cache) and can_fill()
+    def __init__(self, state: DecodeState) -> None:
+        self.state = state
+        self.builds = can_build_ahead(state)
+        self._spoilt_in_a_row = 0
+
+    def build(self, count: int, chain: bool) -> BuiltAhead | None:
+        """A forward over `count` rows; None where it is to be made once the tree is known.
+
+        Kernels that are launched for the first time spoil it.  Texts later find them launched.
+        """
+        if not self.builds:
+            return None
+        built = BuiltAhead(self.state, count, chain)
+        if not built.spoilt:
+            self._spoilt_in_a_row = 0
+            return built
+        self._spoilt_in_a_row += 1
+        self.builds = self._spoilt_in_a_row < MOST_SPOILT
+        return None
+
+
+def can_build_ahead(state: DecodeState) -> bool:
+    """Whether a verification's graph can be made before its tree is known, on this device and over these caches."""
+    return state.pair.target.builds_ahead and waits_unevaluated(state.target_cache) and can_fill()
 
 
 def verify(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> Verification:

@@ -15,6 +15,7 @@ mx.fast.metal_kernel takes, most often one call.  MLX writes the signature.  Rul
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,6 +27,7 @@ import mlx.core as mx
 
 _awaited: set[tuple[Any, ...]] = set()
 """Variants of kernels that this process has launched once."""
+_waits = threading.local()
 _INCLUDE = re.compile(r'^#include "([\w.]+)"\n', re.MULTILINE)
 TemplateValue = int | bool | mx.Dtype
 Template = Sequence[tuple[str, TemplateValue]]
@@ -148,9 +150,21 @@ def launch_on_metal(
     )
     variant = (kernel.name, kernel.repeat, tuple(template), threadgroup, tuple(x.dtype for x in inputs))
     if variant not in _awaited:
+        note_wait()
         mx.eval(outputs)
         _awaited.add(variant)
     return outputs
+
+
+def note_wait() -> None:
+    """Say that a launch of this thread was waited for while a graph was made: what it read had to be there."""
+    _waits.count = waits() + 1
+
+
+def waits() -> int:
+    """How many launches of this thread were waited for so far; a graph over rows that are still blank is worth
+    nothing if the number has changed while it was made."""
+    return getattr(_waits, "count", 0)
 
 
 def _launch_at_once(

@@ -27,8 +27,9 @@ from time import perf_counter
 import numpy as np
 
 from mlx_ddtree.budget.cost import ROWS, CostTable
-from mlx_ddtree.budget.planner import Outcome, Planner
+from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.budget.proposal import Outcome
 from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
 from mlx_ddtree.kernels.topk import top_k_log_probs
 from mlx_ddtree.kernels.topk_host import best_and_margins

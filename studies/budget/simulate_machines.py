@@ -17,10 +17,12 @@ import numpy as np
 
 from mlx_ddtree.budget import prior
 from mlx_ddtree.budget.cost import ROWS, CostTable
-from mlx_ddtree.budget.planner import Candidates, Outcome, Planner
+from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import Profile
+from mlx_ddtree.budget.proposal import Outcome
 from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.tree import accept, build_tree
+from mlx_ddtree.tree.lattice import Candidates
 
 # Seconds of one verification in units of plain decoding's step, by rows: straight lines between the
 # points, jumps where two points share a place.  4-bit: quantised_matmul's own timings (docs/auto_budget.md

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.planner import Outcome, Planner
+from mlx_ddtree.budget.planner import Planner
+from mlx_ddtree.budget.proposal import Outcome
 from mlx_ddtree.tree import accept
 from mlx_ddtree.tree.lattice import Candidates
 

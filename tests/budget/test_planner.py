@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.budget.calibration import AGREES, DECAY, DISAGREES, PRIOR, UNASKED
 from mlx_ddtree.budget.copies import FAINTEST, LONGEST_COPY, MOST_PLACES, Copies
-from mlx_ddtree.budget.planner import Candidates, Outcome, Planner
+from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.budget.proposal import Outcome
 from mlx_ddtree.budget.suffixes import END, SuffixIndex
 from mlx_ddtree.tree import accept
+from mlx_ddtree.tree.lattice import Candidates
 
 from ..tree.trees import prefixes_of
 from .machines import BLOCKS, cost_table

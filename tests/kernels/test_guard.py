@@ -12,13 +12,12 @@ import pytest
 from mlx_ddtree import stream_generate
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Sampler
-from mlx_ddtree.decoding.verify import can_build_ahead, verify
+from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.kernels.choice import MLX
 from mlx_ddtree.kernels.guard import Guard, first_line
 from mlx_ddtree.kernels.metal import MetalKernel, launch_on_metal
 from mlx_ddtree.kernels.quantized import SharedInput
 from mlx_ddtree.kernels.registry import DRAFT, TOP_K, kernel_choice
-from mlx_ddtree.target.blank_rows import can_fill
 from mlx_ddtree.tuning.measure import profile_of
 from mlx_ddtree.tuning.rounds import filled
 from mlx_ddtree.tuning.sample_trees import bushy_tree
@@ -172,12 +171,3 @@ def test_names_say_for_which_calls_a_kernel_was_chosen():
 def test_more_rows_than_were_checked_take_mlx_operations():
     choice = kernel_choice({8: ["verify_qmm"]})
     assert choice.of(128).product is not None and choice.of(129) is MLX
-
-
-def test_nothing_is_built_ahead_with_kernels():
-    """Their first launches are evaluated as they are built, and rows that a tree fills in later would be blank."""
-    state = filled(helpers.small_pair(), 20)
-    state.pair.target.kernels = kernel_choice({8: []})
-    without = can_build_ahead(state)
-    state.pair.target.kernels = kernel_choice({8: ["verify_qmm"]})
-    assert without == can_fill() and not can_build_ahead(state)

@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_ddtree.kernels.metal import TemplateValue
+from mlx_ddtree.kernels.metal import TemplateValue, note_wait
 
 from .arrays import Bytes, output_array, to_bytes, to_mlx
 from .build import MODES, build, find_compiler, missing_sanitizers, symbolizer
@@ -106,6 +106,7 @@ class HostLaunch:
         init_value: float | None = None,
     ) -> list[mx.array]:
         """As mlx_ddtree.kernels.metal.Launch says, but at once: inputs are evaluated."""
+        note_wait()
         mx.eval(list(inputs))
         text = captured_text(kernel, inputs, tuple(template), output_shapes, tuple(output_dtypes))
         if not isinstance(kernel, InlineKernel) and (errors := _lint(text)):
