@@ -7,17 +7,18 @@ import logging
 import mlx.core as mx
 import pytest
 
+from mlx_ddtree import generate as generate_text
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.kernels.cases import typical_cases
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.machine import machine
 from mlx_ddtree.programs import benchmark, chat, doctor, generate
-from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.tuning import agree, alone, choose, identity
 from mlx_ddtree.tuning.measure import profile_of
 
 from . import families, helpers
 from .metal_host import missing_compiler
+from .server.running import make_engine, serving, started
 from .simulated_mac import GIGABYTE, SYSCTL, mac
 
 __all__ = ["mac"]
@@ -87,15 +88,17 @@ def test_the_embedded_pair(mac):
     assert said(pair) == want and profile_of(pair).complete
 
 
-def test_memory_is_wired_while_measuring_and_for_the_servers_life(mac):
+def test_a_server_measures_wires_memory_for_its_life_and_answers(mac):
     pair = PAIRS["4 bits"]()
-    engine = Engine(lambda: pair, {}, queue_size=1, cache_size=1, cache_bytes=2**20)
-    engine.start()
-    try:
+    pair.kernels = "on"
+    want = generate_text(pair, "w3 w4 w5", 12, method="ar")
+    with started(make_engine(lambda: pair, tree_budget=6)) as engine:
         assert pair.profile.complete and engine.measured == 1
         assert mac.limit == 48 * GIGABYTE
-    finally:
-        engine.stop()
+        mac.launched.clear()
+        with serving(engine) as site:
+            answer = site.openai.completions.create(model="demo", prompt="w3 w4 w5", max_tokens=12, temperature=0)
+        assert answer.choices[0].text == want and "merge_attention" in mac.launched
     assert mac.limit == 0
 
 

@@ -79,40 +79,11 @@ def _settled(
     shapes: Shapes, dtype: mx.Dtype, context: int, scale: float, window: int | None, keep: int, launch: Launch
 ) -> Callable[..., mx.array]:
     """(queries, key parts, value parts, tree, sinks) to the output: what layers of one kind share in a verification."""
-    (_, query_heads, nodes, head_dim), key_shapes, value_shape = shapes
-    packing = _packing(key_shapes, head_dim)
-    heads = key_shapes[0][1]
-    value_dim = value_shape[-1] * (32 // packing[0] if packing else 1)
-    rows, gap = query_heads // heads * nodes, _unseen(context, window, keep)
-    columns = max(head_dim, value_dim)
-    plan = plan_launch(rows, heads, context - gap + nodes, columns, dtype.size, _wanted(), matrices=packing is not None)
-    sizes = _sizes(context, nodes, plan.split, window or 0, 0 if window is None else keep, gap, scale)
-    attend: dict[str, Any] = {
-        "template": [
-            *(("T", dtype), ("D", head_dim), ("DV", value_dim), ("WINDOW", window is not None)),
-            *([("ROWS", rows)] if plan.few else [("BLOCKS", plan.blocks), ("KEY_GROUPS", plan.key_groups)]),
-            *([("BITS", packing[0]), ("GROUP", packing[1])] if packing else []),
-        ],
-        "grid": (32 * plan.simdgroups * plan.splits * plan.row_blocks, heads, 1),
-        "threadgroup": (32 * plan.simdgroups, 1, 1),
-        "output_shapes": [(heads, plan.splits, rows, value_dim), (max(8, heads * plan.splits * rows * 2),)],
-        "output_dtypes": [mx.float32, mx.float32],
-    }
-    merge: dict[str, Any] = {
-        "template": [("T", dtype), ("DV", value_dim), ("GROUPED", query_heads // heads)],
-        "grid": (32, query_heads * nodes, 1),
-        "threadgroup": (32, 1, 1),
-        "output_shapes": [(1, query_heads, nodes, value_dim)],
-        "output_dtypes": [dtype],
-    }
-    kernel = _QUANTISED if packing else _FEW if plan.few else _MANY
-
-    def compute(launch: Launch, sinks: mx.array, *inputs: mx.array) -> list[mx.array]:
-        partial, stats = launch(kernel, inputs, **attend)
-        return launch(_MERGE, [partial, stats, sinks, inputs[-1]], **merge)
-
-    both = settled(launch, compute)
-    no_sinks = _no_sinks(query_heads)
+    (_, query_heads, nodes, _), _, _ = shapes
+    gap = _unseen(context, window, keep)
+    compute, split = _launches(shapes, dtype, context - gap + nodes, window is not None)
+    sizes = _sizes(context, nodes, split, window or 0, 0 if window is None else keep, gap, scale)
+    both, no_sinks = settled(launch, compute), _no_sinks(query_heads)
 
     def run(
         queries: mx.array,
@@ -128,6 +99,44 @@ def _settled(
         return both(sinks, queries, *key_parts, *value_parts, words, depths, sizes)[0]
 
     return run
+
+
+def _launches(
+    shapes: Shapes, dtype: mx.Dtype, length: int, windowed: bool
+) -> tuple[Callable[..., list[mx.array]], int]:
+    """(launch, sinks, queries, keys, values, words, depths, sizes) to the output by both launches; and how many of the
+    `length` keys a range has."""
+    (_, query_heads, nodes, head_dim), key_shapes, value_shape = shapes
+    packing = _packing(key_shapes, head_dim)
+    heads = key_shapes[0][1]
+    value_dim = value_shape[-1] * (32 // packing[0] if packing else 1)
+    rows, columns = query_heads // heads * nodes, max(head_dim, value_dim)
+    plan = plan_launch(rows, heads, length, columns, dtype.size, _wanted(), matrices=packing is not None)
+    kernel = _QUANTISED if packing else _FEW if plan.few else _MANY
+    attend: dict[str, Any] = {
+        "template": [
+            *(("T", dtype), ("D", head_dim), ("DV", value_dim), ("WINDOW", windowed)),
+            *([("ROWS", rows)] if plan.few else [("BLOCKS", plan.blocks), ("KEY_GROUPS", plan.key_groups)]),
+            *([("BITS", packing[0]), ("GROUP", packing[1])] if packing else []),
+        ],
+        "grid": (32 * plan.simdgroups * plan.splits * plan.row_blocks, heads, 1),
+        "threadgroup": (32 * plan.simdgroups, 1, 1),
+        "output_shapes": [(heads, plan.splits, rows, value_dim), (max(8, heads * plan.splits * rows * 2),)],
+        "output_dtypes": [mx.float32, mx.float32],
+    }
+    merge: dict[str, Any] = {
+        "template": [("T", dtype), ("DV", value_dim), ("GROUPED", query_heads // heads)],
+        "grid": (32, query_heads * nodes, 1),
+        "threadgroup": (32, 1, 1),
+        "output_shapes": [(1, query_heads, nodes, value_dim)],
+        "output_dtypes": [dtype],
+    }
+
+    def compute(launch: Launch, sinks: mx.array, *inputs: mx.array) -> list[mx.array]:
+        partial, stats = launch(kernel, inputs, **attend)
+        return launch(_MERGE, [partial, stats, sinks, inputs[-1]], **merge)
+
+    return compute, plan.split
 
 
 def supports(queries: mx.array, keys: KeysOrValues, values: KeysOrValues) -> bool:
