@@ -257,7 +257,8 @@ def by_kind(cost, record, wander=None):
         places = [i for i, row in enumerate(record) if str(row[0]) == kind]
         fixed = {b: [play_fixed(cost, record[i], b, None) for i in places] for b in BLOCKS[2:] if b <= block_size}
         best = max(fixed, key=lambda b: speedup(fixed[b]))
-        least = min(speedup([autos[i]]) for i in places if len(record[i][3]) >= LONG)
+        long = [i for i in places if len(record[i][3]) >= LONG] or places
+        least = min(speedup([autos[i]]) for i in long)
         line = {"kind": kind, "best block": f"block {best} {speedup(fixed[best]):.2f}x"}
         lines.append(line | {"auto": f"{speedup([autos[i] for i in places]):.2f}x", "worst text": f"{least:.2f}x"})
     return lines
