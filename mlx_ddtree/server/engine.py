@@ -22,6 +22,7 @@ from mlx_lm.generate import wired_limit
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
+from mlx_ddtree.generation.turns import openings_of
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
@@ -179,7 +180,8 @@ class Engine:
         """Load, and do once whatever a first request would have to wait for."""
         pair = self._load()
         pair.target.when_lost(self._lost)
-        pair.tokenizer.encode("a")  # a tokenizer sets itself up at first use, which two threads must not do at once
+        openings_of(pair)  # a tokenizer sets itself up at first use, which two threads must not do at once
+        pair.tokenizer.encode("a")
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
         self._sessions = Sessions(pair, self._cache_size, self._cache_bytes)
