@@ -73,8 +73,8 @@ def openings_of(pair: Pair) -> Openings:
 def message_openings(tokenizer: TokenizerWrapper) -> Openings:
     """With what the chat template begins messages: special tokens before an answer and before a user's message.
 
-    Found by rendering conversations that differ in one message, earlier answers with and without reasoning.  Empty where
-    there is no template, or none of these can be told from text.
+    Found by rendering conversations that differ in one message, earlier answers with and without reasoning.  Empty
+    where there is no template, or none of these can be told from text.
     """
     found = [_answers_opening(tokenizer), _users_opening(tokenizer)]
     return tuple(dict.fromkeys(opening for opening in found if opening))
