@@ -16,7 +16,7 @@ from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.calls import options_of
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.places import RUNG, Place, Places
-from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
+from mlx_ddtree.generation.prompts import Prompt, conversation_template, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.generation.turns import chunk_ends, openings_of
@@ -81,10 +81,12 @@ class Session:
     def stream(self, prompt: Prompt, max_tokens: int = 256, **options: Any) -> Iterator[GenerationResponse]:
         """`stream_generate` over the whole prompt, of which only what is new is processed.
 
+        Messages keep the reasoning of earlier answers where the template has `preserve_thinking`.
+
         Raises OptionError if another thread is reading an answer of this session.
         """
         self._close()
-        ids = prompt_token_ids(self.pair, prompt)
+        ids = prompt_token_ids(self.pair, prompt, conversation_template(self.pair.tokenizer))
         answer = self._answer(prompt, ids, max_tokens, options)
         self._open = answer
         self._reader = current_thread()
@@ -159,7 +161,8 @@ class Session:
 
     def _protecting(self, compression: PrefillCompression, prompt: Prompt, ids: list[int]) -> PrefillCompression:
         """What is protected in the rest of this prompt; a text to protect may come in another one."""
-        return compression.protecting(self.pair, prompt, ids, must_occur=False).behind(self.reused)
+        template = conversation_template(self.pair.tokenizer)
+        return compression.protecting(self.pair, prompt, ids, must_occur=False, **template).behind(self.reused)
 
     def plain_tps(self) -> float:
         """Tokens a second that plain decoding makes after what the caches hold: measured now, changing nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from time import time
 from typing import Any
@@ -70,13 +71,21 @@ class Reply:
 
 
 class ChatReply(Reply):
-    """A chat's answer."""
+    """A chat's answer; finished: told its message, once it is complete."""
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: str, with_logprobs: bool, with_usage: bool, reader: AnswerReader) -> None:
+    def __init__(
+        self,
+        model: str,
+        with_logprobs: bool,
+        with_usage: bool,
+        reader: AnswerReader,
+        finished: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         super().__init__(model, with_logprobs, with_usage)
         self._reader = reader
+        self._finished = finished
         self._parts: list[Part] = []
         self._logprobs: list[TokenLogprob] = []
         self._sent = 0  # log-probabilities that are in chunks
@@ -92,6 +101,8 @@ class ChatReply(Reply):
         chunks = [self.chunk(delta=_delta(part), logprobs=self._new_logprobs()) for part in parts]
         if self.totals is None:
             return chunks
+        if self._finished is not None:
+            self._finished(self.message())
         last = {"delta": {}, "logprobs": self._new_logprobs(), "finish_reason": self.finish_reason}
         return chunks + self.last_chunks(**last)
 
@@ -102,7 +113,8 @@ class ChatReply(Reply):
             return "tool_calls"
         return self.totals.finish_reason
 
-    def choice(self) -> dict[str, Any]:
+    def message(self) -> dict[str, Any]:
+        """The answer as a message."""
         content = "".join(part.text for part in self._parts if part.kind == "content")
         reasoning = "".join(part.text for part in self._parts if part.kind == "reasoning")
         calls = [part.call for part in self._parts if part.call is not None]
@@ -113,8 +125,11 @@ class ChatReply(Reply):
             message |= _reasoning(reasoning)
         if calls:
             message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
+        return message
+
+    def choice(self) -> dict[str, Any]:
         logprobs = chat_format(self._logprobs) if self.with_logprobs else None
-        return {"message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
+        return {"message": self.message(), "logprobs": logprobs, "finish_reason": self.finish_reason}
 
     def _new_logprobs(self) -> dict[str, Any] | None:
         new = self._logprobs[self._sent :]

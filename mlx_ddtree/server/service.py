@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from time import monotonic, time
 from typing import Any
 
@@ -24,6 +25,7 @@ from mlx_ddtree.server.options import compression_of, decoding_options_of, logit
 from mlx_ddtree.server.parsing import parse
 from mlx_ddtree.server.prompt import Prepared, prepare
 from mlx_ddtree.server.reading import AnswerReader
+from mlx_ddtree.server.reasonings import Reasonings
 from mlx_ddtree.server.replies import ChatReply, Reply, TextReply
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
 from mlx_ddtree.server.settings import ServerSettings
@@ -41,6 +43,7 @@ class Service:
         self.engine = engine
         self.settings = settings
         self.created = int(time())
+        self._reasonings = Reasonings()
         self._bodies = BodyRoom(settings.limits)
         self._preparing = anyio.CapacityLimiter(1)  # tokenizers are not made for several threads
 
@@ -124,15 +127,19 @@ class Service:
         asked, body = parse(kind, raw)
         self._check_model(asked.model)
         compression = compression_of(asked, self.settings.compression)
-        return asked, prepare(pair, asked, body, self.settings.template, compression)
+        return asked, prepare(pair, asked, body, self.settings.template, compression, self._reasonings)
 
     def _reply(self, pair: Pair, asked: Any, prepared: Prepared) -> Reply:
         model = asked.model or self.settings.model
         with_logprobs = asked.top is not None
         if isinstance(asked, ChatRequest):
             reader = AnswerReader(pair.tokenizer, prepared.state, prepared.tools)
-            return ChatReply(model, with_logprobs, asked.wants_usage, reader)
+            return ChatReply(model, with_logprobs, asked.wants_usage, reader, self._remember(prepared))
         return TextReply(model, with_logprobs, asked.wants_usage)
+
+    def _remember(self, prepared: Prepared) -> Callable[[dict[str, Any]], None] | None:
+        """What an answer's message is told to, once it is complete."""
+        return None if prepared.conversation is None else partial(self._reasonings.keep, prepared.conversation)
 
     async def _whole(self, request: Request, call: Call, reply: Reply, start: float) -> Response:
         """The answer in one response, unless the client goes before it is complete."""

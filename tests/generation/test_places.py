@@ -89,6 +89,18 @@ def test_another_conversation_begins_behind_the_system_prompt(family):
     assert len(sessions) == 3
 
 
+@pytest.mark.parametrize("family", CANNOT_BE_CUT)
+def test_places_of_a_text_that_is_gone_are_forgotten(family):
+    """The second prompt has none of its own where the first one had, and the third begins like the second."""
+    pair, long = pair_of(family), "It holds a greeting and a farewell. " * 12
+    session = Session(pair)
+    short = Talk(pair).ids(
+        QUESTION, answer("In greet.py."), user("Thanks and good bye for now."), answer("Bye."), QUESTION
+    )
+    for ids in (short, Talk(pair).ids(user(long)), Talk(pair).ids(user(long[:300] + "No."))):
+        assert said(session, ids) == fresh(pair, ids)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_conversation_goes_on_in_its_own_session(family):
     """Taking back what asked for the last answer takes nothing from another conversation."""
