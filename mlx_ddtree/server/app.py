@@ -20,14 +20,14 @@ from mlx_ddtree.server.settings import ServerSettings
 
 def make_app(engine: Engine, settings: ServerSettings) -> Starlette:
     service = Service(engine, settings)
-    routes = [
-        Route("/v1/chat/completions", service.chat, methods=["POST"]),
-        Route("/v1/completions", service.completion, methods=["POST"]),
-        Route("/v1/models", service.models),
-        Route("/v1/models/{name:path}", service.model),
-        Route("/health", service.health),
-        Route("/metrics", service.metrics),
-    ]
+    routes = [Route("/health", service.health), Route("/metrics", service.metrics)]
+    for base in ("/v1", ""):  # some clients are told the server's address, and leave the version out
+        routes += [
+            Route(f"{base}/chat/completions", service.chat, methods=["POST"]),
+            Route(f"{base}/completions", service.completion, methods=["POST"]),
+            Route(f"{base}/models", service.models),
+            Route(f"{base}/models/{{name:path}}", service.model),
+        ]
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)

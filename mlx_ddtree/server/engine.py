@@ -266,6 +266,7 @@ class Engine:
         reads = response.statistics.reads
         totals = AnswerTotals(
             finish_reason=response.finish_reason,
+            stopped_by=response.stopped_by,
             prompt_tokens=len(job.ids),
             cached_tokens=cached,
             generated_tokens=response.generation_tokens,

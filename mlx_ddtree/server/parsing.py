@@ -54,7 +54,8 @@ def parse(kind: type[RequestBody], raw: bytes) -> tuple[RequestBody, dict[str, A
         message = sentence(first["type"], first["msg"], first.get("ctx", {}))
         if place:
             message = f"{'.'.join(place)}: {message}"
-        raise ApiError(400, message, param=place[0] if place else None) from None
+        blamed = place[0] if place else message.partition(":")[0]
+        raise ApiError(400, message, param=blamed if blamed in kind.model_fields else None) from None
 
 
 def sentence(kind: str, message: str, context: Mapping[str, Any]) -> str:

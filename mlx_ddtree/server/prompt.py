@@ -61,7 +61,9 @@ def prepare(
     conversation = None
     if reasonings is not None and options.get(KEEPS_REASONING) is not False:
         conversation = reasonings.put_back(body["messages"])
-    ids = chat_ids(pair, body["messages"], tools, options)
+    if request.continue_final_message:
+        options |= {"add_generation_prompt": False, "continue_final_message": True}
+    ids = chat_ids(pair, body["messages"], tools, options, tolerated=request.reasoning_effort is not None)
     fitting(pair, ids, "messages", compression)
     prompt: Any = body["messages"] if pair.tokenizer.has_chat_template else ids
     shorter = protecting(pair, compression, prompt, ids, tools=tools, **options)
@@ -81,10 +83,14 @@ def protecting(
 
 
 def template_options(pair: Pair, request: ChatRequest, template: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's options of the template, and the request's over them."""
+    """The server's options of the template, and the request's over them.  Raises ApiError 400 for what is none."""
     options = {**conversation_template(pair.tokenizer), **template, **(request.chat_template_kwargs or {})}
     if request.reasoning_effort is not None:
         options["reasoning_effort"] = request.reasoning_effort
+    reserved = set(inspect.signature(pair.tokenizer.apply_chat_template).parameters) | _RESERVED
+    if wrong := sorted(reserved & set(options)):
+        message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
+        raise ApiError(400, message, param="chat_template_kwargs")
     return options
 
 
@@ -99,22 +105,28 @@ def text_ids(pair: Pair, request: TextRequest) -> list[int]:
 
 
 def chat_ids(
-    pair: Pair, messages: list[dict[str, Any]], tools: list[Any] | None, options: Mapping[str, Any]
+    pair: Pair,
+    messages: list[dict[str, Any]],
+    tools: list[Any] | None,
+    options: dict[str, Any],
+    tolerated: bool = False,
 ) -> list[int]:
     """A conversation as its template writes it; options: of the template.
+
+    tolerated: whether a reasoning effort that the template does not know is left out, in `options` too: clients have
+        one written into them that not every model has.
 
     What a template does not like about the messages is the client's to mend: its own words become a 400.
     """
     tokenizer = pair.tokenizer
-    reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) | _RESERVED
-    if wrong := sorted(reserved & set(options)):
-        message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
-        raise ApiError(400, message, param="chat_template_kwargs")
     try:
         if not tokenizer.has_chat_template:
             return list(tokenizer.encode(convert_chat(messages)))
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tools=tools, **options))
+        asked = {"add_generation_prompt": True} | options
+        return list(tokenizer.apply_chat_template(messages, tools=tools, **asked))
     except Exception as error:  # templates are programs that raise what they like
+        if tolerated and options.pop("reasoning_effort", None) is not None:
+            return chat_ids(pair, messages, tools, options)
         raise ApiError(400, f"messages: the chat template cannot use them: {error}", param="messages") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -40,6 +41,12 @@ def _content(value: Any) -> Any:
             )
         if kind != "text" or not isinstance(part.get("text"), str):
             raise ValueError("must have parts like {'type': 'text', 'text': '...'}")
+    return value
+
+
+def _tool_choice(value: Any) -> Any:
+    if value not in (None, "auto", "none"):
+        raise ValueError(f'{json.dumps(value)[:80]} is not supported here; leave it out or use "auto" or "none"')
     return value
 
 
@@ -165,14 +172,26 @@ class ChatRequest(CompletionRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | None = None
+    tool_choice: Annotated[Any, AfterValidator(_tool_choice)] = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     @model_validator(mode="after")
     def _probabilities(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    @model_validator(mode="after")
+    def _continuation(self) -> ChatRequest:
+        if self.add_generation_prompt is False and not self.continue_final_message:
+            raise ValueError("add_generation_prompt: false needs continue_final_message: true beside it")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message: the last message must be of the role assistant")
+        if self.continue_final_message and (self.messages[-1].tool_calls or not self.messages[-1].content):
+            raise ValueError("continue_final_message: the last message must have content, and no calls")
         return self
 
     @property

@@ -151,6 +151,22 @@ def test_bodies_of_usual_depth_pass():
     parse(TextRequest, b'{"prompt": "x", "metadata": ' + deep(30) + b"}")
 
 
+BEGUN = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Well"}]}
+
+
+@pytest.mark.parametrize("more", [{}, {"add_generation_prompt": False}])
+def test_an_answer_that_was_begun_is_taken_further(more):
+    request, _ = parse(ChatRequest, json.dumps(BEGUN | {"continue_final_message": True} | more).encode())
+    assert request.continue_final_message
+    for name, body in {
+        "continue_final_message": CHAT | {"continue_final_message": True},
+        "add_generation_prompt": BEGUN | {"add_generation_prompt": False},
+    }.items():
+        assert refusal(ChatRequest, body).param == name
+    empty = {"messages": [*CHAT["messages"], {"role": "assistant", "content": ""}], "continue_final_message": True}
+    assert "must have content" in str(refusal(ChatRequest, empty))
+
+
 def test_a_tiny_temperature_is_greedy():
     for value in (1e-8, 1e-39, 5e-324, 0, 0.0):
         request, _ = parse(ChatRequest, json.dumps(CHAT | {"temperature": value}).encode())
