@@ -1,4 +1,4 @@
-"""Refusals in OpenAI's format."""
+"""Refusals in the formats of OpenAI's API and of Anthropic's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,20 @@ _TYPES = {
     503: "server_error",
     504: "server_error",
 }
+_MESSAGES_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+TOO_LONG = "context_length_exceeded"
+"""The code of a prompt that leaves no room for an answer."""
 
 
 class ApiError(Exception):
@@ -34,8 +48,17 @@ class ApiError(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, Any]:
+        """What OpenAI's clients read."""
         kind = _TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def messages_body(self) -> dict[str, Any]:
+        """What Anthropic's clients read; agents shorten a conversation when they are told that it is too long."""
+        message = str(self)
+        if self.code == TOO_LONG:
+            message = f"prompt is too long: {message}"
+        kind = _MESSAGES_TYPES.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": message}}
 
 
 def internal_error() -> ApiError:

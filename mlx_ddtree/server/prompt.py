@@ -14,7 +14,7 @@ from mlx_ddtree.errors import PromptError
 from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template, prompt_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
-from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.errors import TOO_LONG, ApiError
 from mlx_ddtree.server.history import make_fit_for_template
 from mlx_ddtree.server.reasonings import Reasonings
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
@@ -44,9 +44,11 @@ def prepare(
     template: Mapping[str, Any],
     compression: PrefillCompression = OFF,
     reasonings: Reasonings | None = None,
+    must_fit: bool = True,
 ) -> Prepared:
     """A request's prompt.  Raises ApiError 400.
 
+    must_fit: whether a chat that leaves no room for an answer is refused.
     template: options of the chat template that the server was started with.
     reasonings: what is remembered of earlier answers.
     """
@@ -64,7 +66,8 @@ def prepare(
     if request.continue_final_message:
         options |= {"add_generation_prompt": False, "continue_final_message": True}
     ids = chat_ids(pair, body["messages"], tools, options, tolerated=request.reasoning_effort is not None)
-    fitting(pair, ids, "messages", compression)
+    if must_fit:
+        fitting(pair, ids, "messages", compression)
     prompt: Any = body["messages"] if pair.tokenizer.has_chat_template else ids
     shorter = protecting(pair, compression, prompt, ids, tools=tools, **options)
     return Prepared(ids, initial_state(pair.tokenizer, ids), tools, shorter, conversation)
@@ -148,7 +151,7 @@ def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompress
     shorter = compression.positions == "compact" and compression.concerns(len(ids))
     if limit is not None and len(ids) >= limit and not shorter:
         message = f"{param}: the prompt has {len(ids)} tokens, but this model's context ends at {limit}"
-        raise ApiError(400, message, param=param, code="context_length_exceeded")
+        raise ApiError(400, message, param=param, code=TOO_LONG)
     return ids
 
 

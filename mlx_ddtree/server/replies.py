@@ -9,7 +9,9 @@ from typing import Any
 from uuid import uuid4
 
 from mlx_ddtree.machine import __version__
+from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.events import AnswerTotals, Piece
+from mlx_ddtree.server.json_response import server_sent
 from mlx_ddtree.server.logprobs import TokenLogprob, chat_format, text_format
 from mlx_ddtree.server.reading import AnswerReader, Part
 
@@ -21,6 +23,8 @@ class Reply:
     """What a request's chunks and its whole response have in common."""
 
     prefix, kind, chunk_kind = "", "", ""
+    ending = "data: [DONE]\n\n"
+    """What ends a stream."""
 
     def __init__(self, model: str, with_logprobs: bool, with_usage: bool) -> None:
         self.head = {
@@ -62,6 +66,18 @@ class Reply:
         """Chunks before the first piece."""
         return []
 
+    def sent(self, chunk: dict[str, Any]) -> str:
+        """A chunk as a server-sent event."""
+        return server_sent(chunk)
+
+    def waiting(self, done: int | None = None, total: int | None = None) -> str:
+        """What a stream gets while nothing is said; done, total: of the prompt's tokens, if these are being read."""
+        return ": still here\n\n" if done is None else f": prompt {done}/{total}\n\n"
+
+    def refusal(self, error: ApiError) -> dict[str, Any]:
+        """An error in the middle of a stream."""
+        return error.body()
+
     def add(self, piece: Piece) -> list[dict[str, Any]]:
         """Take note of a piece; the chunks that it makes."""
         raise NotImplementedError
@@ -93,16 +109,21 @@ class ChatReply(Reply):
     def opening(self) -> list[dict[str, Any]]:
         return [self.chunk(delta={"role": "assistant", "content": ""})]
 
-    def add(self, piece: Piece) -> list[dict[str, Any]]:
+    def note(self, piece: Piece) -> list[Part]:
+        """Take note of a piece; the parts of the answer that became certain with it."""
         self.totals = piece.totals
         parts = self._reader.feed(piece.text, last=piece.totals is not None)
         self._parts += parts
         self._logprobs += piece.logprobs
+        if self.totals is not None and self._finished is not None:
+            self._finished(self.message())
+        return parts
+
+    def add(self, piece: Piece) -> list[dict[str, Any]]:
+        parts = self.note(piece)
         chunks = [self.chunk(delta=_delta(part), logprobs=self._new_logprobs()) for part in parts]
         if self.totals is None:
             return chunks
-        if self._finished is not None:
-            self._finished(self.message())
         last = {"delta": {}, "logprobs": self._new_logprobs(), "finish_reason": self.finish_reason}
         return chunks + self.last_chunks(**last)
 

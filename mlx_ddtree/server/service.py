@@ -19,7 +19,9 @@ from mlx_ddtree.server.calls import Call, HungUp
 from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.events import Piece, PromptProgress
-from mlx_ddtree.server.json_response import AsciiJson, server_sent
+from mlx_ddtree.server.json_response import AsciiJson
+from mlx_ddtree.server.messages_reply import MessagesReply
+from mlx_ddtree.server.messages_request import MessagesRequest, parse_messages
 from mlx_ddtree.server.metrics import OUTCOMES
 from mlx_ddtree.server.options import compression_of, decoding_options_of, logit_bias_of
 from mlx_ddtree.server.parsing import parse
@@ -34,6 +36,8 @@ KEEP_ALIVE = 2.0
 """Seconds without a word after which a stream gets a comment: nobody takes it for dead, and who has gone is noticed."""
 ALIASES = ("default_model", "default")
 """Names that any server's model answers to."""
+FOREIGN_NAMES = "claude"
+"""What the names begin with that agents for Anthropic's API use beside the one that they were told."""
 
 
 class Service:
@@ -52,6 +56,28 @@ class Service:
 
     async def completion(self, request: Request) -> Response:
         return await self._answer(request, TextRequest, "completions")
+
+    async def messages(self, request: Request) -> Response:
+        return await self._answer(request, MessagesRequest, "messages")
+
+    async def count_tokens(self, request: Request) -> Response:
+        """The tokens of a prompt that is not answered."""
+        held = HeldBody(self._bodies)
+        outcome = "error"
+        try:
+            raw = await read_body(request, held)
+            _, prepared = await self._prepared(MessagesRequest, raw, must_fit=False)
+            outcome = "ok"
+            return AsciiJson({"input_tokens": len(prepared.ids)})
+        except ApiError as error:
+            outcome = OUTCOMES.get(error.status, "error")
+            raise
+        except ClientDisconnect:
+            outcome = "hung_up"
+            return Response(status_code=499)  # nobody reads it
+        finally:
+            held.release()
+            self.engine.metrics.count("count_tokens", outcome)
 
     async def models(self, request: Request) -> Response:
         return AsciiJson({"object": "list", "data": [self._model()]})
@@ -107,11 +133,9 @@ class Service:
 
         Bodies are taken one at a time, beside the event loop: a large one takes seconds, and many times its size.
         """
-        pair = self.engine.pair
         settings = self.settings
-        if pair is None:
-            raise ApiError(503, "the model is not loaded", code="stopping")
-        asked, prepared = await anyio.to_thread.run_sync(self._prepare, pair, kind, raw, limiter=self._preparing)
+        asked, prepared = await self._prepared(kind, raw)
+        pair = self._pair
         logit_bias = logit_bias_of(asked, pair.target.args.vocab_size)
         kept = settings.kv_keep_ratio if asked.kv_keep_ratio is None else asked.kv_keep_ratio
         long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
@@ -120,18 +144,34 @@ class Service:
             return decoding_options_of(asked, settings.defaults, logit_bias) | long_context
 
         call.submit(prepared.ids, options, asked.top)
-        return asked, self._reply(pair, asked, prepared)
+        return asked, self._reply(pair, kind, asked, prepared)
 
-    def _prepare(self, pair: Pair, kind: type[Any], raw: bytes) -> tuple[Any, Prepared]:
-        """A body as a request and a prompt, in a thread of its own."""
-        asked, body = parse(kind, raw)
-        self._check_model(asked.model)
-        compression = compression_of(asked, self.settings.compression)
-        return asked, prepare(pair, asked, body, self.settings.template, compression, self._reasonings)
+    @property
+    def _pair(self) -> Pair:
+        if self.engine.pair is None:
+            raise ApiError(503, "the model is not loaded", code="stopping")
+        return self.engine.pair
 
-    def _reply(self, pair: Pair, asked: Any, prepared: Prepared) -> Reply:
+    async def _prepared(self, kind: type[Any], raw: bytes, must_fit: bool = True) -> tuple[Any, Prepared]:
+        """A body as a request and a prompt, made in a thread of its own."""
+        work = partial(self._prepare, self._pair, kind, raw, must_fit)
+        return await anyio.to_thread.run_sync(work, limiter=self._preparing)
+
+    def _prepare(self, pair: Pair, kind: type[Any], raw: bytes, must_fit: bool) -> tuple[Any, Prepared]:
+        asked, body = parse_messages(raw) if kind is MessagesRequest else parse(kind, raw)
+        if kind is not MessagesRequest or not (asked.model or "").startswith(FOREIGN_NAMES):
+            self._check_model(asked.model)
+        settings = self.settings
+        compression = compression_of(asked, settings.compression)
+        return asked, prepare(pair, asked, body, settings.template, compression, self._reasonings, must_fit)
+
+    def _reply(self, pair: Pair, kind: type[Any], asked: Any, prepared: Prepared) -> Reply:
         model = asked.model or self.settings.model
         with_logprobs = asked.top is not None
+        if kind is MessagesRequest:
+            reader = AnswerReader(pair.tokenizer, prepared.state, prepared.tools)
+            thinks = (asked.chat_template_kwargs or {}).get("enable_thinking", True)
+            return MessagesReply(model, reader, self._remember(prepared), len(prepared.ids), thinks)
         if isinstance(asked, ChatRequest):
             reader = AnswerReader(pair.tokenizer, prepared.state, prepared.tools)
             return ChatReply(model, with_logprobs, asked.wants_usage, reader, self._remember(prepared))
@@ -162,21 +202,21 @@ class Service:
         """The answer as server-sent events, an error among them if there is one."""
         try:
             for chunk in reply.opening():
-                yield server_sent(chunk)
+                yield reply.sent(chunk)
             async for event in call.events(KEEP_ALIVE):
                 if isinstance(event, Piece):
                     start = self._first(start)
                     for chunk in reply.add(event):
-                        yield server_sent(chunk)
+                        yield reply.sent(chunk)
                 elif isinstance(event, PromptProgress):
-                    yield f": prompt {event.done}/{event.total}\n\n"
+                    yield reply.waiting(event.done, event.total)
                 else:
-                    yield ": still here\n\n"
-            yield "data: [DONE]\n\n"
+                    yield reply.waiting()
+            yield reply.ending
             call.end("ok")
         except ApiError as error:
             call.end(OUTCOMES.get(error.status, "error"))
-            yield server_sent(error.body())
+            yield reply.sent(reply.refusal(error))
 
     def _first(self, start: float) -> float:
         """Take the time of the first piece; infinity marks it as taken."""
