@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.generation.turns import openings_of
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.server.errors import ApiError, internal_error
+from mlx_ddtree.server.errors import ApiError, internal_error, queue_full, stopping
 from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
 from mlx_ddtree.server.idle import measure_while, measured_share
 from mlx_ddtree.server.logprobs import token_logprobs
@@ -101,15 +100,17 @@ class Engine:
         """The share of the pair's measurements that is made; 1 where there is nothing to measure."""
         return measured_share(self.pair)
 
-    def submit(self, job: Job) -> None:
-        """Queue a job.  Raises ApiError 429 if the queue is full, 503 if no answer can be expected."""
+    def submit(self, job: Job, goes_on: bool = False) -> None:
+        """Queue a job; goes_on: of a request that has had an answer already.
+
+        Raises ApiError 429 if the queue is full, 503 if no answer can be expected.
+        """
         with self._changed:
             if not self.alive:
                 raise stopping()
-            if len(self._waiting) >= self.queue_size and (self._running is not None or self._waiting):
-                seconds = math.ceil(min(max(self._recent_seconds, 1), 60))
-                message = f"{len(self._waiting)} requests are waiting already; try again in {seconds} s"
-                raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(seconds)})
+            busy = self._running is not None or self._waiting
+            if len(self._waiting) >= self.queue_size and busy and not goes_on:
+                raise queue_full(len(self._waiting), self._recent_seconds)
             self._waiting.append(job)
             self._changed.notify()
 
@@ -292,7 +293,3 @@ class Engine:
     def _report_caches(self) -> None:
         self.metrics.sessions.set(len(self._sessions))
         self.metrics.cache_bytes.set(self._sessions.nbytes)
-
-
-def stopping() -> ApiError:
-    return ApiError(503, "the server is stopping", code="stopping")

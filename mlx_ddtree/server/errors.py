@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 _TYPES = {
@@ -64,3 +65,15 @@ class ApiError(Exception):
 def internal_error() -> ApiError:
     """The answer to whatever went wrong inside; the log has the details, the client has not."""
     return ApiError(500, "the server made an error on this request; its log says more", code="internal_error")
+
+
+def queue_full(waiting: int, recent_seconds: float) -> ApiError:
+    """The queue takes no more; recent_seconds: that a request has taken lately."""
+    seconds = math.ceil(min(max(recent_seconds, 1), 60))
+    message = f"{waiting} requests are waiting already; try again in {seconds} s"
+    return ApiError(429, message, code="queue_full", headers={"Retry-After": str(seconds)})
+
+
+def stopping() -> ApiError:
+    """Nothing is begun any more."""
+    return ApiError(503, "the server is stopping", code="stopping")

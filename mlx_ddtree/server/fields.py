@@ -35,7 +35,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "length_penalty": (1, 1.0),
     "min_tokens": (0,),
     "modalities": (["text"],),
-    "n": (1,),
     "parallel_tool_calls": (True,),
     "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),

@@ -37,24 +37,30 @@ class Prepared:
     conversation: bytes | None = None
 
 
+def prepare_texts(pair: Pair, request: TextRequest, compression: PrefillCompression = OFF) -> list[Prepared]:
+    """A completion's prompts.  Raises ApiError 400."""
+    prepared = []
+    for prompt in request.prompt:
+        ids = fitting(pair, text_ids(pair, prompt), "prompt", compression)
+        prepared.append(Prepared(ids, compression=protecting(pair, compression, ids, ids)))
+    return prepared
+
+
 def prepare(
     pair: Pair,
-    request: ChatRequest | TextRequest,
+    request: ChatRequest,
     body: dict[str, Any],
     template: Mapping[str, Any],
     compression: PrefillCompression = OFF,
     reasonings: Reasonings | None = None,
     must_fit: bool = True,
 ) -> Prepared:
-    """A request's prompt.  Raises ApiError 400.
+    """A chat's prompt.  Raises ApiError 400.
 
     must_fit: whether a chat that leaves no room for an answer is refused.
     template: options of the chat template that the server was started with.
     reasonings: what is remembered of earlier answers.
     """
-    if isinstance(request, TextRequest):
-        ids = fitting(pair, text_ids(pair, request), "prompt", compression)
-        return Prepared(ids, compression=protecting(pair, compression, ids, ids))
     tools = None if request.tool_choice == "none" else body.get("tools") or None
     if tools and not pair.tokenizer.has_tool_calling:
         raise ApiError(400, "tools: mlx-lm knows no tool calls of this model", param="tools")
@@ -97,12 +103,12 @@ def template_options(pair: Pair, request: ChatRequest, template: Mapping[str, An
     return options
 
 
-def text_ids(pair: Pair, request: TextRequest) -> list[int]:
-    """A completion's prompt.  Raises ApiError 400."""
-    if not request.prompt:
+def text_ids(pair: Pair, prompt: str | list[int]) -> list[int]:
+    """One of a completion's prompts.  Raises ApiError 400."""
+    if not prompt:
         raise ApiError(400, "prompt: it is empty", param="prompt")
     try:
-        return prompt_token_ids(pair, request.prompt)
+        return prompt_token_ids(pair, prompt)
     except PromptError as error:
         raise ApiError(400, f"prompt: {error}", param="prompt") from None
 

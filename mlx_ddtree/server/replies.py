@@ -20,7 +20,12 @@ VENDOR = "mlx_ddtree"
 
 
 class Reply:
-    """What a request's chunks and its whole response have in common."""
+    """What one answer's chunks and whole responses have in common.
+
+    earlier: the request's answers before this one.
+    is_last: whether no other one follows.
+    number: among the answers to one prompt.
+    """
 
     prefix, kind, chunk_kind = "", "", ""
     ending = "data: [DONE]\n\n"
@@ -36,9 +41,34 @@ class Reply:
         self.with_logprobs = with_logprobs
         self.with_usage = with_usage
         self.totals: AnswerTotals | None = None
+        self.earlier: list[Reply] = []
+        self.is_last = True
+        self.number = 0
+
+    def behind(self, earlier: list[Reply], is_last: bool, number: int) -> Reply:
+        """This reply as one of a request's several, which are choices of one response."""
+        self.earlier = list(earlier)
+        self.is_last = is_last
+        self.number = number
+        if earlier:
+            self.head = earlier[0].head
+        return self
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens of this answer and of those before it; the prompt of several answers counts once."""
+        found = [(reply.number, reply.totals) for reply in (*self.earlier, self) if reply.totals is not None]
+        firsts = [totals for number, totals in found if number == 0]
+        prompt = sum(totals.prompt_tokens for totals in firsts)
+        generated = sum(totals.generated_tokens for _, totals in found)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "prompt_tokens_details": {"cached_tokens": sum(totals.cached_tokens for totals in firsts)},
+        }
 
     def chunk(self, **choice: Any) -> dict[str, Any]:
-        choice = {"index": 0, "finish_reason": None, "logprobs": None, **choice}
+        choice = {"index": len(self.earlier), "finish_reason": None, "logprobs": None, **choice}
         usage = {"usage": None} if self.with_usage else {}
         return {**self.head, "object": self.chunk_kind, "choices": [choice], **usage}
 
@@ -46,20 +76,20 @@ class Reply:
         """A chunk with the finish reason and the figures, then one with the usage if it was asked for."""
         assert self.totals is not None
         chunks = [self.chunk(**choice) | {VENDOR: figures(self.totals)}]
-        if self.with_usage:
-            chunks.append({**self.head, "object": self.chunk_kind, "choices": [], "usage": usage(self.totals)})
+        if self.with_usage and self.is_last:
+            chunks.append({**self.head, "object": self.chunk_kind, "choices": [], "usage": self.usage()})
         return chunks
 
     def whole(self) -> dict[str, Any]:
         """The response to a request that does not stream."""
-        assert self.totals is not None
-        choice = {"index": 0, **self.choice()}
+        replies = [*self.earlier, self]
+        shown = [figures(reply.totals) for reply in replies if reply.totals is not None]
         return {
             **self.head,
             "object": self.kind,
-            "choices": [choice],
-            "usage": usage(self.totals),
-            VENDOR: figures(self.totals),
+            "choices": [{"index": place, **reply.choice()} for place, reply in enumerate(replies)],
+            "usage": self.usage(),
+            VENDOR: shown[0] if len(shown) == 1 else {"answers": shown},
         }
 
     def opening(self) -> list[dict[str, Any]]:
@@ -195,15 +225,6 @@ def _delta(part: Part) -> dict[str, Any]:
 def _reasoning(text: str) -> dict[str, Any]:
     """Reasoning under mlx-lm's name, and under the one that most clients read."""
     return {"reasoning": text, "reasoning_content": text}
-
-
-def usage(totals: AnswerTotals) -> dict[str, Any]:
-    return {
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.generated_tokens,
-        "total_tokens": totals.prompt_tokens + totals.generated_tokens,
-        "prompt_tokens_details": {"cached_tokens": totals.cached_tokens},
-    }
 
 
 def figures(totals: AnswerTotals) -> dict[str, Any]:

@@ -7,6 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+MOST_PROMPTS = 64
+MOST_ANSWERS = 16
+"""Of a request, and to each of its prompts."""
+
 
 def _stop_strings(value: Any) -> Any:
     """One text or several -> a list of texts."""
@@ -17,14 +21,16 @@ def _stop_strings(value: Any) -> Any:
 
 
 def _prompt(value: Any) -> Any:
-    """A text, or token ids; a list with one text is that text."""
-    if isinstance(value, list) and value and isinstance(value[0], str | list):
-        if len(value) > 1:
-            raise ValueError("several prompts in one request are not supported; send them one by one")
-        (value,) = value
-    if isinstance(value, str) or (isinstance(value, list) and all(type(token) is int for token in value)):
-        return value
-    raise ValueError("must be a text or a list of token ids")
+    """A text, token ids, or a list of such prompts."""
+    several = isinstance(value, list) and value and isinstance(value[0], str | list)
+    prompts = value if several else [value]
+    if len(prompts) > MOST_PROMPTS:
+        raise ValueError(f"may hold {MOST_PROMPTS} prompts at most")
+    for prompt in prompts:
+        ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
+        if not ids and not isinstance(prompt, str):
+            raise ValueError("must be a text or a list of token ids, or a list of such prompts")
+    return prompts
 
 
 def _content(value: Any) -> Any:
@@ -86,8 +92,12 @@ class StreamOptions(JsonObject):
 
 
 class CompletionRequest(JsonObject):
-    """What chats and completions have in common."""
+    """What chats and completions have in common.
 
+    n: answers, one after the other; with a seed, of consecutive ones.
+    """
+
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -204,7 +214,7 @@ class ChatRequest(CompletionRequest):
 
 
 class TextRequest(CompletionRequest):
-    """POST /v1/completions."""
+    """POST /v1/completions; prompt: all of its prompts, each a text or token ids."""
 
     prompt: Annotated[Any, AfterValidator(_prompt)]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic, time
 from typing import Any
@@ -25,7 +26,7 @@ from mlx_ddtree.server.messages_request import MessagesRequest, parse_messages
 from mlx_ddtree.server.metrics import OUTCOMES
 from mlx_ddtree.server.options import compression_of, decoding_options_of, logit_bias_of
 from mlx_ddtree.server.parsing import parse
-from mlx_ddtree.server.prompt import Prepared, prepare
+from mlx_ddtree.server.prompt import Prepared, prepare, prepare_texts
 from mlx_ddtree.server.reading import AnswerReader
 from mlx_ddtree.server.reasonings import Reasonings
 from mlx_ddtree.server.replies import ChatReply, Reply, TextReply
@@ -66,9 +67,9 @@ class Service:
         outcome = "error"
         try:
             raw = await read_body(request, held)
-            _, prepared = await self._prepared(MessagesRequest, raw, must_fit=False)
+            _, prompts = await self._prepared(MessagesRequest, raw, must_fit=False)
             outcome = "ok"
-            return AsciiJson({"input_tokens": len(prepared.ids)})
+            return AsciiJson({"input_tokens": len(prompts[0].ids)})
         except ApiError as error:
             outcome = OUTCOMES.get(error.status, "error")
             raise
@@ -109,12 +110,12 @@ class Service:
         call = Call(self.engine, self.settings.request_seconds, ended)
         try:
             raw = await read_body(request, held)
-            asked, reply = await self._submit(call, kind, raw)
+            asked, answers = await self._submit(call, kind, raw)
             del raw  # a waiting request keeps what it needs, not all that was sent
             if asked.stream:
                 await call.peek(KEEP_ALIVE)
-                return EventStream(call, self._chunks(call, reply, start))
-            return await self._whole(request, call, reply, start)
+                return EventStream(call, self._chunks(call, answers, start))
+            return await self._whole(request, call, answers, start)
         except ApiError as error:
             call.end(OUTCOMES.get(error.status, "error"))
             raise
@@ -128,23 +129,34 @@ class Service:
             call.end("error")
             raise
 
-    async def _submit(self, call: Call, kind: type[Any], raw: bytes) -> tuple[Any, Reply]:
-        """Make a body a request, prepare its prompt and options, and queue it.  Raises ApiError.
+    async def _submit(self, call: Call, kind: type[Any], raw: bytes) -> tuple[Any, list[Answer]]:
+        """Make a body a request, prepare its prompts and options, and queue the first of its answers.
+
+        Raises ApiError.
 
         Bodies are taken one at a time, beside the event loop: a large one takes seconds, and many times its size.
         """
         settings = self.settings
-        asked, prepared = await self._prepared(kind, raw)
+        asked, prompts = await self._prepared(kind, raw)
         pair = self._pair
         logit_bias = logit_bias_of(asked, pair.target.args.vocab_size)
         kept = settings.kv_keep_ratio if asked.kv_keep_ratio is None else asked.kv_keep_ratio
-        long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
 
-        def options() -> dict[str, Any]:
-            return decoding_options_of(asked, settings.defaults, logit_bias) | long_context
+        def options(prepared: Prepared, number: int) -> dict[str, Any]:
+            long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
+            return decoding_options_of(asked, settings.defaults, logit_bias, number) | long_context
 
-        call.submit(prepared.ids, options, asked.top)
-        return asked, self._reply(pair, kind, asked, prepared)
+        count = asked.n or 1
+        answers: list[Answer] = []
+        for prepared in prompts:
+            for number in range(count):
+                reply = self._reply(pair, kind, asked, prepared)
+                is_last = len(answers) + 1 == len(prompts) * count
+                reply.behind([answer.reply for answer in answers], is_last, number)
+                submit = partial(call.submit, prepared.ids, partial(options, prepared, number), asked.top)
+                answers.append(Answer(reply, submit))
+        answers[0].submit()
+        return asked, answers
 
     @property
     def _pair(self) -> Pair:
@@ -152,18 +164,20 @@ class Service:
             raise ApiError(503, "the model is not loaded", code="stopping")
         return self.engine.pair
 
-    async def _prepared(self, kind: type[Any], raw: bytes, must_fit: bool = True) -> tuple[Any, Prepared]:
-        """A body as a request and a prompt, made in a thread of its own."""
+    async def _prepared(self, kind: type[Any], raw: bytes, must_fit: bool = True) -> tuple[Any, list[Prepared]]:
+        """A body as a request and its prompts, made in a thread of their own."""
         work = partial(self._prepare, self._pair, kind, raw, must_fit)
         return await anyio.to_thread.run_sync(work, limiter=self._preparing)
 
-    def _prepare(self, pair: Pair, kind: type[Any], raw: bytes, must_fit: bool) -> tuple[Any, Prepared]:
+    def _prepare(self, pair: Pair, kind: type[Any], raw: bytes, must_fit: bool) -> tuple[Any, list[Prepared]]:
         asked, body = parse_messages(raw) if kind is MessagesRequest else parse(kind, raw)
         if kind is not MessagesRequest or not (asked.model or "").startswith(FOREIGN_NAMES):
             self._check_model(asked.model)
         settings = self.settings
         compression = compression_of(asked, settings.compression)
-        return asked, prepare(pair, asked, body, settings.template, compression, self._reasonings, must_fit)
+        if isinstance(asked, TextRequest):
+            return asked, prepare_texts(pair, asked, compression)
+        return asked, [prepare(pair, asked, body, settings.template, compression, self._reasonings, must_fit)]
 
     def _reply(self, pair: Pair, kind: type[Any], asked: Any, prepared: Prepared) -> Reply:
         model = asked.model or self.settings.model
@@ -181,12 +195,12 @@ class Service:
         """What an answer's message is told to, once it is complete."""
         return None if prepared.conversation is None else partial(self._reasonings.keep, prepared.conversation)
 
-    async def _whole(self, request: Request, call: Call, reply: Reply, start: float) -> Response:
-        """The answer in one response, unless the client goes before it is complete."""
+    async def _whole(self, request: Request, call: Call, answers: list[Answer], start: float) -> Response:
+        """The answers in one response, unless the client goes before they are complete."""
         watcher = asyncio.create_task(hung_up(request))
         watcher.add_done_callback(lambda task: None if task.cancelled() else call.hang_up())
         try:
-            async for event in call.events():
+            async for reply, event in all_events(call, answers):
                 if isinstance(event, Piece):
                     start = self._first(start)
                     reply.add(event)
@@ -196,15 +210,17 @@ class Service:
         finally:
             watcher.cancel()
         call.end("ok")
-        return AsciiJson(reply.whole())
+        return AsciiJson(answers[-1].reply.whole())
 
-    async def _chunks(self, call: Call, reply: Reply, start: float) -> AsyncIterator[str]:
-        """The answer as server-sent events, an error among them if there is one."""
+    async def _chunks(self, call: Call, answers: list[Answer], start: float) -> AsyncIterator[str]:
+        """The answers as server-sent events, an error among them if there is one."""
+        reply = answers[0].reply
         try:
-            for chunk in reply.opening():
-                yield reply.sent(chunk)
-            async for event in call.events(KEEP_ALIVE):
-                if isinstance(event, Piece):
+            async for reply, event in all_events(call, answers, KEEP_ALIVE):
+                if isinstance(event, Opening):
+                    for chunk in reply.opening():
+                        yield reply.sent(chunk)
+                elif isinstance(event, Piece):
                     start = self._first(start)
                     for chunk in reply.add(event):
                         yield reply.sent(chunk)
@@ -231,6 +247,30 @@ class Service:
         if name not in (None, self.settings.model, *ALIASES):
             message = f"model: {name!r} is not served here; this server has {self.settings.model!r}"
             raise ApiError(404, message, param="model", code="model_not_found")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One of a request's answers: what it is told in, and how it is asked for."""
+
+    reply: Reply
+    submit: Callable[[], None]
+
+
+class Opening:
+    """An answer is about to begin."""
+
+
+async def all_events(
+    call: Call, answers: list[Answer], patience: float | None = None
+) -> AsyncIterator[tuple[Reply, PromptProgress | Piece | Opening | None]]:
+    """The events of all answers, one answer after the other; the first one has been asked for."""
+    for place, answer in enumerate(answers):
+        if place:
+            answer.submit()
+        yield answer.reply, Opening()
+        async for event in call.events(patience):
+            yield answer.reply, event
 
 
 class EventStream(StreamingResponse):
