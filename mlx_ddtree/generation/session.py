@@ -124,6 +124,7 @@ class Session:
         self.cache.chunk_ends = () if whole else ends.all
         start, last, before = self.reused, len(ids) - 1, self.cache.coverage
         near = max((end for end in ends.all if start < end <= self.departs_at), default=0)
+        self.departs_at = 0
         anchors = {near, *ends.turns[:1]}
 
         def passed(done: int) -> None:

@@ -64,7 +64,7 @@ def _places(ids: Sequence[int], openings: Openings) -> list[int]:
 
 def openings_of(pair: Pair) -> Openings:
     """With what the pair's chat template begins messages; found once for a template."""
-    template = str(pair.tokenizer.chat_template)
+    template = str(pair.tokenizer.chat_template) if pair.tokenizer.has_chat_template else ""
     if template not in pair.openings:
         pair.openings[template] = message_openings(pair.tokenizer)
     return pair.openings[template]
@@ -121,7 +121,8 @@ def _rendered(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, Any]]
 
 def _special(tokenizer: TokenizerWrapper) -> set[int]:
     """Tokens that no text is ever split into."""
-    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+    added = tokenizer.get_added_vocab() if hasattr(tokenizer, "get_added_vocab") else {}
+    return {*getattr(tokenizer, "all_special_ids", ()), *added.values()}
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
