@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
@@ -29,6 +29,7 @@ class Pair:
         agree, 'off' never.
     profile: what was measured of this pair on this machine, once a round needed it.
     memories: earlier answers that calls asked to be remembered, by file (generation/memory.py).
+    openings: with what the chat template begins messages, by template (generation/turns.py).
     told: whether the user was told what is used in place of a drafter that is missing.
     scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
     """
@@ -41,6 +42,7 @@ class Pair:
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
     memories: dict[str, Memory] = field(default_factory=dict)
+    openings: dict[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
     told: bool = False
     lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 

@@ -6,7 +6,7 @@ While a stream decodes, its `DecodeState` works on this very object, so nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -49,6 +49,8 @@ class PromptCache(list[Any]):
     target_layers: how many of them are the target's.
     token_ids: the text that they stand for.  While a stream goes on its last token, the root, is not in them yet.
     coverage: how much of that text they hold.
+    chunk_ends: tokens of the text, ascending, behind which a chunk of the next prompt ends (generation/turns.py), so
+        that it is cut alike wherever its processing begins; empty: every `prefill_step_size` tokens of what is new.
     """
 
     def __init__(self, layers: Iterable[Any], target_layers: int) -> None:
@@ -56,6 +58,7 @@ class PromptCache(list[Any]):
         self.target_layers = target_layers
         self.token_ids: list[int] = []
         self.coverage = WHOLE
+        self.chunk_ends: Sequence[int] = ()
         self._lender: list[Any] | None = None
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,27 @@ def _dense(
     state: DecodeState, prompt: Sequence[int], step_size: int, through: Sequence[Any] | None, may_wait: int
 ) -> Iterator[int]:
     """Chunk by chunk; how many tokens are processed."""
-    last = len(prompt) - 1
-    for start in range(0, last, step_size):
-        stop = min(start + step_size, last)
+    before = len(state.token_ids)
+    ends = [end - before for end in state.caches.chunk_ends]
+    start = 0
+    for stop in chunk_stops(len(prompt) - 1, step_size, ends):
         with state.all_or_nothing():
             _process(state, prompt[start:stop], through, may_wait=may_wait)
             state.token_ids.extend(prompt[start:stop])
         yield stop
+        start = stop
+
+
+def chunk_stops(tokens: int, step_size: int, ends: Iterable[int]) -> Iterator[int]:
+    """Where the chunks of so many tokens end: at `ends` among them, ascending, and after `step_size` tokens at most.
+
+    The last one is `tokens`; without tokens there are no chunks.
+    """
+    done = 0
+    for end in (*(end for end in ends if 0 < end < tokens), tokens):
+        while done < end:
+            done = min(done + step_size, end)
+            yield done
 
 
 def _sparse(

@@ -21,6 +21,11 @@ class TextStream:
         self._text = ""
         self.finish_reason: str | None = None
 
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that has ended the text; None where nothing or something else has."""
+        return self._stop.found
+
     def keep(self, tokens: Sequence[int]) -> int:
         """How many of `tokens` belong to the text; what they say is then ready for `take`."""
         for count, token in enumerate(tokens, 1):
@@ -49,22 +54,26 @@ class TextStream:
 
 
 class StopStrings:
-    """Passes text through up to the first stop string, holding back what may become one."""
+    """Passes text through up to the first stop string, holding back what may become one.
+
+    found: that string, once it was there.
+    """
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(s for s in stop if s)
         self._held = ""
-        self.found = False
+        self.found: str | None = None
 
     def feed(self, segment: str) -> str:
         """The text that is now known to lie before any stop string."""
-        if self.found:
+        if self.found is not None:
             return ""
         text = self._held + segment
-        hits = [text.find(s) for s in self._stop if s in text]
+        hits = [(text.find(s), s) for s in self._stop if s in text]
         if hits:
-            self.found, self._held = True, ""
-            return text[: min(hits)]
+            place, self.found = min(hits, key=lambda hit: hit[0])
+            self._held = ""
+            return text[:place]
         held = max((_overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held]

@@ -138,6 +138,9 @@ class _Shard:
     def mark(self, marked: int, number: int) -> None:
         self._marks[marked] = self._caches[number].target.mark(self._caches[number].layers)
 
+    def fit_mark(self, number: int, marked: int) -> None:
+        self._caches[number].target.fit_mark(self._caches[number].layers, self._marks[marked])
+
     def rewind(self, number: int, marked: int) -> None:
         self._caches[number].target.rewind(self._caches[number].layers, self._marks[marked])
 

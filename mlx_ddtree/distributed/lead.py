@@ -114,6 +114,12 @@ class LeadTarget(ShardTarget):
         return marked
 
     @uninterrupted()
+    def fit_mark(self, cache: Sequence[Any], marked: Mark) -> None:
+        assert isinstance(marked, _Mark)
+        super().fit_mark(cache, marked)
+        self.leader.tell("fit_mark", self._number(cache), marked.number)
+
+    @uninterrupted()
     def rewind(self, cache: Sequence[Any], marked: Mark) -> None:
         assert isinstance(marked, _Mark)
         super().rewind(cache, marked)

@@ -12,6 +12,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.pair import Pair
 
+KEEPS_REASONING = "preserve_thinking"
+"""The option of newer templates that leaves the reasoning of earlier answers where it was."""
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]] | mx.array
 
 _FORMS = "give text, token ids, or chat messages ({'role', 'content'})"
@@ -23,8 +25,10 @@ _TEMPLATES_OWN = {
 """Arguments of `apply_chat_template` that this package sets itself, or that change what it returns."""
 
 
-def prompt_token_ids(pair: Pair, prompt: Prompt) -> list[int]:
+def prompt_token_ids(pair: Pair, prompt: Prompt, template: Mapping[str, Any] | None = None) -> list[int]:
     """The ids of raw text, of ids in any form, or of chat messages through the chat template.
+
+    template: further arguments of the template.
 
     Raises PromptError for what is none of these, is empty, or has ids outside the vocabulary.
     """
@@ -34,7 +38,7 @@ def prompt_token_ids(pair: Pair, prompt: Prompt) -> list[int]:
     elif not isinstance(items, Sequence) or isinstance(items, bytes):
         raise PromptError(f"the prompt is {_kind_of(items)}: {_FORMS}")
     elif items and all(isinstance(item, Mapping) for item in items):
-        ids = chat_token_ids(pair.tokenizer, items)
+        ids = chat_token_ids(pair.tokenizer, items, template)
     else:
         ids = _given_ids(items)
     if not ids:
@@ -84,6 +88,15 @@ def chat_token_ids(
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PromptError(f"the chat template cannot use these messages: {reason}") from error
     return _given_ids(ids)
+
+
+def conversation_template(tokenizer: TokenizerWrapper) -> dict[str, Any]:
+    """What a conversation that goes on asks of its template, where the template knows it: reasoning stays in history.
+
+    Then a prompt begins with all that the one before it and its answer were, and nothing of these is processed again.
+    """
+    template = tokenizer.chat_template if tokenizer.has_chat_template else None
+    return {KEEPS_REASONING: True} if isinstance(template, str) and KEEPS_REASONING in template else {}
 
 
 def with_known_roles(tokenizer: TokenizerWrapper, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -90,6 +90,7 @@ class GenerationResponse:
     compression: what the prompt has lost, where it was to be compressed or filtered.
     peak_memory: gigabytes.
     finish_reason: 'length', 'stop' or None.
+    stopped_by: the stop string that has ended the text, where one has.
     round: the round itself, with its tree and the accepted path (`mlx_ddtree.draw_tree`).
     """
 
@@ -105,6 +106,7 @@ class GenerationResponse:
     seconds: dict[str, float]
     round: Round = field(repr=False)
     finish_reason: str | None = None
+    stopped_by: str | None = None
     compression: CompressionReport | None = None
 
     # What follows from the round is computed when it is asked for: the device waits while a response is made.
@@ -200,5 +202,6 @@ class Meter:
             seconds=dict(self.clock.seconds),
             round=done,
             finish_reason=text.finish_reason,
+            stopped_by=text.stopped_by,
             compression=self._shortening.report if self._shortening else None,
         )

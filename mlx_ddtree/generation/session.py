@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
 from inspect import GEN_CLOSED, getgeneratorstate
 from threading import current_thread
 from typing import Any
 
-import mlx.core as mx
 from mlx_lm.models.cache import can_trim_prompt_cache
 
 from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.decoding.context import WHOLE, Coverage, PromptCache, make_prompt_cache
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
+from mlx_ddtree.generation.calls import options_of
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.places import RUNG, Place, Places
+from mlx_ddtree.generation.prompts import Prompt, conversation_template, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
+from mlx_ddtree.generation.turns import chunk_ends, openings_of
+from mlx_ddtree.machine import memory
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.target.between_rounds import fit
-from mlx_ddtree.target.marks import Mark
+from mlx_ddtree.target.marks import cut_by_offset
 from mlx_ddtree.tuning.rounds import plain_step
 
-
-@dataclass(frozen=True)
-class PromptEnd:
-    """Where the caches stood when they held a prompt but for its last token, and nothing more.
-
-    tokens: of that prompt; mark: of the target's caches; coverage: what they hold of those tokens.
-    """
-
-    tokens: int
-    mark: Mark
-    coverage: Coverage
+MEMORY_SHARE = 32
+"""One part in so many of the machine's memory may hold the places of a session that goes back to earlier ones."""
 
 
 class Session:
     """Answers prompts, and keeps the caches from one to the next.
 
     A prompt that begins like what the caches hold goes on from there; a chat's next turn always does, but
-    for what its template changes in earlier turns.  One answer at a time: a new one closes an older one that was
-    not read to its end.
+    for what its template changes in earlier turns.  Caches that cannot be cut (recurrent layers, sliding windows) go
+    back to the last place before that: places are kept before messages, in long texts and at the prompt's end.  One
+    answer at a time: a new one closes an older one that was not read to its end.
 
+    places_bytes: memory for these places in all; by default a 32nd of the machine's.
     remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory`
         is asked for.  Not where sessions pass from one user to another.
     reused: how many tokens of the last prompt were not processed again.
+    departs_at: how many first tokens the next prompt shares with one that could not be gone back to that far; the place
+        there is kept, because others may depart there too.
     """
 
-    def __init__(self, pair: Pair, *, remembers: bool = True) -> None:
+    def __init__(self, pair: Pair, *, remembers: bool = True, places_bytes: int | None = None) -> None:
         self.pair = pair
         self.remembers = remembers
+        self.places_bytes = memory() // MEMORY_SHARE if places_bytes is None else places_bytes
         self._open: Generator[GenerationResponse, None, None] | None = None
         self._reader = current_thread()
         self.reset()
@@ -60,12 +59,14 @@ class Session:
         """Forget everything."""
         self._close()
         self.memory = Memory() if self.remembers else None
+        self.departs_at = 0
         self._forget()
 
     def _forget(self) -> None:
         self.cache: PromptCache = make_prompt_cache(self.pair)
         self.reused = 0
-        self._prompt_end: PromptEnd | None = None
+        self.places = Places(self.places_bytes)
+        self._turn = 0  # tokens before the last prompt's last message, or before its own last one
 
     @property
     def token_ids(self) -> list[int]:
@@ -74,18 +75,18 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the caches, and of what is kept to take them back to the end of the prompt."""
-        marked = [] if self._prompt_end is None else self._prompt_end.mark
-        kept = sum(x.nbytes for standing in marked for x in standing if isinstance(x, mx.array))
-        return kept + sum(layer.nbytes for layer in self.cache)
+        """Memory of the caches, and of the places that they can go back to."""
+        return self.places.nbytes + sum(layer.nbytes for layer in self.cache)
 
     def stream(self, prompt: Prompt, max_tokens: int = 256, **options: Any) -> Iterator[GenerationResponse]:
         """`stream_generate` over the whole prompt, of which only what is new is processed.
 
+        Messages keep the reasoning of earlier answers where the template has `preserve_thinking`.
+
         Raises OptionError if another thread is reading an answer of this session.
         """
         self._close()
-        ids = prompt_token_ids(self.pair, prompt)
+        ids = prompt_token_ids(self.pair, prompt, conversation_template(self.pair.tokenizer))
         answer = self._answer(prompt, ids, max_tokens, options)
         self._open = answer
         self._reader = current_thread()
@@ -98,22 +99,53 @@ class Session:
             rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
         given = options.get("options")
-        if options.get("memory") is None and (given is None or given.memory is None):
+        how = options_of(given, max_tokens, {name: value for name, value in options.items() if name != "options"})
+        if how.memory is None:
             options["memory"] = self.memory
         compression = options.get("compression")
         if compression is not None and compression.concerns(len(rest)):
             options["compression"] = self._protecting(compression, prompt, ids)
+        passed = self._passing(ids, how)
 
         def progress(done: int, total: int) -> None:
-            if done == total - 1:  # both caches hold everything but the last token, and nothing more
-                marked = self.pair.target.mark(self.cache.target)
-                self._prompt_end = PromptEnd(len(ids) - 1, marked, self.cache.coverage)
+            passed(done)
             if report:
                 report(done, total)
 
         yield from stream_generate(
             self.pair, rest, max_tokens, prompt_cache=self.cache, prompt_progress_callback=progress, **options
         )
+
+    def _passing(self, ids: Sequence[int], how: GenerationOptions) -> Callable[[int], None]:
+        """What keeps places while a prompt is processed: told how many tokens of what is new the caches hold."""
+        ends = chunk_ends(ids, openings_of(self.pair), how.prefill_step_size)
+        self._turn = ends.turns[-1] if ends.turns else len(ids) - 1
+        whole = cut_by_offset(self.cache.target) and how.max_kv_size is None
+        self.cache.chunk_ends = () if whole else ends.all
+        start, last, before = self.reused, len(ids) - 1, self.cache.coverage
+        near = max((end for end in ends.all if start < end <= self.departs_at), default=0)
+        self.departs_at = 0
+        anchors = {near, *ends.turns[:1]}
+
+        def passed(done: int) -> None:
+            tokens = start + done
+            coverage = self.cache.coverage
+            if whole or not start < tokens <= last:  # nothing is processed yet, or the first token of the answer is
+                return
+            if tokens < last and coverage != before:  # the rows of a compressed prompt were chosen for its end
+                return
+            turn = tokens in ends.turns
+            if turn or tokens in (near, last) or tokens - self.places.last >= RUNG:
+                self._keep_place(tokens, anchor=tokens in anchors)
+
+        return passed
+
+    def _keep_place(self, tokens: int, anchor: bool) -> None:
+        """Keep where the caches stand, which hold so many tokens and nothing more."""
+        target, layers = self.pair.target, self.cache.target
+        marked = target.mark(layers)
+        target.fit_mark(layers, marked)
+        self.places.add(Place(tokens, marked, self.cache.coverage, anchor))
 
     def _close(self) -> None:
         """End an answer that was not read to its end: until then the caches run ahead of their tokens."""
@@ -130,7 +162,8 @@ class Session:
 
     def _protecting(self, compression: PrefillCompression, prompt: Prompt, ids: list[int]) -> PrefillCompression:
         """What is protected in the rest of this prompt; a text to protect may come in another one."""
-        return compression.protecting(self.pair, prompt, ids, must_occur=False).behind(self.reused)
+        template = conversation_template(self.pair.tokenizer)
+        return compression.protecting(self.pair, prompt, ids, must_occur=False, **template).behind(self.reused)
 
     def plain_tps(self) -> float:
         """Tokens a second that plain decoding makes after what the caches hold: measured now, changing nothing."""
@@ -139,26 +172,26 @@ class Session:
 
     def reusable(self, ids: Sequence[int]) -> int:
         """How many of `ids` would not be processed again: what `resume` returns."""
-        shared = self._shared(ids)
+        shared = self.shared(ids)
         if shared == len(self.token_ids):
             return shared
         if can_trim_prompt_cache(self.cache.target):
             # A compressed prompt stands for itself only; what nothing was dropped of stays.
             coverage = self.cache.coverage
             return shared if shared >= coverage.source else min(shared, coverage.head)
-        end = 0 if self._prompt_end is None else self._prompt_end.tokens
-        return end if end <= shared else 0
+        place = self.places.before(shared, self.cache.coverage)
+        return 0 if place is None else place.tokens
 
     def keeps_prompt(self, length: int) -> bool:
-        """Whether going back to `length` tokens takes back nothing but the last answer."""
-        end = len(self.token_ids) if self._prompt_end is None else self._prompt_end.tokens
-        return length >= end
+        """Whether going back to `length` tokens takes back no more than the last answer and what asked for it."""
+        return length >= min(len(self.token_ids), self._turn)
 
     def fork(self, ids: Sequence[int]) -> Session:
         """A session that stands where `resume(ids)` would take this one, which stays as it is."""
-        other = Session(self.pair, remembers=self.remembers)
+        other = Session(self.pair, remembers=self.remembers, places_bytes=self.places_bytes)
         other.cache = self.cache.copy_for(self.pair)
-        other._prompt_end = self._prompt_end
+        other.places = self.places.copy()
+        other._turn = self._turn
         other.resume(ids)
         self.pair.target.fit(other.cache.target)
         for layer in other.cache.drafter:
@@ -169,6 +202,8 @@ class Session:
         """Set the caches back to the longest beginning that they share with `ids`, but for its last token;
         its length."""
         shared = self.reusable(ids)
+        if (departs_at := self.shared(ids)) > shared:
+            self.departs_at = departs_at
         if shared < len(self.token_ids):
             self._take_back(shared)
         self.reused = shared
@@ -182,18 +217,17 @@ class Session:
             rows = rows_of(length, coverage.rows, coverage) - rows_of(shared, coverage.rows, coverage)
             self.pair.target.trim(self.cache.target, rows)
             self.cache.coverage = coverage if shared >= coverage.source else WHOLE
-        elif shared and self._prompt_end is not None:
-            self.cache.coverage = self._prompt_end.coverage
-            self.pair.target.rewind(self.cache.target, self._prompt_end.mark)
+        elif (place := self.places.before(shared, coverage)) is not None and shared:
+            self.cache.coverage = place.coverage
+            self.pair.target.rewind(self.cache.target, place.mark)
         else:
             self._forget()
         for layer in self.cache.drafter if shared else []:
             layer.offset = min(layer.offset, rows_of(shared, coverage.drafter_rows, coverage))
         del self.token_ids[shared:]
-        if self._prompt_end is not None and self._prompt_end.tokens > shared:
-            self._prompt_end = None
+        self.places.cut(shared)
 
-    def _shared(self, ids: Sequence[int]) -> int:
+    def shared(self, ids: Sequence[int]) -> int:
         """How many first tokens of the caches are those of `ids`, its last one not counted."""
         shorter = min(len(self.token_ids), len(ids) - 1)
         for place in range(shorter):

@@ -22,7 +22,9 @@ HOSTS_HELP = "further host names that clients may use, such as host.docker.inter
 
 def make_arguments() -> argparse.ArgumentParser:
     parser = cli.make_parser(
-        "Serve a model with OpenAI's API; drafts make it faster and change nothing.", EXAMPLES, "mlx_ddtree.server"
+        "Serve a model with OpenAI's API and Anthropic's; drafts make it faster and change nothing.",
+        EXAMPLES,
+        "mlx_ddtree.server",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")

@@ -22,7 +22,7 @@ LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 class ApiKey:
-    """Lets requests through that carry the key: `Authorization: Bearer KEY`."""
+    """Lets requests through that carry the key: `Authorization: Bearer KEY`, or `x-api-key: KEY`."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self.app = app
@@ -34,11 +34,13 @@ class ApiKey:
             return
         message = "this server needs its API key: send 'Authorization: Bearer KEY'"
         error = ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-        await error_response(error)(scope, receive, send)
+        await error_response(error, scope["path"])(scope, receive, send)
 
     def accepts(self, headers: Headers) -> bool:
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(key.strip().encode(), self.key)
+        given = [headers.get("x-api-key", ""), key if scheme.lower() == "bearer" else ""]
+        right = [hmac.compare_digest(text.strip().encode(), self.key) for text in given]
+        return any(right)
 
 
 class HostNames:
@@ -60,7 +62,7 @@ class HostNames:
         message = f"this server does not answer to the host name {header!r}: start it with --allowed-hosts NAME"
         if host_name(header):
             message = message.replace("NAME", host_name(header))
-        await error_response(ApiError(400, message, code="invalid_host"))(scope, receive, send)
+        await error_response(ApiError(400, message, code="invalid_host"), scope["path"])(scope, receive, send)
 
 
 def host_name(header: str) -> str:

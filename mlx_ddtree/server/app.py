@@ -20,25 +20,28 @@ from mlx_ddtree.server.settings import ServerSettings
 
 def make_app(engine: Engine, settings: ServerSettings) -> Starlette:
     service = Service(engine, settings)
-    routes = [
-        Route("/v1/chat/completions", service.chat, methods=["POST"]),
-        Route("/v1/completions", service.completion, methods=["POST"]),
-        Route("/v1/models", service.models),
-        Route("/v1/models/{name:path}", service.model),
-        Route("/health", service.health),
-        Route("/metrics", service.metrics),
-    ]
+    routes = [Route("/health", service.health), Route("/metrics", service.metrics)]
+    for base in ("/v1", ""):  # some clients are told the server's address, and leave the version out
+        routes += [
+            Route(f"{base}/chat/completions", service.chat, methods=["POST"]),
+            Route(f"{base}/completions", service.completion, methods=["POST"]),
+            Route(f"{base}/messages", service.messages, methods=["POST"]),
+            Route(f"{base}/messages/count_tokens", service.count_tokens, methods=["POST"]),
+            Route(f"{base}/models", service.models),
+            Route(f"{base}/models/{{name:path}}", service.model),
+        ]
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, ApiError)
-        return error_response(error)
+        return error_response(error, request.url.path)
 
     async def no_route(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return error_response(ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}"))
+        path = request.url.path
+        return error_response(ApiError(error.status_code, f"{request.method} {path}: {error.detail}"), path)
 
     async def failed(request: Request, error: Exception) -> Response:
-        return error_response(internal_error())
+        return error_response(internal_error(), request.url.path)
 
     return Starlette(
         routes=routes,

@@ -36,9 +36,12 @@ class Call:
         self._outcome: str | None = None
 
     def submit(self, ids: list[int], options: Callable[[], dict[str, Any]], top: int | None) -> None:
-        """Raises ApiError if the queue takes no more."""
+        """Ask for an answer, the first or one more when the last one is complete.
+
+        Raises ApiError if the queue takes no more.
+        """
         job = Job(ids, options, top, self._send)
-        self._engine.submit(job)
+        self._engine.submit(job, goes_on=self._job is not None)
         self._job = job
 
     def hang_up(self) -> None:
@@ -59,7 +62,7 @@ class Call:
             self._peeked = await self._next(patience)
 
     async def events(self, patience: float | None = None) -> AsyncIterator[PromptProgress | Piece | None]:
-        """All events up to the last piece, and None after every `patience` seconds without one.
+        """All events up to an answer's last piece, and None after every `patience` seconds without one.
 
         Raises ApiError (a refusal, or 504 when the request's time is over) and HungUp.
         """

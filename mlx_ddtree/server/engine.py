@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,8 +21,9 @@ from mlx_lm.generate import wired_limit
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
+from mlx_ddtree.generation.turns import openings_of
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.server.errors import ApiError, internal_error
+from mlx_ddtree.server.errors import ApiError, internal_error, queue_full, stopping
 from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
 from mlx_ddtree.server.idle import measure_while, measured_share
 from mlx_ddtree.server.logprobs import token_logprobs
@@ -100,15 +100,17 @@ class Engine:
         """The share of the pair's measurements that is made; 1 where there is nothing to measure."""
         return measured_share(self.pair)
 
-    def submit(self, job: Job) -> None:
-        """Queue a job.  Raises ApiError 429 if the queue is full, 503 if no answer can be expected."""
+    def submit(self, job: Job, goes_on: bool = False) -> None:
+        """Queue a job; goes_on: of a request that has had an answer already.
+
+        Raises ApiError 429 if the queue is full, 503 if no answer can be expected.
+        """
         with self._changed:
             if not self.alive:
                 raise stopping()
-            if len(self._waiting) >= self.queue_size and (self._running is not None or self._waiting):
-                seconds = math.ceil(min(max(self._recent_seconds, 1), 60))
-                message = f"{len(self._waiting)} requests are waiting already; try again in {seconds} s"
-                raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(seconds)})
+            busy = self._running is not None or self._waiting
+            if len(self._waiting) >= self.queue_size and busy and not goes_on:
+                raise queue_full(len(self._waiting), self._recent_seconds)
             self._waiting.append(job)
             self._changed.notify()
 
@@ -179,7 +181,8 @@ class Engine:
         """Load, and do once whatever a first request would have to wait for."""
         pair = self._load()
         pair.target.when_lost(self._lost)
-        pair.tokenizer.encode("a")  # a tokenizer sets itself up at first use, which two threads must not do at once
+        openings_of(pair)  # a tokenizer sets itself up at first use, which two threads must not do at once
+        pair.tokenizer.encode("a")
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
         self._sessions = Sessions(pair, self._cache_size, self._cache_bytes)
@@ -264,6 +267,7 @@ class Engine:
         reads = response.statistics.reads
         totals = AnswerTotals(
             finish_reason=response.finish_reason,
+            stopped_by=response.stopped_by,
             prompt_tokens=len(job.ids),
             cached_tokens=cached,
             generated_tokens=response.generation_tokens,
@@ -289,7 +293,3 @@ class Engine:
     def _report_caches(self) -> None:
         self.metrics.sessions.set(len(self._sessions))
         self.metrics.cache_bytes.set(self._sessions.nbytes)
-
-
-def stopping() -> ApiError:
-    return ApiError(503, "the server is stopping", code="stopping")

@@ -23,6 +23,7 @@ class PromptProgress:
 class AnswerTotals:
     """The figures of a finished answer.
 
+    stopped_by: the stop string that has ended it, where one has.
     compression: what its prompt has lost, if anything (pflash/compress.py).
     kv_reads: what a KV budget let it read, where there is one.
     """
@@ -36,6 +37,7 @@ class AnswerTotals:
     prompt_tps: float
     generation_tps: float
     kinds: dict[str, int]
+    stopped_by: str | None = None
     compression: dict[str, Any] | None = None
     kv_reads: dict[str, Any] | None = None
 

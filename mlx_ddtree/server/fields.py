@@ -35,7 +35,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "length_penalty": (1, 1.0),
     "min_tokens": (0,),
     "modalities": (["text"],),
-    "n": (1,),
     "parallel_tool_calls": (True,),
     "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
@@ -47,7 +46,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "use_beam_search": (False,),
     "verbosity": ("medium",),
 }
-"""Name -> the values that change nothing, of options that are not offered."""
+"""Name -> the values that change nothing, of options that a request does not offer."""
 
 HINTS = {
     "enable_thinking": "it belongs into chat_template_kwargs",
@@ -62,9 +61,11 @@ def check_fields(kind: type[BaseModel], body: Mapping[str, Any]) -> None:
     for name, value in body.items():
         if value is None:
             continue
+        if name in kind.model_fields or name in ABOUT_NO_ANSWER:
+            continue
         if name in NEUTRAL:
             _check_neutral(name, value)
-        elif name not in kind.model_fields and name not in ABOUT_NO_ANSWER:
+        else:
             hint = HINTS.get(name, "leave it out")
             raise ApiError(400, f"{name[:80]}: this request has no such field; {hint}", param=name[:80])
 

@@ -17,8 +17,10 @@ class AsciiJson(JSONResponse):
         return json.dumps(content, allow_nan=False).encode()
 
 
-def error_response(error: ApiError) -> AsciiJson:
-    return AsciiJson(error.body(), error.status, headers=error.headers)
+def error_response(error: ApiError, path: str) -> AsciiJson:
+    """A refusal as the clients of a path read it."""
+    body = error.messages_body() if path.removeprefix("/v1").startswith("/messages") else error.body()
+    return AsciiJson(body, error.status, headers=error.headers)
 
 
 def server_sent(data: dict[str, Any]) -> str:

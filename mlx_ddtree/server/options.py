@@ -57,9 +57,9 @@ def compression_of(request: CompletionRequest, default: PrefillCompression) -> P
 
 
 def decoding_options_of(
-    request: CompletionRequest, defaults: RequestDefaults, logit_bias: dict[int, float]
+    request: CompletionRequest, defaults: RequestDefaults, logit_bias: dict[int, float], number: int = 0
 ) -> dict[str, Any]:
-    """Keyword arguments of `stream_generate`.
+    """Keyword arguments of `stream_generate`; number: of the answer, among several to one prompt.
 
     Some of them hold arrays, so this belongs to the thread that decodes.
     """
@@ -80,6 +80,8 @@ def decoding_options_of(
         pick(request.frequency_context_size, PENALTY_CONTEXT),
     )
     options = {name: pick(getattr(request, name), getattr(defaults, name)) for name in SAMPLING}
+    if options["seed"] is not None:
+        options["seed"] += number
     return options | {
         "temp": temperature,
         "logits_processors": processors,

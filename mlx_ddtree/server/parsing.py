@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.server.errors import ApiError
@@ -49,12 +49,18 @@ def parse(kind: type[RequestBody], raw: bytes) -> tuple[RequestBody, dict[str, A
     try:
         return kind.model_validate(body), body
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = [str(part) for part in first["loc"]]
-        message = sentence(first["type"], first["msg"], first.get("ctx", {}))
-        if place:
-            message = f"{'.'.join(place)}: {message}"
-        raise ApiError(400, message, param=place[0] if place else None) from None
+        raise refusal_of(error, kind) from None
+
+
+def refusal_of(error: ValidationError, kind: type[BaseModel], within: str = "") -> ApiError:
+    """The first of pydantic's errors as a sentence; within: what stands before the names of `kind`'s fields."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = [str(part) for part in first["loc"]]
+    message = sentence(first["type"], first["msg"], first.get("ctx", {}))
+    if place:
+        message = f"{within}{'.'.join(place)}: {message}"
+    blamed = within.partition(".")[0] or (place[0] if place else message.partition(":")[0])
+    return ApiError(400, message, param=blamed if within or blamed in kind.model_fields else None)
 
 
 def sentence(kind: str, message: str, context: Mapping[str, Any]) -> str:

@@ -11,11 +11,12 @@ from mlx_lm.server import convert_chat
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.errors import PromptError
-from mlx_ddtree.generation.prompts import prompt_token_ids
+from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template, prompt_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
-from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.errors import TOO_LONG, ApiError
 from mlx_ddtree.server.history import make_fit_for_template
+from mlx_ddtree.server.reasonings import Reasonings
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
 
 
@@ -26,33 +27,56 @@ class Prepared:
     state: what the answer begins as: 'normal', 'reasoning', or a state of the tokenizer's response format.
     tools: as the client gave them.
     compression: of this prompt, with what is protected in it as spans of its tokens.
+    conversation: the key of a chat's messages, under which the answer's reasoning is remembered.
     """
 
     ids: list[int]
     state: str = "normal"
     tools: list[Any] | None = None
     compression: PrefillCompression | None = None
+    conversation: bytes | None = None
+
+
+def prepare_texts(pair: Pair, request: TextRequest, compression: PrefillCompression = OFF) -> list[Prepared]:
+    """A completion's prompts.  Raises ApiError 400."""
+    prepared = []
+    for prompt in request.prompt:
+        ids = fitting(pair, text_ids(pair, prompt), "prompt", compression)
+        prepared.append(Prepared(ids, compression=protecting(pair, compression, ids, ids)))
+    return prepared
 
 
 def prepare(
     pair: Pair,
-    request: ChatRequest | TextRequest,
+    request: ChatRequest,
     body: dict[str, Any],
     template: Mapping[str, Any],
     compression: PrefillCompression = OFF,
+    reasonings: Reasonings | None = None,
+    must_fit: bool = True,
 ) -> Prepared:
-    """template: options of the chat template that the server was started with.  Raises ApiError 400."""
-    if isinstance(request, TextRequest):
-        ids = fitting(pair, text_ids(pair, request), "prompt", compression)
-        return Prepared(ids, compression=protecting(pair, compression, ids, ids))
+    """A chat's prompt.  Raises ApiError 400.
+
+    must_fit: whether a chat that leaves no room for an answer is refused.
+    template: options of the chat template that the server was started with.
+    reasonings: what is remembered of earlier answers.
+    """
     tools = None if request.tool_choice == "none" else body.get("tools") or None
     if tools and not pair.tokenizer.has_tool_calling:
         raise ApiError(400, "tools: mlx-lm knows no tool calls of this model", param="tools")
-    ids = chat_ids(pair, request, body["messages"], tools, template)
-    fitting(pair, ids, "messages", compression)
+    options = template_options(pair, request, template)
+    make_fit_for_template(pair.tokenizer, body["messages"])
+    conversation = None
+    if reasonings is not None and options.get(KEEPS_REASONING) is not False:
+        conversation = reasonings.put_back(body["messages"])
+    if request.continue_final_message:
+        options |= {"add_generation_prompt": False, "continue_final_message": True}
+    ids = chat_ids(pair, body["messages"], tools, options, tolerated=request.reasoning_effort is not None)
+    if must_fit:
+        fitting(pair, ids, "messages", compression)
     prompt: Any = body["messages"] if pair.tokenizer.has_chat_template else ids
-    shorter = protecting(pair, compression, prompt, ids, tools=tools, **template_options(request, template))
-    return Prepared(ids, initial_state(pair.tokenizer, ids), tools, shorter)
+    shorter = protecting(pair, compression, prompt, ids, tools=tools, **options)
+    return Prepared(ids, initial_state(pair.tokenizer, ids), tools, shorter, conversation)
 
 
 def protecting(
@@ -67,48 +91,51 @@ def protecting(
         raise ApiError(400, f"prefill_protect: {error}", param="prefill_protect") from None
 
 
-def template_options(request: ChatRequest, template: Mapping[str, Any]) -> dict[str, Any]:
-    """The server's options of the template, and the request's over them."""
-    options = {**template, **(request.chat_template_kwargs or {})}
+def template_options(pair: Pair, request: ChatRequest, template: Mapping[str, Any]) -> dict[str, Any]:
+    """The server's options of the template, and the request's over them.  Raises ApiError 400 for what is none."""
+    options = {**conversation_template(pair.tokenizer), **template, **(request.chat_template_kwargs or {})}
     if request.reasoning_effort is not None:
         options["reasoning_effort"] = request.reasoning_effort
+    reserved = set(inspect.signature(pair.tokenizer.apply_chat_template).parameters) | _RESERVED
+    if wrong := sorted(reserved & set(options)):
+        message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
+        raise ApiError(400, message, param="chat_template_kwargs")
     return options
 
 
-def text_ids(pair: Pair, request: TextRequest) -> list[int]:
-    """A completion's prompt.  Raises ApiError 400."""
-    if not request.prompt:
+def text_ids(pair: Pair, prompt: str | list[int]) -> list[int]:
+    """One of a completion's prompts.  Raises ApiError 400."""
+    if not prompt:
         raise ApiError(400, "prompt: it is empty", param="prompt")
     try:
-        return prompt_token_ids(pair, request.prompt)
+        return prompt_token_ids(pair, prompt)
     except PromptError as error:
         raise ApiError(400, f"prompt: {error}", param="prompt") from None
 
 
 def chat_ids(
     pair: Pair,
-    request: ChatRequest,
     messages: list[dict[str, Any]],
     tools: list[Any] | None,
-    template: Mapping[str, Any],
+    options: dict[str, Any],
+    tolerated: bool = False,
 ) -> list[int]:
-    """A conversation as its template writes it.
+    """A conversation as its template writes it; options: of the template.
+
+    tolerated: whether a reasoning effort that the template does not know is left out, in `options` too: clients have
+        one written into them that not every model has.
 
     What a template does not like about the messages is the client's to mend: its own words become a 400.
     """
-    tokenizer, options = pair.tokenizer, template_options(request, template)
-    reserved = set(inspect.signature(tokenizer.apply_chat_template).parameters) | _RESERVED
-    if wrong := sorted(reserved & set(options)):
-        message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
-        raise ApiError(400, message, param="chat_template_kwargs")
+    tokenizer = pair.tokenizer
     try:
-        make_fit_for_template(tokenizer, messages)
         if not tokenizer.has_chat_template:
             return list(tokenizer.encode(convert_chat(messages)))
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tools=tools, **options))
-    except ApiError:
-        raise
+        asked = {"add_generation_prompt": True} | options
+        return list(tokenizer.apply_chat_template(messages, tools=tools, **asked))
     except Exception as error:  # templates are programs that raise what they like
+        if tolerated and options.pop("reasoning_effort", None) is not None:
+            return chat_ids(pair, messages, tools, options)
         raise ApiError(400, f"messages: the chat template cannot use them: {error}", param="messages") from error
 
 
@@ -130,7 +157,7 @@ def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompress
     shorter = compression.positions == "compact" and compression.concerns(len(ids))
     if limit is not None and len(ids) >= limit and not shorter:
         message = f"{param}: the prompt has {len(ids)} tokens, but this model's context ends at {limit}"
-        raise ApiError(400, message, param=param, code="context_length_exceeded")
+        raise ApiError(400, message, param=param, code=TOO_LONG)
     return ids
 
 

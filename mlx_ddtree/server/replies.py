@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from time import time
 from typing import Any
 from uuid import uuid4
 
 from mlx_ddtree.machine import __version__
+from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.events import AnswerTotals, Piece
+from mlx_ddtree.server.json_response import server_sent
 from mlx_ddtree.server.logprobs import TokenLogprob, chat_format, text_format
 from mlx_ddtree.server.reading import AnswerReader, Part
 
@@ -17,9 +20,16 @@ VENDOR = "mlx_ddtree"
 
 
 class Reply:
-    """What a request's chunks and its whole response have in common."""
+    """What one answer's chunks and whole responses have in common.
+
+    earlier: the request's answers before this one.
+    is_last: whether no other one follows.
+    number: among the answers to one prompt.
+    """
 
     prefix, kind, chunk_kind = "", "", ""
+    ending = "data: [DONE]\n\n"
+    """What ends a stream."""
 
     def __init__(self, model: str, with_logprobs: bool, with_usage: bool) -> None:
         self.head = {
@@ -31,9 +41,34 @@ class Reply:
         self.with_logprobs = with_logprobs
         self.with_usage = with_usage
         self.totals: AnswerTotals | None = None
+        self.earlier: list[Reply] = []
+        self.is_last = True
+        self.number = 0
+
+    def behind(self, earlier: list[Reply], is_last: bool, number: int) -> Reply:
+        """This reply as one of a request's several, which are choices of one response."""
+        self.earlier = list(earlier)
+        self.is_last = is_last
+        self.number = number
+        if earlier:
+            self.head = earlier[0].head
+        return self
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens of this answer and of those before it; the prompt of several answers counts once."""
+        found = [(reply.number, reply.totals) for reply in (*self.earlier, self) if reply.totals is not None]
+        firsts = [totals for number, totals in found if number == 0]
+        prompt = sum(totals.prompt_tokens for totals in firsts)
+        generated = sum(totals.generated_tokens for _, totals in found)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": generated,
+            "total_tokens": prompt + generated,
+            "prompt_tokens_details": {"cached_tokens": sum(totals.cached_tokens for totals in firsts)},
+        }
 
     def chunk(self, **choice: Any) -> dict[str, Any]:
-        choice = {"index": 0, "finish_reason": None, "logprobs": None, **choice}
+        choice = {"index": len(self.earlier), "finish_reason": None, "logprobs": None, **choice}
         usage = {"usage": None} if self.with_usage else {}
         return {**self.head, "object": self.chunk_kind, "choices": [choice], **usage}
 
@@ -41,25 +76,37 @@ class Reply:
         """A chunk with the finish reason and the figures, then one with the usage if it was asked for."""
         assert self.totals is not None
         chunks = [self.chunk(**choice) | {VENDOR: figures(self.totals)}]
-        if self.with_usage:
-            chunks.append({**self.head, "object": self.chunk_kind, "choices": [], "usage": usage(self.totals)})
+        if self.with_usage and self.is_last:
+            chunks.append({**self.head, "object": self.chunk_kind, "choices": [], "usage": self.usage()})
         return chunks
 
     def whole(self) -> dict[str, Any]:
         """The response to a request that does not stream."""
-        assert self.totals is not None
-        choice = {"index": 0, **self.choice()}
+        replies = [*self.earlier, self]
+        shown = [figures(reply.totals) for reply in replies if reply.totals is not None]
         return {
             **self.head,
             "object": self.kind,
-            "choices": [choice],
-            "usage": usage(self.totals),
-            VENDOR: figures(self.totals),
+            "choices": [{"index": place, **reply.choice()} for place, reply in enumerate(replies)],
+            "usage": self.usage(),
+            VENDOR: shown[0] if len(shown) == 1 else {"answers": shown},
         }
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks before the first piece."""
         return []
+
+    def sent(self, chunk: dict[str, Any]) -> str:
+        """A chunk as a server-sent event."""
+        return server_sent(chunk)
+
+    def waiting(self, done: int | None = None, total: int | None = None) -> str:
+        """What a stream gets while nothing is said; done, total: of the prompt's tokens, if these are being read."""
+        return ": still here\n\n" if done is None else f": prompt {done}/{total}\n\n"
+
+    def refusal(self, error: ApiError) -> dict[str, Any]:
+        """An error in the middle of a stream."""
+        return error.body()
 
     def add(self, piece: Piece) -> list[dict[str, Any]]:
         """Take note of a piece; the chunks that it makes."""
@@ -70,13 +117,21 @@ class Reply:
 
 
 class ChatReply(Reply):
-    """A chat's answer."""
+    """A chat's answer; finished: told its message, once it is complete."""
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: str, with_logprobs: bool, with_usage: bool, reader: AnswerReader) -> None:
+    def __init__(
+        self,
+        model: str,
+        with_logprobs: bool,
+        with_usage: bool,
+        reader: AnswerReader,
+        finished: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         super().__init__(model, with_logprobs, with_usage)
         self._reader = reader
+        self._finished = finished
         self._parts: list[Part] = []
         self._logprobs: list[TokenLogprob] = []
         self._sent = 0  # log-probabilities that are in chunks
@@ -84,11 +139,18 @@ class ChatReply(Reply):
     def opening(self) -> list[dict[str, Any]]:
         return [self.chunk(delta={"role": "assistant", "content": ""})]
 
-    def add(self, piece: Piece) -> list[dict[str, Any]]:
+    def note(self, piece: Piece) -> list[Part]:
+        """Take note of a piece; the parts of the answer that became certain with it."""
         self.totals = piece.totals
         parts = self._reader.feed(piece.text, last=piece.totals is not None)
         self._parts += parts
         self._logprobs += piece.logprobs
+        if self.totals is not None and self._finished is not None:
+            self._finished(self.message())
+        return parts
+
+    def add(self, piece: Piece) -> list[dict[str, Any]]:
+        parts = self.note(piece)
         chunks = [self.chunk(delta=_delta(part), logprobs=self._new_logprobs()) for part in parts]
         if self.totals is None:
             return chunks
@@ -102,7 +164,8 @@ class ChatReply(Reply):
             return "tool_calls"
         return self.totals.finish_reason
 
-    def choice(self) -> dict[str, Any]:
+    def message(self) -> dict[str, Any]:
+        """The answer as a message."""
         content = "".join(part.text for part in self._parts if part.kind == "content")
         reasoning = "".join(part.text for part in self._parts if part.kind == "reasoning")
         calls = [part.call for part in self._parts if part.call is not None]
@@ -113,8 +176,11 @@ class ChatReply(Reply):
             message |= _reasoning(reasoning)
         if calls:
             message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in calls]
+        return message
+
+    def choice(self) -> dict[str, Any]:
         logprobs = chat_format(self._logprobs) if self.with_logprobs else None
-        return {"message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
+        return {"message": self.message(), "logprobs": logprobs, "finish_reason": self.finish_reason}
 
     def _new_logprobs(self) -> dict[str, Any] | None:
         new = self._logprobs[self._sent :]
@@ -159,15 +225,6 @@ def _delta(part: Part) -> dict[str, Any]:
 def _reasoning(text: str) -> dict[str, Any]:
     """Reasoning under mlx-lm's name, and under the one that most clients read."""
     return {"reasoning": text, "reasoning_content": text}
-
-
-def usage(totals: AnswerTotals) -> dict[str, Any]:
-    return {
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.generated_tokens,
-        "total_tokens": totals.prompt_tokens + totals.generated_tokens,
-        "prompt_tokens_details": {"cached_tokens": totals.cached_tokens},
-    }
 
 
 def figures(totals: AnswerTotals) -> dict[str, Any]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+MOST_PROMPTS = 64
+MOST_ANSWERS = 16
+"""Of a request, and to each of its prompts."""
 
 
 def _stop_strings(value: Any) -> Any:
@@ -16,14 +21,16 @@ def _stop_strings(value: Any) -> Any:
 
 
 def _prompt(value: Any) -> Any:
-    """A text, or token ids; a list with one text is that text."""
-    if isinstance(value, list) and value and isinstance(value[0], str | list):
-        if len(value) > 1:
-            raise ValueError("several prompts in one request are not supported; send them one by one")
-        (value,) = value
-    if isinstance(value, str) or (isinstance(value, list) and all(type(token) is int for token in value)):
-        return value
-    raise ValueError("must be a text or a list of token ids")
+    """A text, token ids, or a list of such prompts."""
+    several = isinstance(value, list) and value and isinstance(value[0], str | list)
+    prompts = value if several else [value]
+    if len(prompts) > MOST_PROMPTS:
+        raise ValueError(f"may hold {MOST_PROMPTS} prompts at most")
+    for prompt in prompts:
+        ids = isinstance(prompt, list) and all(type(token) is int for token in prompt)
+        if not ids and not isinstance(prompt, str):
+            raise ValueError("must be a text or a list of token ids, or a list of such prompts")
+    return prompts
 
 
 def _content(value: Any) -> Any:
@@ -40,6 +47,12 @@ def _content(value: Any) -> Any:
             )
         if kind != "text" or not isinstance(part.get("text"), str):
             raise ValueError("must have parts like {'type': 'text', 'text': '...'}")
+    return value
+
+
+def _tool_choice(value: Any) -> Any:
+    if value not in (None, "auto", "none"):
+        raise ValueError(f'{json.dumps(value)[:80]} is not supported here; leave it out or use "auto" or "none"')
     return value
 
 
@@ -79,8 +92,12 @@ class StreamOptions(JsonObject):
 
 
 class CompletionRequest(JsonObject):
-    """What chats and completions have in common."""
+    """What chats and completions have in common.
 
+    n: answers, one after the other; with a seed, of consecutive ones.
+    """
+
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -165,14 +182,26 @@ class ChatRequest(CompletionRequest):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | None = None
+    tool_choice: Annotated[Any, AfterValidator(_tool_choice)] = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     @model_validator(mode="after")
     def _probabilities(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+    @model_validator(mode="after")
+    def _continuation(self) -> ChatRequest:
+        if self.add_generation_prompt is False and not self.continue_final_message:
+            raise ValueError("add_generation_prompt: false needs continue_final_message: true beside it")
+        if self.continue_final_message and self.messages[-1].role != "assistant":
+            raise ValueError("continue_final_message: the last message must be of the role assistant")
+        if self.continue_final_message and (self.messages[-1].tool_calls or not self.messages[-1].content):
+            raise ValueError("continue_final_message: the last message must have content, and no calls")
         return self
 
     @property
@@ -185,7 +214,7 @@ class ChatRequest(CompletionRequest):
 
 
 class TextRequest(CompletionRequest):
-    """POST /v1/completions."""
+    """POST /v1/completions; prompt: all of its prompts, each a text or token ids."""
 
     prompt: Annotated[Any, AfterValidator(_prompt)]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

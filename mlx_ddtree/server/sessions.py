@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 
 from mlx_ddtree.generation.session import Session
 from mlx_ddtree.pair import Pair
 
+PLACES_SHARE = 4
+"""One part in so many of all sessions' memory is what one of them may spend on places that it can go back to."""
+
 
 class Sessions:
     """The sessions of one engine, which alone uses them: `most` at most, of `max_bytes` in all.
+
+    They remember nothing of their answers but what the caches hold, because each may serve another user next.
 
     The longest unused one goes first.  A request that shares only a beginning with the best session gets a copy of
     that beginning, so that it does not cost another conversation its cache.
@@ -26,6 +31,9 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._kept)
+
     @property
     def nbytes(self) -> int:
         return sum(session.nbytes for session in self._kept)
@@ -35,7 +43,8 @@ class Sessions:
         best = max(self._kept, key=lambda session: session.reusable(ids), default=None)
         kept = 0 if best is None else best.reusable(ids)
         if best is None or kept == 0:
-            session = Session(self.pair, remembers=False)  # it may serve another user next
+            session = Session(self.pair, remembers=False, places_bytes=self.max_bytes // PLACES_SHARE)
+            session.departs_at = max((other.shared(ids) for other in self._kept), default=0)
         elif best.keeps_prompt(kept) or not self._fits_twice(best, kept):
             session = best
             self._kept.remove(best)

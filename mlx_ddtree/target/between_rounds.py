@@ -11,6 +11,7 @@ from mlx.utils import tree_map
 from mlx_lm.models.cache import KVCache, QuantizedKVCache, make_prompt_cache, trim_prompt_cache
 
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.target.marks import Mark, fit_mark
 from mlx_ddtree.target.rank_traffic import RankTraffic
 
 
@@ -51,6 +52,10 @@ class MakesCaches:
     def trim(self, cache: Sequence[Any], tokens: int) -> None:
         """Take the last `tokens` tokens back, of caches that mlx-lm can trim."""
         trim_prompt_cache(list(cache), tokens)
+
+    def fit_mark(self, cache: Sequence[Any], marked: Mark) -> None:
+        """Let a mark of these caches, as they stand now, hold no more than they would go on from."""
+        fit_mark(cache, marked)
 
     def fit(self, cache: Sequence[Any]) -> None:
         """Give back the memory behind what the caches hold; something that is added copies them once."""

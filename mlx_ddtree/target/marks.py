@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, QuantizedKVCache, RotatingKVCache
 
 Mark = list[tuple[Any, ...]]
@@ -53,6 +53,42 @@ def rewind(cache: Sequence[Any], marked: Mark) -> None:
             layer_cache.offset = standing[0]
             if len(standing) > 1:
                 layer_cache.keys, layer_cache.values = standing[1:]
+
+
+def fit_mark(cache: Sequence[Any], marked: Mark) -> None:
+    """Let a mark that is to be kept hold no more than the caches would go on from; marked: of `cache` as it stands.
+
+    A ring that has read a long chunk has all of that chunk's rows; its next update leaves the last `max_size` of them.
+    """
+    fitted: list[mx.array] = []
+    for place, layer_cache in enumerate(cache):
+        if isinstance(layer_cache, CacheList):
+            inner = list(marked[place])
+            fit_mark(layer_cache.caches, inner)
+            marked[place] = tuple(inner)
+        elif isinstance(layer_cache, RotatingKVCache):
+            keys, values, offset, end = marked[place]
+            excess = 0 if keys is None or end != keys.shape[2] else end - layer_cache.max_size
+            if excess > 0:
+                keys, values = layer_cache._trim(excess, keys), layer_cache._trim(excess, values)
+                marked[place] = keys, values, offset, layer_cache.max_size
+                fitted += [keys, values]
+    mx.eval(fitted)
+
+
+def cut_by_offset(cache: Sequence[Any]) -> bool:
+    """Whether caches of these kinds hold rows that stand for themselves, whatever follows: their offset cuts them."""
+    for layer_cache in cache:
+        parts = layer_cache.caches if isinstance(layer_cache, CacheList) else [layer_cache]
+        if not all(isinstance(part, KVCache | QuantizedKVCache) for part in parts):
+            return False
+    return True
+
+
+def mark_bytes(marked: Mark) -> int:
+    """Bytes of what a mark holds: states, convolutions' windows and rings; 0 where an offset cuts the caches."""
+    flat: list[tuple[str, Any]] = tree_flatten(list(marked))  # type: ignore[assignment]
+    return sum(x.nbytes for _, x in flat if isinstance(x, mx.array))
 
 
 def _standing(layer_cache: Any) -> tuple[Any, ...]:

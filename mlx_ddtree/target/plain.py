@@ -86,6 +86,9 @@ class PlainTarget(MakesCaches):
         """Nothing: see `rewind`."""
         return []
 
+    def fit_mark(self, cache: Sequence[Any], marked: Mark) -> None:
+        """Nothing: such a mark holds nothing."""
+
     def rewind(self, cache: Sequence[Any], marked: Mark) -> None:
         """Caches of unknown kinds cannot be turned back."""
 

@@ -10,7 +10,7 @@ def until_stop(stops, pieces):
     """What comes out of all pieces together, and whether a stop string was found."""
     strings = StopStrings(stops)
     text = "".join(strings.feed(piece) for piece in pieces)
-    return text + strings.flush(), strings.found
+    return text + strings.flush(), strings.found is not None
 
 
 def test_of_two_stop_strings_in_a_piece_the_first_in_the_text_ends_it():

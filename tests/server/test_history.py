@@ -24,16 +24,22 @@ ASK = {"role": "user", "content": "hi"}
 
 
 @pytest.fixture
-def rendered():
-    """What a template makes of messages."""
+def prepared():
+    """What a template makes of messages and of a request's other fields."""
     pair = load()
 
-    def render(template, *messages):
+    def render(template, messages, **fields):
         pair.tokenizer.chat_template = template
-        request, body = parse(ChatRequest, json.dumps({"messages": messages}).encode())
+        request, body = parse(ChatRequest, json.dumps({"messages": messages} | fields).encode())
         return pair.tokenizer.decode(prepare(pair, request, body, {}).ids)
 
     return render
+
+
+@pytest.fixture
+def rendered(prepared):
+    """What a template makes of messages."""
+    return lambda template, *messages: prepared(template, messages)
 
 
 def test_a_developers_instructions_reach_the_model(rendered):
@@ -62,6 +68,24 @@ def test_arguments_that_are_none_are_refused_with_their_place(rendered, argument
     with pytest.raises(ApiError, match=r"^messages\.1\.tool_calls\.0\.function\.arguments: .*JSON") as refusal:
         rendered(WITH_CALLS, ASK, answer)
     assert (refusal.value.status, refusal.value.param) == (400, "messages")
+
+
+def test_a_reasoning_effort_that_the_template_does_not_know_is_left_out(prepared):
+    template = (
+        "{% if reasoning_effort not in ('low', 'high') %}{{ raise_exception('No such effort.') }}{% endif %}"
+        "{{ reasoning_effort }} {{ messages[0].content }}"
+    ).replace("not in ('low', 'high')", "is defined and reasoning_effort not in ('low', 'high')")
+    assert prepared(template, [ASK], reasoning_effort="high") == "high hi"
+    assert prepared(template, [ASK], reasoning_effort="maximal") == " hi"
+
+
+def test_an_answer_that_was_begun_goes_on_where_it_ends(prepared):
+    template = KNOWN_ROLES.replace(
+        "{% endfor %}", "{% if not loop.last or add_generation_prompt %}.{% endif %}{% endfor %}"
+    )
+    begun = [ASK, {"role": "assistant", "content": "Well"}]
+    assert prepared(template, begun) == "[user]hi.[assistant]Well."
+    assert prepared(template, begun, continue_final_message=True) == "[user]hi.[assistant]Well"
 
 
 def test_a_template_that_refuses_says_why(rendered):

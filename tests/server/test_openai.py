@@ -78,6 +78,40 @@ def test_a_penalised_answer_does_not_depend_on_what_is_cached(site, pair):
     assert [answer.choices[0].message.content for answer in answers] == [expected] * 3
 
 
+def test_several_answers_have_the_texts_of_their_seeds(site, pair):
+    ask = ASK | {"max_tokens": 20, "n": 3, "temperature": 0.9, "seed": 7}
+    expected = [generate(pair, QUESTION, 20, sampler=make_sampler(0.9, seed=7 + number)) for number in range(3)]
+    whole = site.openai.chat.completions.create(**ask)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in whole.choices] == expected and len(set(expected)) > 1
+    chunks = list(site.openai.chat.completions.create(stream=True, stream_options={"include_usage": True}, **ask))
+    texts = ["", "", ""]
+    for chunk in chunks[:-1]:
+        texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+    assert texts == expected and len({chunk.id for chunk in chunks}) == 1
+    prompt = len(pair.tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True))
+    for usage in (whole.usage, chunks[-1].usage):
+        assert (usage.prompt_tokens, usage.completion_tokens) == (prompt, 60)
+    assert sum(chunk.usage is not None for chunk in chunks) == 1
+    assert len(whole.model_extra["mlx_ddtree"]["answers"]) == 3
+
+
+def test_several_prompts_are_answered_one_after_the_other(site, pair):
+    prompts = ["def add(", "class Stack"]
+    expected = [generate(pair, prompt, 12) for prompt in prompts]
+    for form in (prompts, [pair.tokenizer.encode(prompt) for prompt in prompts]):
+        whole = site.openai.completions.create(model="demo", prompt=form, max_tokens=12, n=2)
+        assert [choice.text for choice in whole.choices] == [text for text in expected for _ in range(2)]
+        assert whole.usage.prompt_tokens == sum(len(pair.tokenizer.encode(prompt)) for prompt in prompts)
+        assert whole.usage.completion_tokens == 48
+
+
+def test_paths_work_without_their_version(site, pair):
+    answer = site.http.post("/chat/completions", json=ASK | {"max_tokens": 5}).json()
+    assert answer["choices"][0]["message"]["content"] == generate(pair, QUESTION, 5)
+    assert site.http.get("/models").json()["data"][0]["id"] == "demo"
+
+
 def test_a_stop_string_ends_the_text(site, pair):
     for stop in ("return", ["return", "nowhere"]):
         answer = site.openai.chat.completions.create(stop=stop, **ASK | {"max_tokens": 200})
@@ -138,7 +172,7 @@ def test_models(site):
     ("change", "error", "words"),
     [
         ({"model": "gpt-4"}, openai.NotFoundError, "served here"),
-        ({"n": 2}, openai.BadRequestError, "n: 2 is not supported"),
+        ({"n": 99}, openai.BadRequestError, "n: must be at most 16"),
         ({"messages": []}, openai.BadRequestError, "messages"),
         ({"messages": [{"role": "user", "content": "word " * 9000}]}, openai.BadRequestError, "context ends at 8192"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, openai.BadRequestError, "'text'"),

@@ -17,7 +17,7 @@ from mlx_ddtree.server.settings import RequestDefaults
 
 CHAT = {"messages": [{"role": "user", "content": "x"}]}
 NOT_OFFERED = {
-    **{"guided_json": {"type": "object"}, "grammar": 'root ::= "x"', "n": 2, "n ": 1},
+    **{"guided_json": {"type": "object"}, "grammar": 'root ::= "x"', "n": 99, "n ": 1},
     **{"continue_final_message": True, "add_generation_prompt": False, "stop_token_ids": [5], "min_tokens": 100},
     **{"ignore_eos": True, "adapters": "/a", "enable_thinking": False, "best_of": 3, "echo": True, "suffix": "x"},
     **{"response_format": {"type": "json_object"}, "tool_choice": "required", "functions": [{}], "audio": {}},
@@ -50,16 +50,17 @@ def test_what_asks_for_nothing_passes():
 def test_a_neutral_value_has_its_type(value):
     """1 and True are equal in Python, but a client that says true to a number means something else."""
     if type(value) is int and value == 1:
-        parse(ChatRequest, json.dumps(CHAT | {"n": value}).encode())
+        parse(ChatRequest, json.dumps(CHAT | {"best_of": value}).encode())
     else:
-        assert refusal(ChatRequest, CHAT | {"n": value}).param == "n"
+        assert refusal(ChatRequest, CHAT | {"best_of": value}).param == "best_of"
 
 
 @pytest.mark.parametrize(
     ("kind", "body", "words"),
     [
-        (TextRequest, {"prompt": ["a", "b"]}, "prompt: several prompts in one request are not supported"),
-        (TextRequest, {"prompt": [[1], [2]]}, "prompt: several prompts in one request are not supported"),
+        (TextRequest, {"prompt": ["a"] * 65}, "prompt: may hold 64 prompts at most"),
+        (TextRequest, {"prompt": ["a", {}]}, "prompt: must be a text or a list of token ids"),
+        (TextRequest, {"prompt": "x", "n": 17}, "n: must be at most 16"),
         (TextRequest, {"prompt": [1, "a"]}, "prompt: must be a text or a list of token ids"),
         (TextRequest, {"prompt": [True]}, "prompt: must be a text or a list of token ids"),
         (TextRequest, {}, "prompt: is missing"),
@@ -149,6 +150,22 @@ def test_bodies_that_cannot_be_read_are_one_sentence(value, words):
 
 def test_bodies_of_usual_depth_pass():
     parse(TextRequest, b'{"prompt": "x", "metadata": ' + deep(30) + b"}")
+
+
+BEGUN = {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Well"}]}
+
+
+@pytest.mark.parametrize("more", [{}, {"add_generation_prompt": False}])
+def test_an_answer_that_was_begun_is_taken_further(more):
+    request, _ = parse(ChatRequest, json.dumps(BEGUN | {"continue_final_message": True} | more).encode())
+    assert request.continue_final_message
+    for name, body in {
+        "continue_final_message": CHAT | {"continue_final_message": True},
+        "add_generation_prompt": BEGUN | {"add_generation_prompt": False},
+    }.items():
+        assert refusal(ChatRequest, body).param == name
+    empty = {"messages": [*CHAT["messages"], {"role": "assistant", "content": ""}], "continue_final_message": True}
+    assert "must have content" in str(refusal(ChatRequest, empty))
 
 
 def test_a_tiny_temperature_is_greedy():

@@ -1,0 +1,132 @@
+"""Anthropic's Messages API: its answers, whole and as events, and its refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.events import AnswerTotals, Piece
+from mlx_ddtree.server.reading import AnswerReader, Part
+from mlx_ddtree.server.replies import ChatReply
+
+_BLOCKS = {"content": ("text", "text"), "reasoning": ("thinking", "thinking")}
+"""A part's kind -> the type of its block, and the field with its text."""
+
+
+class MessagesReply(ChatReply):
+    """One answer.
+
+    prompt_tokens: of its prompt.
+    thinks: whether reasoning is handed out; else it is dropped.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        reader: AnswerReader,
+        finished: Callable[[dict[str, Any]], None] | None,
+        prompt_tokens: int,
+        thinks: bool = True,
+    ) -> None:
+        super().__init__(model, False, False, reader, finished)
+        self._prompt_tokens = prompt_tokens
+        self._thinks = thinks
+        self._message = {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "model": model}
+        self._blocks: list[dict[str, Any]] = []
+        self._open = False
+
+    ending = ""
+
+    def sent(self, chunk: dict[str, Any]) -> str:
+        """An event of a stream, with its name."""
+        return f"event: {chunk['type']}\ndata: {json.dumps(chunk, allow_nan=False)}\n\n"
+
+    def waiting(self, done: int | None = None, total: int | None = None) -> str:
+        """What is sent while nothing is said."""
+        return self.sent({"type": "ping"})
+
+    def refusal(self, error: ApiError) -> dict[str, Any]:
+        """An error in the middle of a stream."""
+        return error.messages_body()
+
+    def opening(self) -> list[dict[str, Any]]:
+        usage = {"input_tokens": self._prompt_tokens, "output_tokens": 0}
+        message: dict[str, Any] = {
+            **self._message,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": usage,
+        }
+        return [{"type": "message_start", "message": message}]
+
+    def add(self, piece: Piece) -> list[dict[str, Any]]:
+        events = [event for part in self.note(piece) for event in self._part(part)]
+        if self.totals is None:
+            return events
+        delta = {"stop_reason": self.stop_reason, "stop_sequence": self.totals.stopped_by}
+        ended = {"type": "message_delta", "delta": delta, "usage": usage(self.totals)}
+        return [*events, *self._close(), ended, {"type": "message_stop"}]
+
+    def whole(self) -> dict[str, Any]:
+        assert self.totals is not None
+        ended = {"stop_reason": self.stop_reason, "stop_sequence": self.totals.stopped_by}
+        return {**self._message, "content": self._blocks, **ended, "usage": usage(self.totals)}
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the answer ended, in this API's words."""
+        assert self.totals is not None
+        if self.totals.stopped_by is not None:
+            return "stop_sequence"
+        return {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}[self.finish_reason]
+
+    def _part(self, part: Part) -> Iterator[dict[str, Any]]:
+        """The events of what came; a block goes on until something of another kind comes."""
+        if part.call is not None:
+            yield from self._close()
+            yield from self._call(part.call)
+            return
+        kind, field = _BLOCKS[part.kind]
+        if kind == "thinking" and not self._thinks:
+            return
+        if not self._open or self._blocks[-1]["type"] != kind:
+            yield from self._close()
+            empty = {"type": kind, field: ""} | ({"signature": ""} if kind == "thinking" else {})
+            yield self._begin(empty)
+        self._blocks[-1][field] += part.text
+        yield self._delta({"type": f"{kind}_delta", field: part.text})
+
+    def _call(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """A whole call, which comes at once."""
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        yield self._begin({"type": "tool_use", "id": call["id"], "name": name, "input": {}})
+        self._blocks[-1]["input"] = json.loads(arguments)
+        yield self._delta({"type": "input_json_delta", "partial_json": arguments})
+        yield from self._close()
+
+    def _begin(self, block: dict[str, Any]) -> dict[str, Any]:
+        self._open = True
+        self._blocks.append(dict(block))
+        return {"type": "content_block_start", "index": len(self._blocks) - 1, "content_block": block}
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": len(self._blocks) - 1, "delta": delta}
+
+    def _close(self) -> Iterator[dict[str, Any]]:
+        if self._open:
+            self._open = False
+            yield {"type": "content_block_stop", "index": len(self._blocks) - 1}
+
+
+def usage(totals: AnswerTotals) -> dict[str, Any]:
+    """Tokens as this API counts them: those from a cache are no input tokens."""
+    return {
+        "input_tokens": totals.prompt_tokens - totals.cached_tokens,
+        "cache_read_input_tokens": totals.cached_tokens,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": totals.generated_tokens,
+    }

@@ -1,0 +1,259 @@
+"""Anthropic's Messages API: its requests as chat requests, which everything behind works on.
+
+What is unknown at the top of a body is left alone, because agents send the newest fields to servers whose names they do
+not know; what is known to change an answer and is not offered is refused by name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.parsing import refusal_of
+from mlx_ddtree.server.requests import ChatRequest, JsonObject, StopStrings, Text, TokenLimit
+from mlx_ddtree.untrusted import read_json
+
+LOG = logging.getLogger(__name__)
+NOT_OFFERED = {
+    "container": "code is not run here",
+    "mcp_servers": "the server calls no other servers; give their tools in tools",
+    "output_format": "answers cannot be forced into a format",
+}
+"""Fields that would change an answer, and why they are refused."""
+ABOUT_NO_ANSWER = frozenset(
+    """
+    anthropic_beta anthropic_version betas cache_control context_management diagnostics inference_geo metadata
+    service_tier speed
+    """.split()
+)
+"""Fields for bookkeeping, for speed, and for shortening a conversation that the client shortens itself here."""
+
+
+class ClientTool(JsonObject):
+    """A tool that the client runs; Anthropic's own have another type."""
+
+    name: Text
+    description: str | None = None
+    input_schema: dict[str, Any]
+
+
+class ToolChoice(JsonObject):
+    """Whether tools may be called."""
+
+    type: Literal["auto", "none"]
+    disable_parallel_tool_use: Literal[False] | None = None
+
+
+class Thinking(JsonObject):
+    """Whether the model is to reason before it answers."""
+
+    type: Literal["enabled", "adaptive", "disabled"]
+
+
+class OutputConfig(JsonObject):
+    """How much the model is to reason, and in which form it answers, which cannot be chosen here."""
+
+    effort: str | None = None
+    format: None = None
+
+
+class MessagesRequest(JsonObject):
+    """POST /v1/messages; `messages` and `system` are read by hand, block by block."""
+
+    model: str | None = None
+    max_tokens: TokenLimit | None = None
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    system: Any = None
+    stream: bool | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
+    stop_sequences: StopStrings | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
+
+
+def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
+    """A body as a chat request, and as such a request's body.  Raises ApiError 400."""
+    try:
+        body = read_json(raw, name="the body", error=MlxDdtreeError)
+    except MlxDdtreeError as error:
+        raise ApiError(400, str(error), code="invalid_json") from None
+    _check_fields(body)
+    try:
+        asked = MessagesRequest.model_validate(body)
+        chat = _chat_body(asked)
+        return ChatRequest.model_validate(chat), chat
+    except ValidationError as error:
+        raise refusal_of(error, MessagesRequest) from None
+
+
+def _check_fields(body: Mapping[str, Any]) -> None:
+    """Raises ApiError 400 for the first field that asks for what is not offered.  Null asks for nothing."""
+    for name, value in body.items():
+        if value is None or name in MessagesRequest.model_fields or name in ABOUT_NO_ANSWER:
+            continue
+        if name in NOT_OFFERED:
+            if value:
+                raise ApiError(400, f"{name}: {NOT_OFFERED[name]}; leave it out", param=name)
+            continue
+        LOG.info("the field %r of a request is not known and left alone", name[:80])
+
+
+def _chat_body(asked: MessagesRequest) -> dict[str, Any]:
+    """The body of a chat request that asks for the same.  Raises ApiError 400."""
+    chat: dict[str, Any] = {}
+    for name in ("model", "max_tokens", "stream", "temperature", "top_p", "top_k"):
+        if getattr(asked, name) is not None:
+            chat[name] = getattr(asked, name)
+    if asked.stop_sequences:
+        chat["stop"] = asked.stop_sequences
+    if asked.tool_choice is not None:
+        chat["tool_choice"] = asked.tool_choice.type
+    if asked.tools:
+        chat["tools"] = [_tool(tool, f"tools.{number}") for number, tool in enumerate(asked.tools)]
+    if asked.thinking is not None:
+        chat["chat_template_kwargs"] = {"enable_thinking": asked.thinking.type != "disabled"}
+    if asked.output_config is not None and asked.output_config.effort is not None:
+        chat["reasoning_effort"] = asked.output_config.effort
+    chat["messages"] = _messages(asked)
+    last = chat["messages"][-1]
+    if last["role"] == "assistant" and last["content"] and not last.get("tool_calls"):
+        chat["continue_final_message"] = True
+    return chat
+
+
+def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:
+    """A tool as OpenAI's function.  Raises ApiError 400 for one that Anthropic's servers run."""
+    if tool.get("type") not in (None, "custom"):
+        kind = str(tool["type"])[:60]
+        message = f"{name}: {kind!r} is run by Anthropic's servers; only tools with an input_schema work here"
+        raise ApiError(400, message, param="tools")
+    try:
+        known = ClientTool.model_validate(tool)
+    except ValidationError as error:
+        raise refusal_of(error, ClientTool, f"{name}.") from None
+    function = {"name": known.name, "parameters": known.input_schema}
+    if known.description is not None:
+        function["description"] = known.description
+    return {"type": "function", "function": function}
+
+
+def _messages(asked: MessagesRequest) -> list[dict[str, Any]]:
+    """The conversation as chat messages, the system prompt first.  Raises ApiError 400."""
+    messages: list[dict[str, Any]] = []
+    if asked.system:
+        messages.append({"role": "system", "content": _joined(asked.system, "system")})
+    names: dict[str, str] = {}  # tools' names by the ids of their calls
+    for number, message in enumerate(asked.messages):
+        where = f"messages.{number}"
+        role = message.get("role")
+        blocks = list(_blocks(message.get("content"), f"{where}.content"))
+        if role == "assistant":
+            messages.append(_answer(blocks, names, where))
+        elif role in ("user", "system"):
+            _add_user(messages, blocks, names, where)
+        else:
+            raise ApiError(400, f"{where}.role: must be 'user' or 'assistant'", param="messages")
+    if messages[-1]["role"] == "system":
+        raise ApiError(400, "messages: nothing is asked", param="messages")
+    return messages
+
+
+def _answer(blocks: list[dict[str, Any]], names: dict[str, str], where: str) -> dict[str, Any]:
+    """An earlier answer: its text, its reasoning and its calls."""
+    answer: dict[str, Any] = {"role": "assistant", "content": ""}
+    calls: list[dict[str, Any]] = []
+    for place, block in enumerate(blocks):
+        kind, name = block["type"], f"{where}.content.{place}"
+        if kind == "text":
+            answer["content"] += _text_of(block, "text", name)
+        elif kind == "thinking":
+            answer["reasoning_content"] = answer.get("reasoning_content", "") + _text_of(block, "thinking", name)
+        elif kind == "tool_use":
+            call, tool = _text_of(block, "id", name), _text_of(block, "name", name)
+            names[call] = tool
+            function = {"name": tool, "arguments": block.get("input") or {}}
+            calls.append({"id": call, "type": "function", "function": function})
+        elif kind != "redacted_thinking":
+            raise _unreadable(kind, name)
+    if calls:
+        answer["tool_calls"] = calls
+    return answer
+
+
+def _add_user(
+    messages: list[dict[str, Any]], blocks: list[dict[str, Any]], names: Mapping[str, str], where: str
+) -> None:
+    """A user's turn: what tools gave, each a message, and behind them what is said, joined to what was said before.
+
+    Instructions that agents put between messages are such a turn's, because templates take a system prompt at the
+    beginning only.
+    """
+    texts: list[str] = []
+    for place, block in enumerate(blocks):
+        name = f"{where}.content.{place}"
+        if block["type"] == "text":
+            texts.append(_text_of(block, "text", name))
+        elif block["type"] == "tool_result":
+            messages.append(_result(block, names, name))
+        else:
+            raise _unreadable(block["type"], name)
+    if not texts:
+        return
+    text = "\n\n".join(texts)
+    if messages and messages[-1]["role"] == "user":
+        messages[-1]["content"] += "\n\n" + text
+    else:
+        messages.append({"role": "user", "content": text})
+
+
+def _result(block: dict[str, Any], names: Mapping[str, str], where: str) -> dict[str, Any]:
+    """What a tool gave."""
+    call = _text_of(block, "tool_use_id", where)
+    text = _joined(block.get("content") or "", f"{where}.content")
+    if block.get("is_error"):
+        text = f"Error: {text}"
+    result = {"role": "tool", "tool_call_id": call, "content": text}
+    return result | ({"name": names[call]} if call in names else {})
+
+
+def _joined(content: Any, where: str) -> str:
+    """The text of a content that may hold nothing else."""
+    texts = []
+    for place, block in enumerate(_blocks(content, where)):
+        if block["type"] != "text":
+            raise _unreadable(block["type"], f"{where}.{place}")
+        texts.append(_text_of(block, "text", f"{where}.{place}"))
+    return "\n\n".join(texts)
+
+
+def _blocks(content: Any, where: str) -> Iterable[dict[str, Any]]:
+    """A content's blocks; a text is one."""
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise ApiError(400, f"{where}: must be a text or a list of blocks", param=where.partition(".")[0])
+    for place, block in enumerate(content):
+        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
+            raise ApiError(400, f"{where}.{place}: must be a block with a type", param=where.partition(".")[0])
+        yield block
+
+
+def _text_of(block: Mapping[str, Any], key: str, where: str) -> str:
+    value = block.get(key)
+    if not isinstance(value, str):
+        raise ApiError(400, f"{where}.{key}: must be a text", param=where.partition(".")[0])
+    return value
+
+
+def _unreadable(kind: str, where: str) -> ApiError:
+    message = f"{where}: a block of type {kind[:40]!r} cannot be read here: no images, documents or tools of servers"
+    return ApiError(400, message, param=where.partition(".")[0])
