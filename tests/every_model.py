@@ -10,7 +10,7 @@ import pkgutil
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+from mlx.utils import tree_flatten, tree_map
 from mlx_lm import models
 
 from .families import COMMON, EXPERTS, FAMILIES, GATED_DELTA, GEMMA4, LATENT, tiny_model
@@ -196,6 +196,12 @@ def model_files():
     return sorted(info.name for info in pkgutil.iter_modules(models.__path__) if info.name not in NOT_MODELS)
 
 
+def _begun(parameter):
+    """Matrices that mlx-lm makes as zeros, because a checkpoint brings them, as random ones."""
+    is_blank = parameter.ndim > 1 and not mx.any(parameter)
+    return mx.random.normal(parameter.shape) if is_blank else parameter
+
+
 def every_model(name) -> nn.Module:
     """A tiny random instance; raises whatever the file raises at what it cannot build here."""
     listed = next((config for config in FAMILIES.values() if config["model_type"] == name), None)
@@ -218,6 +224,7 @@ def every_model(name) -> nn.Module:
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"{parameters / 1e6:.0f} M parameters")
     sharpen(model)
+    model.update(tree_map(_begun, model.parameters()))
     model.eval()
     mx.eval(model.parameters())
     return model

@@ -57,7 +57,7 @@ def test_a_refused_drafter_leaves_the_target_as_it_was():
 
 
 def plain_target():
-    return make_target(every_model("gpt2"))
+    return make_target(every_model("llama4"))
 
 
 def test_unknown_architectures_decode_plainly_and_say_so(caplog):
@@ -65,7 +65,7 @@ def test_unknown_architectures_decode_plainly_and_say_so(caplog):
 
     target = plain_target()
     assert isinstance(target, PlainTarget)
-    with pytest.raises(UnsupportedModelError, match=r"'gpt2'.*draft=False"):
+    with pytest.raises(UnsupportedModelError, match=r"'llama4'.*draft=False"):
         Pair(target, small_drafter(small_target()), make_tokenizer())
     pair = without_end(Pair(target, None, make_tokenizer()))
     assert our_tokens(pair, PROMPT, 24, method="ar") == stock_tokens(pair, PROMPT, 24)

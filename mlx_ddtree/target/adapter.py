@@ -20,6 +20,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.base import create_attention_mask
 
 from mlx_ddtree.kernels.choice import MLX, NO_KERNELS, KernelSet
 from mlx_ddtree.kernels.evaluate import evaluate
@@ -30,9 +31,10 @@ from mlx_ddtree.target.anatomy import OwnHead, find_anatomy
 from mlx_ddtree.target.attention import adapt_attention
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
-from mlx_ddtree.target.forward import Forward, adapt_query_scale, adapt_rope, tap
+from mlx_ddtree.target.forward import Forward, tap
 from mlx_ddtree.target.gated_delta import adapt_gated_delta
 from mlx_ddtree.target.marks import Mark, mark, rewind
+from mlx_ddtree.target.positions import adapt_positions, turns_by_length
 from mlx_ddtree.target.quantized import adapt_quantized, head_weights, rows_of_head
 from mlx_ddtree.target.replay import adapt_recurrent, carries_states
 from mlx_ddtree.target.rows import Rows
@@ -78,14 +80,16 @@ class TreeTarget(MakesCaches):
     def _adapt(self) -> None:
         """Let the model's modules ask `current`."""
         adapt_quantized(self.text, self.current)
-        adapt_query_scale(self.stack)
+        adapt_positions(self.stack, self.current)
         for module in self.stack.modules():
-            adapt_rope(module, self.current)
             adapt_gated_delta(module)
             adapt_attention(module)
         if self.own_head is not None:
-            replaying = [adapt_recurrent(layer) for layer in self.layers]
-            self.builds_ahead = not (any(replaying) and carries_states(self.make_cache()))
+            replaying = adapt_recurrent(self.stack, self.current)
+            self.builds_ahead = not (replaying and carries_states(self.make_cache()))
+        self._turns_by_length = turns_by_length(self.stack)
+        if self._turns_by_length:  # the host has to know where rows stand
+            self.builds_ahead = False
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -181,7 +185,8 @@ class TreeTarget(MakesCaches):
             return hidden, features, Pending()
         kernels = self.kernels.of(rows.count)
         views = views_of(cache, rows, kernels)
-        hidden, features = self.run(token_ids, views, kernels=kernels)
+        at = rows.positions if self._turns_by_length or not rows.is_chain else rows.gap
+        hidden, features = self.run(token_ids, views, at, kernels)
         return hidden, features, Pending(views, kernels.gather_rows)
 
     def run(
@@ -189,8 +194,14 @@ class TreeTarget(MakesCaches):
     ) -> tuple[mx.array, mx.array | None]:
         """The model's own call, over caches or views of them; kernels: what its modules may use."""
         with self.current.running(at, kernels):
-            hidden = self.stack(token_ids, cache=list(cache))
+            hidden = self._stack(token_ids, list(cache))
             return hidden, self.features(hidden)
+
+    def _stack(self, token_ids: mx.array, cache: list[Any]) -> mx.array:
+        """The stack's own call; some leave it to their model to make the mask."""
+        if not self.anatomy.takes_mask:
+            return self.stack(token_ids, cache=cache)
+        return self.stack(token_ids, mask=create_attention_mask(token_ids, cache[0]), cache=cache)
 
     def features(self, hidden: mx.array) -> mx.array | None:
         """What the taps have seen of the running forward, which gave `hidden` (1, n, D): (1, n, taps * D), or None."""

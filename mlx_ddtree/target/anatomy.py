@@ -17,6 +17,8 @@ import mlx.nn as nn
 
 from mlx_ddtree.errors import UnsupportedModelError
 
+LEARNED_POSITIONS = "wpe"
+"""What GPT-2's relatives in mlx-lm call their embedding of positions."""
 _NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm")
 
 
@@ -52,6 +54,12 @@ class Anatomy:
         return own if isinstance(own, list) else self.text.layers
 
     @property
+    def takes_mask(self) -> bool:
+        """Whether the stack wants a mask that its model makes, as Phixtral's does."""
+        mask = inspect.signature(type(self.stack).__call__).parameters.get("mask")
+        return mask is not None and mask.default is inspect.Parameter.empty
+
+    @property
     def norm_gains(self) -> mx.array:
         """(D,) float32: what the stack's last norm multiplies channels by.  Families keep w or 1 + w, so the norm
         is asked: a row of 1 and -1 in turns has mean 0 and size 1 already."""
@@ -69,18 +77,18 @@ class Anatomy:
 
     @property
     def embedding_shape(self) -> tuple[int, int]:
-        """Tokens, and channels of a vector; quantised tables say their channels apart."""
-        weight = self.embedding.weight
-        return weight.shape[0], getattr(self.embedding, "dims", weight.shape[1])
+        """Tokens, and channels of a vector; quantised tables say their channels apart, adapters' hold the table."""
+        table = self.embedding.get("embedding", self.embedding)
+        return table.weight.shape[0], getattr(table, "dims", table.weight.shape[1])
 
 
 def find_anatomy(model: nn.Module) -> Anatomy:
     """A model's parts.  Raises UnsupportedModelError where they are not found."""
     text = text_of(model)
     for name, child in text.children().items():
-        tables = [m for m in child.modules() if _is_embedding(m)] if isinstance(child, nn.Module) else []
-        if tables and takes_cache(child):
-            return Anatomy(text, child, name, child.get("embed_tokens", tables[0]))
+        table = _token_table(child) if isinstance(child, nn.Module) and takes_cache(child) else None
+        if table is not None:
+            return Anatomy(text, child, name, table)
     raise UnsupportedModelError("its stack of layers stands not where mlx-lm's models have it")
 
 
@@ -89,8 +97,14 @@ def takes_cache(module: nn.Module) -> bool:
     return "cache" in inspect.signature(type(module).__call__).parameters
 
 
-def _is_embedding(module: nn.Module) -> bool:
-    return isinstance(module, nn.Embedding | nn.QuantizedEmbedding)
+def _token_table(stack: nn.Module) -> nn.Module | None:
+    """What a stack turns tokens into vectors with: the outermost of its tables, because an adapter's
+    (LoRAEmbedding, DoRAEmbedding) has the model's own inside; not the table of positions."""
+    if "embed_tokens" in stack:
+        return stack.embed_tokens
+    tables = {name: module for name, module in stack.named_modules() if hasattr(module, "as_linear")}
+    tables.pop(LEARNED_POSITIONS, None)
+    return tables[min(tables, key=lambda name: name.count("."))] if tables else None
 
 
 class OwnHead:

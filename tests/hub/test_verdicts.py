@@ -32,7 +32,7 @@ def tests_made(monkeypatch, tmp_path):
     return made
 
 
-@pytest.mark.parametrize(("name", "kind"), [("qwen2", TreeTarget), ("gpt2", PlainTarget)])
+@pytest.mark.parametrize(("name", "kind"), [("qwen2", TreeTarget), ("llama4", PlainTarget)])
 def test_a_model_is_tested_once(tests_made, name, kind):
     first = make_known_target(every_model(name), CONFIG)
     again = make_known_target(every_model(name), CONFIG)

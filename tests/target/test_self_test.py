@@ -21,7 +21,7 @@ class Consecutive(TreeTarget):
     """Positions as if the rows were one text."""
 
     def forward_rows(self, token_ids, rows, cache):
-        rows.__dict__["offset"] = rows.start
+        rows.__dict__["positions"] = rows.start + mx.arange(rows.count)[None]
         return super().forward_rows(token_ids, rows, cache)
 
 
@@ -78,7 +78,7 @@ def test_a_model_without_differences_says_nothing():
     assert "too coarse" in why_no_trees(TreeTarget(model))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("qwen2", TreeTarget), ("lfm2", TreeTarget), ("gpt2", PlainTarget)])
+@pytest.mark.parametrize(("name", "kind"), [("qwen2", TreeTarget), ("lfm2", TreeTarget), ("llama4", PlainTarget)])
 def test_unlisted_families_are_tried(name, kind):
     target = make_target(every_model(name))
     assert type(target) is kind

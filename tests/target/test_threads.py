@@ -48,7 +48,7 @@ def test_every_family_is_first_used_in_another_thread(name):
 
 
 @pytest.mark.parametrize(
-    ("model", "kind"), [(lambda: tiny_model(LONGROPE), TreeTarget), (lambda: every_model("gpt2"), PlainTarget)]
+    ("model", "kind"), [(lambda: tiny_model(LONGROPE), TreeTarget), (lambda: every_model("llama4"), PlainTarget)]
 )
 def test_unlisted_models_are_first_used_in_another_thread(model, kind):
     target = make_target(model())
