@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,13 +25,13 @@ class TreeRope(nn.Module):
         super().__init__()
         self.rope = rope
 
-    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
-        """x: (B, heads, L, head_dim); offset: int, or (B, L) int32 positions."""
+    def __call__(self, x: mx.array, offset: int | mx.array = 0, **options: Any) -> mx.array:
+        """x: (B, heads, L, head_dim); offset: int, or (B, L) int32 positions; options: whatever `rope` takes beside."""
         if not isinstance(offset, mx.array) or offset.ndim != 2:
-            return self.rope(x, offset=offset)
+            return self.rope(x, offset=offset, **options)
         if isinstance(self.rope, DynamicNTKScalingRoPE):
             return rotate_by_length(self.rope, x, offset)
-        return rotate_rows(self.rope, x, offset)
+        return rotate_rows(partial(self.rope, **options), x, offset)
 
 
 def rotate_rows(rotate: Callable[..., mx.array], x: mx.array, positions: mx.array) -> mx.array:

@@ -50,8 +50,8 @@ class Anatomy:
     @property
     def layers(self) -> Sequence[Any]:
         """The layers in order; None where another stage of a pipeline has the layer."""
-        own = self.stack.get("layers")
-        return own if isinstance(own, list) else self.text.layers
+        own, of_text = self.stack.get("layers", []), getattr(self.text, "layers", [])
+        return own if isinstance(own, list) and len(own) >= len(of_text) else of_text
 
     @property
     def takes_mask(self) -> bool:
@@ -69,6 +69,27 @@ class Anatomy:
             return mx.ones(width)
         signs = 1.0 - 2.0 * (mx.arange(width) % 2)
         return norm(signs) * signs
+
+    @property
+    def head_module(self) -> Any:
+        """What multiplies hidden states at the end: a layer of its own, or the table of tokens."""
+        return self.text.lm_head if "lm_head" in self.text else self.embedding
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """(..., D) normalised hidden states -> (..., V), by `head_module` alone."""
+        head = self.head_module
+        return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
+
+    @property
+    def logit_bound(self) -> float | None:
+        """The bound c of logits c * tanh(x / c), for models whose config states one."""
+        bound: float | None = getattr(self.settings, "final_logit_softcapping", None)
+        return bound
+
+    def bounded(self, logits: mx.array) -> mx.array:
+        """Logits within `logit_bound`."""
+        bound = self.logit_bound
+        return logits if bound is None else mx.tanh(logits / bound) * bound
 
     @property
     def settings(self) -> Any:

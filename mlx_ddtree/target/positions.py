@@ -33,14 +33,14 @@ class ForwardRope(TreeRope):
         super().__init__(rope)
         self.forward = forward
 
-    def __call__(self, x: mx.array, offset: int | mx.array = 0) -> mx.array:
+    def __call__(self, x: mx.array, offset: int | mx.array = 0, **options: Any) -> mx.array:
         """x: (B, heads, L, head_dim); offset: what the cache says, an int or (B, L) int32 positions."""
         positions = self.forward.positions
         if isinstance(positions, mx.array):
-            return super().__call__(x, positions)
+            return super().__call__(x, positions, **options)
         if positions:
             offset = offset + positions
-        return super().__call__(x, offset)
+        return super().__call__(x, offset, **options)
 
 
 def adapt_positions(stack: nn.Module, forward: Forward) -> None:

@@ -100,7 +100,12 @@ def adapt_recurrent(stack: nn.Module, forward: Forward) -> bool:
     """
     changed = False
     for module in stack.modules():
-        if module is stack or not takes_cache(module) or names_attention(module):
+        if (
+            module is stack
+            or not takes_cache(module)
+            or names_attention(module)
+            or getattr(module, "closed_form", False)
+        ):
             continue
         inner = (m for m in module.modules() if m is not module)
         if _reads_parts(type(module)) or not any(map(takes_cache, inner)):

@@ -5,7 +5,6 @@ random instances in float32, read from disk by both.
 """
 
 import json
-from functools import cache
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,22 +18,15 @@ from mlx_ddtree import load
 from mlx_ddtree.errors import PromptError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import TreeTarget
-from mlx_ddtree.tuning.measure import profile_of
 
 from ..decoding.test_lossless import PROMPT, our_tokens
 from ..every_model import OWN
 from ..families import COMMON, FAMILIES, LLAMA3_ROPE, divisible, tiny_model
-from ..helpers import small_drafter, small_pair
+from ..helpers import any_profile, small_drafter
 from ..training.tiny import EOS, make_tokenizer
 
 COUNT = 24
 WAYS = [{"method": "ar"}, {"method": "dflash"}, {"tree_budget": 9}]
-
-
-@cache
-def costs():
-    """One profile for all: what rounds cost here matters to no test."""
-    return profile_of(small_pair())
 
 
 def write(folder, config, *, quantization=None, names=None, more=()):
@@ -94,7 +86,7 @@ def assert_tokens_are_stocks(folder, adapter=None, prompt=PROMPT * 3, count=COUN
     pair = load(str(folder), draft=False, adapter_path=adapter)
     assert isinstance(pair.target, TreeTarget)
     drafted = Pair(pair.target, small_drafter(pair.target), pair.tokenizer)
-    drafted.profile = costs()
+    drafted.profile = any_profile()
     drafted.tokenizer.eos_token_ids.clear()
     for way in WAYS:
         assert our_tokens(drafted, prompt, count, parity="off", **way) == expected, way

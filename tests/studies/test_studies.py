@@ -65,7 +65,7 @@ RUNS = [
         f"prompts/prefill_answers.py --model {TARGET} --tokens 200 --seeds 1 --keep 0.5 --depths 0.5", "whole prompt"
     ),
     pytest.param("prompts/prefill_times.py --tokens 256 --repeats 1 --scorer lexical", "dense"),
-    pytest.param("targets/every_model.py llama llama4", "1 plain, 1 tree"),
+    pytest.param("targets/every_model.py llama llama4", "2 tree"),
     pytest.param(f"targets/real_checkpoint.py {TARGET} --max-tokens 8 --long 64", "0 of 20 texts differ"),
 ]
 
