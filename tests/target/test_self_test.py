@@ -76,7 +76,10 @@ def test_a_model_without_differences_says_nothing():
     assert "too coarse" in why_no_trees(TreeTarget(mute_model()))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("qwen2", TreeTarget), ("lfm2", TreeTarget), ("llama4", PathTarget)])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("qwen2", TreeTarget), ("lfm2", TreeTarget), ("bailing_hybrid", TreeTarget), ("llama4", PathTarget)],
+)
 def test_unlisted_families_are_tried(name, kind):
     assert type(make_target(every_model(name))) is kind
 
