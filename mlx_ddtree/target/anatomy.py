@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -53,7 +54,7 @@ class Anatomy:
         own, of_text = self.stack.get("layers", []), getattr(self.text, "layers", [])
         return own if isinstance(own, list) and len(own) >= len(of_text) else of_text
 
-    @property
+    @cached_property
     def takes_mask(self) -> bool:
         """Whether the stack wants a mask that its model makes, as Phixtral's does."""
         mask = inspect.signature(type(self.stack).__call__).parameters.get("mask")
@@ -80,7 +81,7 @@ class Anatomy:
         head = self.head_module
         return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
 
-    @property
+    @cached_property
     def logit_bound(self) -> float | None:
         """The bound c of logits c * tanh(x / c), for models whose config states one."""
         bound: float | None = getattr(self.settings, "final_logit_softcapping", None)
