@@ -41,7 +41,7 @@ def settings_of(model: nn.Module) -> Any:
 @dataclass(frozen=True)
 class Anatomy:
     """text: the model that speaks; its call gives logits.  stack: its child that turns tokens into normalised hidden
-    states.  name: the stack's name in `text`.  embedding: the stack's, tokens to vectors."""
+    states.  name: the stack's name in `text`, with dots.  embedding: the stack's, tokens to vectors."""
 
     text: Any
     stack: Any
@@ -107,10 +107,16 @@ class Anatomy:
 def find_anatomy(model: nn.Module) -> Anatomy:
     """A model's parts.  Raises UnsupportedModelError where they are not found."""
     text = text_of(model)
-    for name, child in text.children().items():
-        table = _token_table(child) if isinstance(child, nn.Module) and takes_cache(child) else None
+    inside = list(text.children().items())
+    while inside:
+        name, child = inside.pop(0)
+        if not isinstance(child, nn.Module):
+            continue
+        table = _token_table(child) if takes_cache(child) else None
         if table is not None:
             return Anatomy(text, child, name, table)
+        if not takes_cache(child):  # it may only hold the stack beside what text does not need
+            inside += [(f"{name}.{inner}", part) for inner, part in child.children().items()]
     raise UnsupportedModelError("its stack of layers stands not where mlx-lm's models have it")
 
 
@@ -138,7 +144,12 @@ class OwnHead:
     def __init__(self, anatomy: Anatomy) -> None:
         self._given: list[mx.array] = []
         self._text = copy(anatomy.text)
-        self._text[anatomy.name] = _giving(anatomy.stack, self._given)
+        *holders, name = anatomy.name.split(".")
+        inner = self._text
+        for each in holders:
+            inner[each] = copy(inner[each])
+            inner = inner[each]
+        inner[name] = _giving(anatomy.stack, self._given)
 
     def __call__(self, hidden: mx.array) -> mx.array:
         """(..., D) -> (..., V)."""

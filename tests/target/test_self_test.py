@@ -1,10 +1,12 @@
 """The test that decides whether an unknown family verifies trees: right targets pass, each planted fault is found."""
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
 from mlx_ddtree.target import PathTarget, PlainTarget, TreeTarget, make_target
+from mlx_ddtree.target.anatomy import OwnHead
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.self_test import why_no_trees
 
@@ -99,6 +101,32 @@ def test_heads_that_scale_or_cap_give_the_models_logits(name):
     target = TreeTarget(model)
     hidden, _ = target.forward(ids, target.make_cache())
     np.testing.assert_array_equal(np.array(target.unembed(hidden)), want)
+
+
+def test_a_stack_may_stand_inside_what_text_does_not_need():
+    """As in Muse Spark, whose model holds its language model beside a tower for images."""
+    model = every_model("qwen2")
+    want = np.array(model(mx.array([[3, 1, 4]])))
+    holder = nn.Module()
+    holder.tower = nn.Linear(2, 2)
+    holder.language_model = model.model
+    model.model = holder
+
+    class Nested(type(model)):
+        def __call__(self, inputs, cache=None):
+            return self.lm_head(self.model.language_model(inputs, cache))
+
+        @property
+        def layers(self):
+            return self.model.language_model.layers
+
+    model.__class__ = Nested
+    target = make_target(model)
+    assert type(target) is TreeTarget
+    assert target.anatomy.name == "model.language_model"
+    np.testing.assert_array_equal(
+        np.array(OwnHead(target.anatomy)(target.forward(mx.array([[3, 1, 4]]), target.make_cache())[0])), want
+    )
 
 
 def test_rows_know_their_paths():
