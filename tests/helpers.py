@@ -86,9 +86,9 @@ def small_pair(family="qwen3", *, seed=0, drafter=True, **options) -> Pair:
 
 
 @cache
-def any_profile():
+def any_profile(drafter=True):
     """A profile for pairs of tests to which it does not matter what rounds cost."""
-    return profile_of(small_pair())
+    return profile_of(small_pair(drafter=drafter))
 
 
 def sharpen(model: nn.Module) -> None:

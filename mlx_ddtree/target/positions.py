@@ -116,15 +116,21 @@ def _anywhere(rope: Callable[..., mx.array], forward: Forward) -> Callable[..., 
 
 
 def _adapt_learned(embedding: nn.Module, forward: Forward) -> None:
-    """Let an embedding of positions ask the running forward which ones."""
+    """Let an embedding of positions ask the running forward which ones.
+
+    Rows of a draft may stand behind its last one, where the text will have ended: they read the last, not what lies
+    behind the table in memory.
+    """
     own: Any = getattr(type(embedding), "placed", type(embedding))
+    last = len(embedding.get("embedding", embedding).weight) - 1
 
     class Placed(own):
         placed = own
 
         def __call__(self, position_ids: mx.array) -> mx.array:
             positions = forward.positions
-            return super().__call__(positions if isinstance(positions, mx.array) else position_ids + positions)
+            places = positions if isinstance(positions, mx.array) else position_ids + positions
+            return super().__call__(mx.minimum(places, last))
 
     Placed.__name__ = own.__name__
     embedding.__class__ = Placed

@@ -31,7 +31,7 @@ def pair(request):
     drafter = None if request.param in STREAMS else small_drafter(target)
     pair = Pair(target, drafter, make_tokenizer())
     pair.tokenizer.eos_token_ids.clear()
-    pair.profile = None if drafter is None else any_profile()
+    pair.profile = any_profile(drafter is not None)
     return pair
 
 
