@@ -147,12 +147,13 @@ def tiny_model(config, *, seed=0, bits=None, mode="affine") -> nn.Module:
     model = model_class(args_class.from_dict(config))
     sharpen(model)
     if bits is not None:
-        nn.quantize(model, group_size=32, bits=bits, mode=mode, class_predicate=_divisible)
+        nn.quantize(model, group_size=32, bits=bits, mode=mode, class_predicate=divisible)
     mx.eval(model.parameters())
     return model
 
 
-def _divisible(_, module):
+def divisible(_, module):
+    """Whether mlx-lm could quantise this module in groups of 32."""
     return hasattr(module, "to_quantized") and module.weight.shape[-1] % 32 == 0
 
 

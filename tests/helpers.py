@@ -1,6 +1,7 @@
 """Small random models: real architectures of mlx-lm, real tokenizer, a fraction of a second each."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target import TreeTarget, make_target
+from mlx_ddtree.tuning.measure import profile_of
 
 from .training.tiny import EOS, MASK, make_tokenizer
 
@@ -81,6 +83,12 @@ def small_drafter(target: TreeTarget, *, layers=2, block_size=8, taps=(0, 1, 2),
 def small_pair(family="qwen3", *, seed=0, drafter=True, **options) -> Pair:
     target = small_target(family, seed=seed, **options)
     return Pair(target, small_drafter(target) if drafter else None, make_tokenizer())
+
+
+@cache
+def any_profile(drafter=True):
+    """A profile for pairs of tests to which it does not matter what rounds cost."""
+    return profile_of(small_pair(drafter=drafter))
 
 
 def sharpen(model: nn.Module) -> None:

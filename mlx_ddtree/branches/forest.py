@@ -114,7 +114,7 @@ class Forest:
             kept = self._emit(rows, paths, chosen)
             pending.commit(kept)
             if features is not None and kept:
-                self._keep_features(mx.take(features, mx.array(kept), axis=1), rows.positions[kept])
+                self._keep_features(mx.take(features, mx.array(kept), axis=1), rows.places[kept])
             if self.live and len(self.live) < len(trees):
                 self._compact()
         if self.budget is not None:

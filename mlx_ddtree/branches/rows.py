@@ -82,7 +82,7 @@ class ForestRows(Rows):
     """The rows of some branches' trees, one tree behind the other, without padding.
 
     branches: whose trees they are; trees: theirs, in this order.
-    positions: (N,) of the rows.
+    places: (N,) positions of the rows.
     firsts: the first row of each tree, then N.
     """
 
@@ -93,13 +93,13 @@ class ForestRows(Rows):
         self.start = branch_slots.used
         self.count = sum(map(len, trees))
         roots = [np.full(len(tree), branch_slots.length(branch)) for branch, tree in zip(branches, trees, strict=True)]
-        self.positions = np.concatenate(roots) + np.concatenate([tree.depths for tree in trees])
+        self.places = np.concatenate(roots) + np.concatenate([tree.depths for tree in trees])
         self.firsts = np.cumsum([0, *map(len, trees)])
 
     @cached_property
-    def offset(self) -> mx.array:
-        """(1, N) int32 positions."""
-        return mx.array(self.positions[None].astype(np.int32))
+    def positions(self) -> mx.array:
+        """(1, N) int32: where the rows stand."""
+        return mx.array(self.places[None].astype(np.int32))
 
     @cached_property
     def prefixes(self) -> PrefixTree:

@@ -92,5 +92,7 @@ class Recall:
 
     def next(self, shortest: int = 1) -> Recalled | None:
         """What may follow the text; None where nothing is known.  shortest: matches of it that count."""
+        if not any(source.may_follow(self._end, shortest) for source, _ in self.sources):
+            return None
         found = Recalled(self, self._end, shortest)
         return found if found.token_ids else None

@@ -18,9 +18,9 @@ from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import AheadBuilder, Proposed
-from mlx_ddtree.tree import DraftTree, build_tree
+from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tree.build import grow_tree
-from mlx_ddtree.tree.lattice import best_chain
+from mlx_ddtree.tree.lattice import NextTokens, add_lattice, best_chain, candidate_lattice, off_spine_by_depth
 
 
 class Proposer(Protocol):
@@ -67,8 +67,7 @@ class CopyingProposer(NoProposer):
         super().__init__(state, plan, clock)
         assert plan.tree_budget != "auto"
         self.budget = plan.tree_budget
-        profile = state.pair.profile
-        self.copies = Copies(RecallCalibration() if profile is None else profile.lookups, plan.memory)
+        self.copies = _copies(state, plan)
         self.recalled: Recalled | None = None
 
     def prepare(self) -> int:
@@ -93,7 +92,11 @@ class CopyingProposer(NoProposer):
 
 
 class FixedProposer(NoProposer):
-    """Trees of `plan.tree_budget` nodes, or chains of `plan.block_size` tokens."""
+    """Trees of `plan.tree_budget` nodes, or chains of `plan.block_size` tokens.
+
+    Where a memory was asked for, what it knows behind the text's last tokens enters a tree beside the drafter's
+    candidates, as it does with tree_budget='auto'.
+    """
 
     def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
         super().__init__(state, plan, clock)
@@ -104,6 +107,8 @@ class FixedProposer(NoProposer):
         self.top_k = 1 if plan.method == "dflash" else plan.tree_budget
         self.ahead = AheadBuilder(state)
         self.started: StartedDraft | None = None
+        self.copies = _copies(state, plan) if plan.memory and plan.method == "ddtree" else None
+        self.recalled: Recalled | None = None
 
     def prepare(self) -> int:
         if self.state.root is not None and not self.state.near_tie:
@@ -120,5 +125,27 @@ class FixedProposer(NoProposer):
             built = self.ahead.build(self.budget + 1, chain=self.top_k == 1)
             token_ids, log_probs = finish_draft(self.started)
         with self.clock("tree"):
-            tree = build_tree(root, token_ids, log_probs, self.budget)
+            first = candidate_lattice(token_ids, log_probs)
+            if self.copies is not None:
+                first = self._with_copies(self.copies, first)
+            tree = grow_tree(root, first, self.budget)
         return tree if built is None else built.for_tree(tree)
+
+    def _with_copies(self, copies: Copies, first: NextTokens) -> NextTokens:
+        """The drafter's candidates and what is remembered behind the text, as one lattice."""
+        self.recalled = copies.after(self.state.token_ids, beside_drafter=True)
+        if self.recalled is None:
+            return first
+        others = off_spine_by_depth(first)
+        return add_lattice(first, copies.lattice(self.recalled, first, others), others)
+
+    def learn(self, done: Round, seconds: float) -> Round:
+        if self.copies is not None and self.recalled is not None and not done.alone:
+            self.copies.learn(self.recalled, done.chosen)
+        return done
+
+
+def _copies(state: DecodeState, plan: RoundPlan) -> Copies:
+    """What this text's rounds copy, calibrated by the pair's counts where it has some."""
+    profile = state.pair.profile
+    return Copies(RecallCalibration() if profile is None else profile.lookups, plan.memory)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import mlx.nn as nn
 
@@ -13,7 +14,8 @@ from mlx_ddtree._home import cache_folder
 from mlx_ddtree.errors import ConfigError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.machine import __version__, package_version
-from mlx_ddtree.target import TREE_FAMILIES, PlainTarget, Target, TreeTarget, family_of, make_target
+from mlx_ddtree.target import TREE_FAMILIES, Target, family_of, make_target
+from mlx_ddtree.target.make import How, Verdict, verdict_of
 from mlx_ddtree.untrusted import read_json
 
 MOST = 200
@@ -23,8 +25,8 @@ MOST = 200
 def make_known_target(model: nn.Module, config: dict[str, Any]) -> Target:
     """The adapter for a loaded mlx-lm model with this config.json; see `target.make_target`.
 
-    A family that nobody has looked at is tested, about ten forwards, and what the test finds is kept for this config,
-    mlx-lm and package.
+    A family that nobody has looked at is tested, some tens of forwards of a few rows, and what the test finds is kept
+    for this config, mlx-lm and package.
     """
     if family_of(model) in TREE_FAMILIES:
         return make_target(model)
@@ -32,16 +34,10 @@ def make_known_target(model: nn.Module, config: dict[str, Any]) -> Target:
     key = _key(config)
     known = _read(file)
     if key in known:
-        return make_tried_target(model, known[key])
+        return make_target(model, known[key])
     target = make_target(model)
-    reason = (target.why or "") if isinstance(target, PlainTarget) else ""
-    _write(file, known | {key: reason})
+    _write(file, known | {key: verdict_of(target)})
     return target
-
-
-def make_tried_target(model: nn.Module, reason: str) -> Target:
-    """What the test has led to before; reason: what it found against trees, empty where it found nothing."""
-    return PlainTarget(model, reason) if reason else TreeTarget(model, own_head=True)
 
 
 def _key(config: dict[str, Any]) -> str:
@@ -51,18 +47,25 @@ def _key(config: dict[str, Any]) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:20]
 
 
-def _read(file: Path) -> dict[str, str]:
-    """The reason by model, empty where it verifies trees.  A file that is missing or damaged has none."""
+def _read(file: Path) -> dict[str, Verdict]:
+    """What was found by model.  A file that is missing or damaged has nothing."""
     try:
         known = read_json(file)
     except ConfigError:
         return {}
-    return {key: reason for key, reason in known.items() if isinstance(reason, str)}
+    return {key: verdict for key, said in known.items() if (verdict := _verdict(said)) is not None}
 
 
-def _write(file: Path, known: dict[str, str]) -> None:
+def _verdict(said: Any) -> Verdict | None:
+    """What the file says of one model; None where that is nothing of ours."""
+    if not isinstance(said, dict) or said.get("how") not in get_args(How) or not isinstance(said.get("why"), str):
+        return None
+    return Verdict(said["how"], said["why"])
+
+
+def _write(file: Path, known: dict[str, Verdict]) -> None:
     """A folder that takes no file only costs the test again."""
-    latest = dict(list(known.items())[-MOST:])
+    latest = {key: asdict(verdict) for key, verdict in list(known.items())[-MOST:]}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as stream:

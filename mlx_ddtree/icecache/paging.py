@@ -16,7 +16,7 @@ from mlx_ddtree.icecache.cache import IceLayer
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.reads import Reader, Reads
 from mlx_ddtree.icecache.select import PageSet
-from mlx_ddtree.target import Target, family_of
+from mlx_ddtree.target import PathTarget, Target, family_of
 from mlx_ddtree.target.attention import asks_its_cache
 
 
@@ -89,6 +89,11 @@ class Paging:
 
 def pageable(target: Target, options: IceCacheOptions, target_cache: Sequence[Any]) -> list[int]:
     """The layers whose caches can be read in part.  Raises UnsupportedModelError, OptionError."""
+    if isinstance(target, PathTarget):
+        raise UnsupportedModelError(
+            f"{family_of(target.model)} runs the paths of a tree over copies of its caches, which pages cannot be: "
+            "leave out the KV budget"
+        )
     layers = getattr(target, "layers", [])[: len(target_cache)]
     # 1. Layers of attention, whose caches are mlx-lm's plain ones or paged already.
     attending = [i for i, layer in enumerate(layers) if _takes(layer)]

@@ -1,16 +1,8 @@
 """An mlx-lm model as a target: it runs its own code, with taps, and under a draft tree when asked.
 
-Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention,
-experts) stays mlx-lm's.  Five things are changed on this instance, and none of them changes what the model
-computes for mlx-lm:
-
-rotary embeddings  also take a position per row, and gaps (target/forward.py)
-tapped layers      leave their output (target/forward.py)
-gated delta layers also take a tree (target/gated_delta.py)
-attention          asks the layer's cache, which may leave a tree's rows to a kernel (target/attention.py)
-quantised layers   ask whether a kernel shall multiply a tree's rows (target/quantized.py)
-
-What these modules are told, and what they leave behind, is one object: target/forward.py.
+Everything a family does by itself (scaled embeddings, alternating windows, shared keys, latent attention, experts)
+stays mlx-lm's.  What its modules are asked for, and in what order, is one function: target/asking.py.  What they are
+told while a forward runs, and what they leave behind, is one object: target/forward.py.
 """
 
 from __future__ import annotations
@@ -20,21 +12,20 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.base import create_attention_mask
 
+from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.kernels.choice import MLX, NO_KERNELS, KernelSet
 from mlx_ddtree.kernels.evaluate import evaluate
 from mlx_ddtree.kernels.head import HeadTopK
 from mlx_ddtree.kernels.quantized import MAX_ROWS
 from mlx_ddtree.kernels.rope import Positions
-from mlx_ddtree.target.anatomy import OwnHead, find_anatomy
-from mlx_ddtree.target.attention import adapt_attention
+from mlx_ddtree.target.asking import ask
 from mlx_ddtree.target.between_rounds import MakesCaches
 from mlx_ddtree.target.context_limit import context_limit
-from mlx_ddtree.target.forward import Forward, adapt_query_scale, adapt_rope, tap
-from mlx_ddtree.target.gated_delta import adapt_gated_delta
+from mlx_ddtree.target.forward import Forward, tap
 from mlx_ddtree.target.marks import Mark, mark, rewind
-from mlx_ddtree.target.quantized import adapt_quantized, head_weights, rows_of_head
-from mlx_ddtree.target.replay import adapt_recurrent, carries_states
+from mlx_ddtree.target.quantized import head_weights, rows_of_head
 from mlx_ddtree.target.rows import Rows
 from mlx_ddtree.target.views import Pending, check_cache, views_of
 
@@ -43,49 +34,35 @@ class TreeTarget(MakesCaches):
     """Families whose layers are attention or gated delta layers over caches that can hold a tree.
 
     kernels: what verifications run in place of MLX's operations, by their number of rows.
-    builds_ahead: whether `forward_rows` can be built before the rows' tokens are known.
     """
 
     supports_trees = True
-    builds_ahead = True
 
-    def __init__(self, model: nn.Module, own_head: bool = False) -> None:
-        """own_head: ask the model's own code for logits, for families whose head nobody has looked at: whatever it
-        multiplies or caps is in them, and no kernel serves it.
-
-        Raises UnsupportedModelError where the model's parts are not found.
-        """
+    def __init__(self, model: nn.Module) -> None:
+        """Raises UnsupportedModelError where the model's parts are not found."""
         evaluate(model)
-        anatomy = find_anatomy(model)
         self.model = model
+        self.current = Forward()
+        self.asked = asked = ask(model, self.current)
+        self.anatomy = anatomy = asked.anatomy
         self.text = anatomy.text
         self.stack = anatomy.stack
         self.embedding = anatomy.embedding
-        self.anatomy = anatomy
+        self.own_head = asked.own_head
         self.args = anatomy.settings
-        self.own_head = OwnHead(anatomy) if own_head else None
         vocab_size, hidden_size = anatomy.embedding_shape
         self.hidden_size: int = getattr(self.args, "hidden_size", hidden_size)
         self.vocab_size: int = getattr(self.args, "vocab_size", vocab_size)
         self.layers = anatomy.layers  # None where another stage of a pipeline has the layer
         self.num_layers = len(self.layers)
-        self.num_caches = len(self.make_cache())  # layers that share keys share a cache
+        self.num_caches = asked.caches  # layers that share keys share a cache
         self.kernels = NO_KERNELS
-        self.current = Forward()
         self._taps: tuple[int, ...] = ()
-        self._adapt()
 
-    def _adapt(self) -> None:
-        """Let the model's modules ask `current`."""
-        adapt_quantized(self.text, self.current)
-        adapt_query_scale(self.stack)
-        for module in self.stack.modules():
-            adapt_rope(module, self.current)
-            adapt_gated_delta(module)
-            adapt_attention(module)
-        if self.own_head is not None:
-            replaying = [adapt_recurrent(layer) for layer in self.layers]
-            self.builds_ahead = not (any(replaying) and carries_states(self.make_cache()))
+    @property
+    def builds_ahead(self) -> bool:
+        """Whether `forward_rows` can be built before the rows' tokens, and where they stand, are known."""
+        return not (self.asked.replays or self.asked.turns_by_length)
 
     @property
     def taps(self) -> tuple[int, ...]:
@@ -114,20 +91,16 @@ class TreeTarget(MakesCaches):
 
     def head(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits before the model's own `logit_softcap`."""
-        if self.own_head is not None:
-            return self.own_head(hidden)
-        head = self._head_module
-        return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
+        return self.anatomy.head(hidden) if self.own_head is None else self.own_head(hidden)
 
     def head_rows(self, token_ids: mx.array) -> mx.array | None:
         """The head's rows (n, D) for tokens (n,), where a product with them gives `head`'s logits; else None."""
-        return None if self.own_head is not None else rows_of_head(self._head_module, token_ids)
+        return None if self.own_head is not None else rows_of_head(self.anatomy.head_module, token_ids)
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""
         logits = self.head(hidden)
-        cap = self.logit_softcap
-        return logits if cap is None else mx.tanh(logits / cap) * cap
+        return self.anatomy.bounded(logits) if self.own_head is None else logits
 
     def unembed_tree(self, hidden: mx.array) -> mx.array:
         """(N, D) of a verification's rows -> (N, V) logits."""
@@ -139,14 +112,10 @@ class TreeTarget(MakesCaches):
         kernel = self.kernels.of(len(hidden)).head_top_k
         if kernel is None or self.own_head is not None or not 2 <= len(hidden) <= MAX_ROWS:
             return None
-        weights = head_weights(self._head_module)
+        weights = head_weights(self.anatomy.head_module)
         if weights is None:
             return None
         return kernel(hidden, weights, k, soft_cap=self.logit_softcap)
-
-    @property
-    def _head_module(self) -> Any:
-        return self.text.lm_head if "lm_head" in self.text else self.embedding
 
     @property
     def embed_scale(self) -> float:
@@ -156,7 +125,7 @@ class TreeTarget(MakesCaches):
     @property
     def logit_softcap(self) -> float | None:
         """The bound c of logits c * tanh(x / c), for models that have one."""
-        return None if self.own_head is not None else getattr(self.args, "final_logit_softcapping", None)
+        return self.anatomy.logit_bound if self.own_head is None else None
 
     # Forwards.
 
@@ -181,7 +150,8 @@ class TreeTarget(MakesCaches):
             return hidden, features, Pending()
         kernels = self.kernels.of(rows.count)
         views = views_of(cache, rows, kernels)
-        hidden, features = self.run(token_ids, views, kernels=kernels)
+        at = rows.positions if self.asked.turns_by_length or not rows.is_chain else rows.gap
+        hidden, features = self.run(token_ids, views, at, kernels)
         return hidden, features, Pending(views, kernels.gather_rows)
 
     def run(
@@ -189,19 +159,36 @@ class TreeTarget(MakesCaches):
     ) -> tuple[mx.array, mx.array | None]:
         """The model's own call, over caches or views of them; kernels: what its modules may use."""
         with self.current.running(at, kernels):
-            hidden = self.stack(token_ids, cache=list(cache))
+            hidden = self._stack(token_ids, list(cache))
             return hidden, self.features(hidden)
 
+    def _stack(self, token_ids: mx.array, cache: list[Any]) -> mx.array:
+        """The stack's own call; some leave it to their model to make the mask."""
+        if not self.anatomy.takes_mask:
+            return self.stack(token_ids, cache=cache)
+        return self.stack(token_ids, mask=create_attention_mask(token_ids, cache[0]), cache=cache)
+
     def features(self, hidden: mx.array) -> mx.array | None:
-        """What the taps have seen of the running forward, which gave `hidden` (1, n, D): (1, n, taps * D), or None."""
+        """What the taps have seen of the running forward, which gave `hidden` (1, n, D): (1, n, taps * D), or None.
+
+        Raises UnsupportedModelError where layers give something else than hidden states.
+        """
         if not self.taps:
             return None
-        return mx.concatenate([self.current.outputs[i] for i in self.taps], axis=-1)
+        outputs = [self.current.outputs[i] for i in self.taps]
+        if outputs[0].ndim != hidden.ndim:
+            raise UnsupportedModelError(
+                "between layers this model carries several streams, which no drafter reads: leave the drafter out "
+                "(draft=False / no --draft-model)"
+            )
+        return mx.concatenate(outputs, axis=-1)
 
     # Caches.
 
     def check_cache(self, cache: Sequence[Any]) -> None:
-        """Raise UnsupportedModelError unless these caches can hold a draft tree."""
+        """Raise UnsupportedModelError unless a draft tree can go through this model with these caches."""
+        if self.asked.counts_places:
+            raise UnsupportedModelError("its sparse attention counts blocks by places in the cache")
         check_cache(cache)
 
     def mark(self, cache: Sequence[Any]) -> Mark:

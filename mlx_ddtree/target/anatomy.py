@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +18,8 @@ import mlx.nn as nn
 
 from mlx_ddtree.errors import UnsupportedModelError
 
+LEARNED_POSITIONS = "wpe"
+"""What GPT-2's relatives in mlx-lm call their embedding of positions."""
 _NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "embedding_norm")
 
 
@@ -38,7 +41,7 @@ def settings_of(model: nn.Module) -> Any:
 @dataclass(frozen=True)
 class Anatomy:
     """text: the model that speaks; its call gives logits.  stack: its child that turns tokens into normalised hidden
-    states.  name: the stack's name in `text`.  embedding: the stack's, tokens to vectors."""
+    states.  name: the stack's name in `text`, with dots.  embedding: the stack's, tokens to vectors."""
 
     text: Any
     stack: Any
@@ -48,8 +51,14 @@ class Anatomy:
     @property
     def layers(self) -> Sequence[Any]:
         """The layers in order; None where another stage of a pipeline has the layer."""
-        own = self.stack.get("layers")
-        return own if isinstance(own, list) else self.text.layers
+        own, of_text = self.stack.get("layers", []), getattr(self.text, "layers", [])
+        return own if isinstance(own, list) and len(own) >= len(of_text) else of_text
+
+    @cached_property
+    def takes_mask(self) -> bool:
+        """Whether the stack wants a mask that its model makes, as Phixtral's does."""
+        mask = inspect.signature(type(self.stack).__call__).parameters.get("mask")
+        return mask is not None and mask.default is inspect.Parameter.empty
 
     @property
     def norm_gains(self) -> mx.array:
@@ -63,24 +72,51 @@ class Anatomy:
         return norm(signs) * signs
 
     @property
+    def head_module(self) -> Any:
+        """What multiplies hidden states at the end: a layer of its own, or the table of tokens."""
+        return self.text.lm_head if "lm_head" in self.text else self.embedding
+
+    def head(self, hidden: mx.array) -> mx.array:
+        """(..., D) normalised hidden states -> (..., V), by `head_module` alone."""
+        head = self.head_module
+        return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
+
+    @cached_property
+    def logit_bound(self) -> float | None:
+        """The bound c of logits c * tanh(x / c), for models whose config states one."""
+        bound: float | None = getattr(self.settings, "final_logit_softcapping", None)
+        return bound
+
+    def bounded(self, logits: mx.array) -> mx.array:
+        """Logits within `logit_bound`."""
+        bound = self.logit_bound
+        return logits if bound is None else mx.tanh(logits / bound) * bound
+
+    @property
     def settings(self) -> Any:
         """The model's config, as its class reads it."""
         return settings_of(self.text)
 
     @property
     def embedding_shape(self) -> tuple[int, int]:
-        """Tokens, and channels of a vector; quantised tables say their channels apart."""
-        weight = self.embedding.weight
-        return weight.shape[0], getattr(self.embedding, "dims", weight.shape[1])
+        """Tokens, and channels of a vector; quantised tables say their channels apart, adapters' hold the table."""
+        table = self.embedding.get("embedding", self.embedding)
+        return table.weight.shape[0], getattr(table, "dims", table.weight.shape[1])
 
 
 def find_anatomy(model: nn.Module) -> Anatomy:
     """A model's parts.  Raises UnsupportedModelError where they are not found."""
     text = text_of(model)
-    for name, child in text.children().items():
-        tables = [m for m in child.modules() if _is_embedding(m)] if isinstance(child, nn.Module) else []
-        if tables and takes_cache(child):
-            return Anatomy(text, child, name, child.get("embed_tokens", tables[0]))
+    inside = list(text.children().items())
+    while inside:
+        name, child = inside.pop(0)
+        if not isinstance(child, nn.Module):
+            continue
+        table = _token_table(child) if takes_cache(child) else None
+        if table is not None:
+            return Anatomy(text, child, name, table)
+        if not takes_cache(child):  # it may only hold the stack beside what text does not need
+            inside += [(f"{name}.{inner}", part) for inner, part in child.children().items()]
     raise UnsupportedModelError("its stack of layers stands not where mlx-lm's models have it")
 
 
@@ -89,8 +125,14 @@ def takes_cache(module: nn.Module) -> bool:
     return "cache" in inspect.signature(type(module).__call__).parameters
 
 
-def _is_embedding(module: nn.Module) -> bool:
-    return isinstance(module, nn.Embedding | nn.QuantizedEmbedding)
+def _token_table(stack: nn.Module) -> nn.Module | None:
+    """What a stack turns tokens into vectors with: the outermost of its tables, because an adapter's
+    (LoRAEmbedding, DoRAEmbedding) has the model's own inside; not the table of positions."""
+    if "embed_tokens" in stack:
+        return stack.embed_tokens
+    tables = {name: module for name, module in stack.named_modules() if hasattr(module, "as_linear")}
+    tables.pop(LEARNED_POSITIONS, None)
+    return tables[min(tables, key=lambda name: name.count("."))] if tables else None
 
 
 class OwnHead:
@@ -102,7 +144,12 @@ class OwnHead:
     def __init__(self, anatomy: Anatomy) -> None:
         self._given: list[mx.array] = []
         self._text = copy(anatomy.text)
-        self._text[anatomy.name] = _giving(anatomy.stack, self._given)
+        *holders, name = anatomy.name.split(".")
+        inner = self._text
+        for each in holders:
+            inner[each] = copy(inner[each])
+            inner = inner[each]
+        inner[name] = _giving(anatomy.stack, self._given)
 
     def __call__(self, hidden: mx.array) -> mx.array:
         """(..., D) -> (..., V)."""

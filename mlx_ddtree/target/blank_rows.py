@@ -49,10 +49,8 @@ class BlankRows(TreeRows):
         self._later: list[Callable[[TreeRows], None]] = []
 
     @cached_property
-    def offset(self) -> int | mx.array:
+    def positions(self) -> mx.array:
         """Where the rows stand, as TreeRows has it."""
-        if self.is_chain:
-            return self.start + self.gap
         blank = Blank(self._positions())
         self._later.append(lambda known: blank.fill(known._positions()))
         return blank.array

@@ -19,6 +19,8 @@ class _TreeDelta:
     """Mixed into one instance of mlx-lm's module: with a StateView for a cache it runs the tree's form, else
     the module's own code."""
 
+    closed_form = True
+
     def __call__(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
         if not isinstance(cache, StateView):
             return super().__call__(inputs, mask, cache)  # type: ignore[misc]

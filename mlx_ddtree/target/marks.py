@@ -33,7 +33,7 @@ def mark_with_arrays(cache: Sequence[Any]) -> Mark:
             continue
         standing = _standing(layer_cache)
         if isinstance(layer_cache, KVCache | QuantizedKVCache):
-            standing = (*standing, tree_map(_alias, layer_cache.keys), tree_map(_alias, layer_cache.values))
+            standing = (*standing, tree_map(alias, layer_cache.keys), tree_map(alias, layer_cache.values))
         marked.append(standing)
     return marked
 
@@ -47,8 +47,8 @@ def rewind(cache: Sequence[Any], marked: Mark) -> None:
             layer_cache.cache = list(standing)
         elif isinstance(layer_cache, RotatingKVCache):
             keys, values, layer_cache.offset, layer_cache._idx = standing
-            layer_cache.keys = _alias(keys)
-            layer_cache.values = _alias(values)
+            layer_cache.keys = alias(keys)
+            layer_cache.values = alias(values)
         else:
             layer_cache.offset = standing[0]
             if len(standing) > 1:
@@ -97,10 +97,10 @@ def _standing(layer_cache: Any) -> tuple[Any, ...]:
     if isinstance(layer_cache, ArraysCache):
         return tuple(layer_cache.cache)
     if isinstance(layer_cache, RotatingKVCache):
-        return _alias(layer_cache.keys), _alias(layer_cache.values), layer_cache.offset, layer_cache._idx
+        return alias(layer_cache.keys), alias(layer_cache.values), layer_cache.offset, layer_cache._idx
     return (layer_cache.offset,)
 
 
-def _alias(x: mx.array | None) -> mx.array | None:
+def alias(x: mx.array | None) -> mx.array | None:
     """Another array of the same content, which stays when `x` is assigned to in place."""
     return None if x is None else mx.stop_gradient(x)

@@ -22,6 +22,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList
 
 from mlx_ddtree.target.anatomy import takes_cache
 from mlx_ddtree.target.attention import names_attention
+from mlx_ddtree.target.forward import Forward
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import StateView
 
@@ -30,12 +31,14 @@ class Replay:
     """One call of a recurrent module for the rows of a tree, and what its commit needs.
 
     own: the module's own call, by keywords.  arguments: what it was called with, `cache` apart.
+    forward: says where rows stand.
     """
 
-    def __init__(self, own: Callable[..., Any], arguments: dict[str, Any], rows: TreeRows) -> None:
+    def __init__(self, own: Callable[..., Any], arguments: dict[str, Any], rows: TreeRows, forward: Forward) -> None:
         self.own = own
         self.arguments = arguments
         self.rows = rows
+        self.forward = forward
 
     def run(self, base: ArraysCache) -> Any:
         """The outputs of all rows, in the shapes of a call with them; `base`, the context's states, stays as it is."""
@@ -44,9 +47,12 @@ class Replay:
         if self.rows.is_chain:
             return self.own(**self.arguments, cache=_spread(base, 1))
         nodes = mx.array(paths.reshape(-1))
-        outputs = self.own(
-            **self._with_rows(lambda x: x[0, nodes].reshape(count, length, *x.shape[2:])), cache=_spread(base, count)
-        )
+
+        def in_paths(x: mx.array) -> mx.array:
+            return x[0, nodes].reshape(count, length, *x.shape[2:])
+
+        with self.forward.standing(in_paths(self.rows.positions)):
+            outputs = self.own(**self._with_rows(in_paths), cache=_spread(base, count))
         chosen = mx.array(places)
 
         def of_rows(x: Any) -> Any:
@@ -59,7 +65,8 @@ class Replay:
     def commit(self, base: ArraysCache, path: Sequence[int]) -> None:
         """Let `base` go on over the rows of `path`."""
         nodes = mx.array(list(path), mx.int32)
-        self.own(**self._with_rows(lambda x: x[:, nodes]), cache=base)
+        with self.forward.standing(self.rows.positions[:, nodes]):
+            self.own(**self._with_rows(lambda x: x[:, nodes]), cache=base)
 
     def _with_rows(self, change: Callable[[mx.array], mx.array]) -> dict[str, Any]:
         """The arguments, those that have a row each (1, N, ...) changed."""
@@ -83,8 +90,8 @@ def carries_states(cache: Sequence[Any]) -> bool:
     return any(carries_states(c.caches) if isinstance(c, CacheList) else isinstance(c, ArraysCache) for c in cache)
 
 
-def adapt_recurrent(layer: nn.Module) -> bool:
-    """Let the modules of this layer that carry states take StateViews; what computes attention stays as it is.
+def adapt_recurrent(stack: nn.Module, forward: Forward) -> bool:
+    """Let the modules of this stack that carry states take StateViews; what computes attention stays as it is.
 
     Gives whether a module was changed: which rows a path has must then be known before its graph is built.
 
@@ -92,12 +99,18 @@ def adapt_recurrent(layer: nn.Module) -> bool:
     parts in its own code, may be the one that carries the states; who is not, is never called with a StateView.
     """
     changed = False
-    for module in layer.modules():
-        if not takes_cache(module) or names_attention(module):
+    for module in stack.modules():
+        if (
+            module is stack
+            or not takes_cache(module)
+            or names_attention(module)
+            or getattr(module, "closed_form", False)
+        ):
             continue
         inner = (m for m in module.modules() if m is not module)
         if _reads_parts(type(module)) or not any(map(takes_cache, inner)):
             module.__class__ = _replaying(cast(Any, type(module)))
+            module.forward = forward
             changed = True
     return changed
 
@@ -126,7 +139,7 @@ def _replaying(own: Any) -> type[Any]:
             if not isinstance(view, StateView):
                 return super().__call__(*args, **kwargs)
             del arguments["self"]
-            replay = Replay(super().__call__, arguments, view.rows)
+            replay = Replay(super().__call__, arguments, view.rows, self.forward)
             view.replays.append(replay)
             return replay.run(view.base)
 

@@ -34,9 +34,9 @@ class RingView(LayerView, AttendingCache):
         self._kept = min(base.offset, stored)
 
     @property
-    def offset(self) -> int | mx.array:
-        """Where the rows stand, for RoPE."""
-        return self.rows.offset
+    def offset(self) -> int:
+        """Tokens before the rows; where each of them stands, the running forward knows (target/positions.py)."""
+        return self.rows.start
 
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> mx.array | RowsMask:
         """As mlx-lm's caches have it, for the rows: over what the ring has kept of the context."""

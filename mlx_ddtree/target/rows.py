@@ -38,8 +38,8 @@ class Rows(ABC):
 
     @property
     @abstractmethod
-    def offset(self) -> int | mx.array:
-        """Where the rows stand, for RoPE: consecutively from the root on, or (1, N) int32 positions."""
+    def positions(self) -> mx.array:
+        """(1, N) int32: where the rows stand."""
 
     @abstractmethod
     def mask(self, context: int, window: int | None = None, keep: int = 0) -> mx.array:
@@ -88,9 +88,9 @@ class TreeRows(Rows):
         self._tables: dict[int, mx.array] = {}
 
     @cached_property
-    def offset(self) -> int | mx.array:
-        """Where the rows stand, for RoPE: consecutively from the root on, or (1, N) int32 positions."""
-        return self.start + self.gap if self.is_chain else mx.array(self._positions())
+    def positions(self) -> mx.array:
+        """(1, N) int32: where the rows stand."""
+        return mx.array(self._positions())
 
     def _positions(self) -> NDArray[np.int32]:
         return self._depths[None] + np.int32(self.start + self.gap)

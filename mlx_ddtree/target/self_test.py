@@ -39,8 +39,6 @@ def why_no_trees(target: TreeTarget, context: int = CONTEXT) -> str | None:
 
     context: tokens before the tree.
     """
-    if any(getattr(module, "is_sparse_attn", False) for module in target.stack.modules()):
-        return "its sparse attention cuts blocks by places in the cache, where rows of a tree have none"
     try:
         target.check_cache(target.make_cache())
         return _compare(target, context)

@@ -47,9 +47,9 @@ class AppendView(LayerView, AttendingCache):
             self.group_size = base.group_size
 
     @property
-    def offset(self) -> int | mx.array:
-        """Where the rows stand, for RoPE."""
-        return self.rows.offset
+    def offset(self) -> int:
+        """Tokens before the rows; where each of them stands, the running forward knows (target/positions.py)."""
+        return self.rows.start
 
     @property
     def gone(self) -> int:

@@ -11,9 +11,7 @@ import sys
 from pathlib import Path
 
 from mlx_ddtree.errors import UnsupportedModelError
-from mlx_ddtree.target import TREE_FAMILIES, family_of
-from mlx_ddtree.target.adapter import TreeTarget
-from mlx_ddtree.target.replay import carries_states
+from mlx_ddtree.target import PathTarget, TreeTarget
 from mlx_ddtree.target.self_test import why_no_trees
 
 ROOT = Path(__file__).parents[2]
@@ -25,28 +23,39 @@ TREE = "tree"
 
 
 def verdict(name: str) -> tuple[str, str]:
-    """(tree, plain or untested; why)."""
+    """(tree, plain or untested; how, or why not)."""
     if name in NOT_HERE:
         return "untested", NOT_HERE[name]
     model = every_model(name)
     try:
-        target = TreeTarget(model, own_head=family_of(model) not in TREE_FAMILIES)
+        target = TreeTarget(model)
     except UnsupportedModelError as error:
         return "plain", str(error)
+    against = why_not(target)
+    if against is None:
+        return TREE, states_of(target)
+    if why_not(PathTarget(model)) is None:
+        return TREE, f"every path through the whole model: {against.partition(';')[0]}"
+    return "plain", against
+
+
+def why_not(target: TreeTarget) -> str | None:
+    """What the test finds against this target's trees behind the contexts; None: nothing."""
     reasons = [why_no_trees(target, context) for context in CONTEXTS]
     # Some models' own forwards of several rows differ from single ones past a window; the short context then decides.
     if reasons[0] is not None:
-        return "plain", reasons[0]
+        return reasons[0]
     if reasons[1] is not None and "too coarse" not in reasons[1]:
-        return "plain", f"behind {CONTEXTS[1]} tokens: {reasons[1]}"
-    return TREE, states_of(target)
+        return f"behind {CONTEXTS[1]} tokens: {reasons[1]}"
+    return None
 
 
 def states_of(target: TreeTarget) -> str:
     """How its recurrent layers verify, where it has some."""
-    if not carries_states(target.make_cache()):
-        return ""
-    return "recurrent layers in closed form" if target.own_head is None else "recurrent layers run every path"
+    if target.asked.replays:
+        return "recurrent layers run every path"
+    closed = any(getattr(module, "closed_form", False) for module in target.stack.modules())
+    return "recurrent layers in closed form" if closed else ""
 
 
 def table() -> str:

@@ -95,12 +95,13 @@ def test_what_does_not_repeat_itself_is_decoded_plainly():
     assert last.statistics.kinds["plain"] > 0.9 * last.rounds
 
 
-def test_a_drafter_and_a_memory_share_a_tree():
+@pytest.mark.parametrize("way", [{}, {"tree_budget": 12}], ids=str)
+def test_a_drafter_and_a_memory_share_a_tree(way):
     """Small pair, free rows: the remembered answer is accepted where random drafts are not."""
     pair = constantly(without_end(small_pair()), verify=0.1)
     memory = Memory()
     expected = our_tokens(pair, PROMPT, 48, memory=memory, method="ar")
-    assert our_tokens(pair, PROMPT, 48, memory=memory) == expected
-    *_, last = stream_generate(pair, PROMPT, 48, memory=memory)
-    *_, without = stream_generate(pair, PROMPT, 48)
+    assert our_tokens(pair, PROMPT, 48, memory=memory, **way) == expected
+    *_, last = stream_generate(pair, PROMPT, 48, memory=memory, **way)
+    *_, without = stream_generate(pair, PROMPT, 48, **way)
     assert last.rounds < without.rounds

@@ -234,7 +234,7 @@ def test_rows_see_the_prompt_their_branch_and_their_path(seed, sizes):
         first, last = rows.firsts[b], rows.firsts[b + 1]
         want[first:last][:, tails.slots[b]] = True
         want[first:last, tails.used + first : tails.used + last] = tree.ancestor_mask()
-        np.testing.assert_array_equal(rows.positions[first:last], tails.prefix + len(tails.slots[b]) + tree.depths)
+        np.testing.assert_array_equal(rows.places[first:last], tails.prefix + len(tails.slots[b]) + tree.depths)
     np.testing.assert_array_equal(got, want)
     assert rows.plan.plan.kv_rows == tails.used + rows.count  # each of them once
 

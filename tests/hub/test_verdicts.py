@@ -7,9 +7,10 @@ import pytest
 from mlx_ddtree import _home
 from mlx_ddtree.hub import verdicts
 from mlx_ddtree.hub.verdicts import make_known_target
-from mlx_ddtree.target import PlainTarget, TreeTarget
+from mlx_ddtree.target import PathTarget, PlainTarget, TreeTarget
+from mlx_ddtree.target.make import verdict_of
 
-from ..every_model import every_model
+from ..every_model import every_model, mute_model
 
 CONFIG = {"model_type": "qwen2", "hidden_size": 32}
 
@@ -19,32 +20,37 @@ def tests_made(monkeypatch, tmp_path):
     """Counts the tests; everything is kept in a folder of this test's own."""
     monkeypatch.setenv("MLX_DDTREE_CACHE", str(tmp_path))
     made = []
+    real = verdicts.make_target
 
-    def counting(real, tried):
-        def call(*arguments):
-            made.append(tried)
-            return real(*arguments)
+    def counting(model, verdict=None):
+        made.append(verdict is not None)
+        return real(model, verdict)
 
-        return call
-
-    monkeypatch.setattr(verdicts, "make_target", counting(verdicts.make_target, False))
-    monkeypatch.setattr(verdicts, "make_tried_target", counting(verdicts.make_tried_target, True))
+    monkeypatch.setattr(verdicts, "make_target", counting)
     return made
 
 
-@pytest.mark.parametrize(("name", "kind"), [("qwen2", TreeTarget), ("gpt2", PlainTarget)])
-def test_a_model_is_tested_once(tests_made, name, kind):
-    first = make_known_target(every_model(name), CONFIG)
-    again = make_known_target(every_model(name), CONFIG)
+MODELS = {
+    "rows": (lambda: every_model("qwen2"), TreeTarget),
+    "paths": (lambda: every_model("llama4"), PathTarget),
+    "plain": (mute_model, PlainTarget),
+}
+
+
+@pytest.mark.parametrize(("make", "kind"), MODELS.values(), ids=MODELS.keys())
+def test_a_model_is_tested_once(tests_made, make, kind):
+    first = make_known_target(make(), CONFIG)
+    again = make_known_target(make(), CONFIG)
     assert type(first) is type(again) is kind
     assert tests_made == [False, True]
-    if kind is PlainTarget:
-        assert again.why == first.why
-    make_known_target(every_model(name), CONFIG | {"hidden_size": 64})
+    assert verdict_of(again) == verdict_of(first)
+    make_known_target(make(), CONFIG | {"hidden_size": 64})
     assert tests_made == [False, True, False]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 3}', json.dumps({"x": "y" * 10})])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"a": 3}', json.dumps({"x": "y" * 10}), '{"x": {"how": "so", "why": ""}}']
+)
 def test_a_damaged_file_costs_a_test(tests_made, tmp_path, content):
     file = tmp_path / "models" / "verify_trees.json"
     file.parent.mkdir()

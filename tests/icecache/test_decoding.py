@@ -15,7 +15,7 @@ from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.icecache.store import ColdRows
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs.generate import main
-from mlx_ddtree.target import PlainTarget
+from mlx_ddtree.target import PathTarget, PlainTarget
 
 from .. import families
 
@@ -207,6 +207,9 @@ def test_caches_of_other_kinds_are_refused():
     plain = Pair(PlainTarget(pair.target.model), None, pair.tokenizer)
     with pytest.raises(UnsupportedModelError, match="leave out"):
         generate(plain, PROMPT, 8, method="ar", kv_budget=options())
+    by_paths = Pair(PathTarget(pair.target.model), None, pair.tokenizer)
+    with pytest.raises(UnsupportedModelError, match="copies of its caches"):
+        generate(by_paths, PROMPT, 8, kv_budget=options())
     with pytest.raises(UnsupportedModelError, match="first 9"):
         generate(pair, PROMPT, 8, kv_budget=options(full_layers=9))
 

@@ -108,13 +108,13 @@ def test_what_is_given_up_is_never_computed():
 def test_masks_and_positions_are_those_of_the_tree(tree, padding, context, window):
     count = len(tree) + padding
     rows = BlankRows(40, count)
-    offset = rows.offset
+    positions = rows.positions
     mask = rows.mask(context, window)
     table = rows.conv_table(4)
     rows.fill(tree)
     want = TreeRows(tree, 40, count)
     want.is_chain = False
-    assert_equal(offset, want.offset)
+    assert_equal(positions, want.positions)
     assert_equal(mask, want.mask(context, window))
     assert_equal(table, want.conv_table(4))
     padded = [*tree.token_ids.tolist(), *[int(tree.token_ids[0])] * padding]

@@ -10,6 +10,7 @@ from mlx_ddtree.target import make_target
 from mlx_ddtree.target.context_limit import context_limit
 
 from ..decoding.test_lossless import stock_tokens
+from ..every_model import every_model
 from ..families import tiny_model
 from ..helpers import small_drafter, small_target
 from ..training.tiny import make_tokenizer
@@ -53,3 +54,9 @@ def test_a_prompt_behind_the_original_positions_is_answered():
 
 def test_models_without_an_adapter_have_the_limit_too():
     assert make_target(tiny_model({"model_type": "olmo2", "rope_scaling": stretched()})).max_context == 2048
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_bigcode", "gptj", "kimi_linear"])
+def test_other_names_of_the_limit_are_read(name):
+    """Behind a table of learned positions there is nothing to read."""
+    assert make_target(every_model(name)).max_context == 512

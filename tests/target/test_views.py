@@ -62,10 +62,7 @@ def test_a_rows_window_of_the_convolution_is_its_path(tree, padding, kernel):
 @given(trees(), st.integers(0, 3))
 def test_rows_stand_at_their_depth(tree, padding):
     rows = TreeRows(tree, 40, len(tree) + padding)
-    if rows.is_chain:
-        assert rows.offset == 40
-    else:
-        assert np.array(rows.offset)[0, : len(tree)].tolist() == (40 + tree.depths).tolist()
+    assert np.array(rows.positions)[0, : len(tree)].tolist() == (40 + tree.depths).tolist()
 
 
 def rows_of(count, seed, dim=4):
