@@ -126,14 +126,14 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    _tune_cpu()
+    tune_cpu()
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = make_arguments().parse_args(arguments)
     args.command = shlex.join(["mlx_ddtree.train", *arguments])
     return cli.run(train, args)
 
 
-def _tune_cpu() -> None:
+def tune_cpu() -> None:
     """The CPU backend works on two streams here: let MLX order both streams' work breadth-first, and
     keep MKL from starting two threads for each.  Read at first use, so set before any computation.
 

@@ -32,6 +32,11 @@ RUNS = [
     pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
     pytest.param("drafters/verdicts.py", "refused"),
     pytest.param(
+        f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain --minutes 0.001 --test 1 --max-tokens 8 --layers 1 --rank 4"
+        " --batch-size 2 --anchors 2 --temps 1 --mask-token 6000",
+        "| DSpark | 1 |",
+    ),
+    pytest.param(
         f"drafters/markov_head.py {PROMPTS} --train 1 --test 1 --max-tokens 12 --steps 2 --rank 4", "| whole |"
     ),
     pytest.param(

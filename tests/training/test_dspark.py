@@ -26,6 +26,7 @@ from mlx_ddtree.training.evaluate import chain_rounds, greedy_drafts
 from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
 from mlx_ddtree.training.head_loss import Lesson, head_loss, slot_logits
 from mlx_ddtree.training.loop import Trainer
+from mlx_ddtree.training.optimizer import make_optimizer
 from mlx_ddtree.training.saving import public_config, save_drafter
 from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import Layout, default_config, dspark_layout, new_drafter, start_from
@@ -116,6 +117,15 @@ def test_gradient_reaches_every_parameter():
     assert all(mx.abs(g).max().item() > 0 for g in flat.values())
 
 
+def test_muon_leaves_the_tables_to_adamw():
+    drafter = make_dspark(make_target())
+    optimizer = make_optimizer("muon", 1e-3, 0.01)
+    optimizer.init(drafter.trainable_parameters())
+    matrices = {name for name, _ in tree_flatten(optimizer.optimizers[0].state)}
+    assert any("q_proj" in name for name in matrices)
+    assert not any("markov" in name or "confidence" in name for name in matrices)
+
+
 def test_drafts_are_walked_from_token_to_token():
     """A new drafter's walk is the argmax of every slot; another's is by the logits after its own tokens."""
     target, roots = make_target(), mx.array([5, 6, 7])
@@ -130,13 +140,10 @@ def test_drafts_are_walked_from_token_to_token():
     np.testing.assert_array_equal(np.array(drafted), np.array(again))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_loss_falls_and_the_checkpoint_drafts(tmp_path, optimizer):
+def test_the_loss_falls_and_the_checkpoint_drafts(tmp_path):
     """What is saved is what was trained; pairs of tokens are in its drafts, and the text stays the target's own."""
     target = make_target()
-    settings = TrainingSettings(
-        steps=120, batch_size=4, anchors=8, lr=4e-3, evaluate_every=1000, save_every=1000, optimizer=optimizer
-    )
+    settings = TrainingSettings(steps=100, batch_size=4, anchors=8, lr=4e-3, evaluate_every=1000, save_every=1000)
     trainer = Trainer(target, make_dspark(target), tossed(), tmp_path, settings)
     before = trainer.evaluate()
     summary = trainer.train(progress_bar=False)
