@@ -17,6 +17,7 @@ import json
 import time
 from pathlib import Path
 
+import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 from markov_head import drafts, features_of, follow
 

@@ -1,5 +1,6 @@
 """Every study runs, on its smallest input: what made the tables of docs/ can make them again."""
 
+import ast
 import runpy
 import sys
 from pathlib import Path
@@ -33,7 +34,7 @@ RUNS = [
     pytest.param("drafters/verdicts.py", "refused"),
     pytest.param(
         f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain --minutes 0.001 --test 1 --max-tokens 8 --layers 1 --rank 4"
-        " --batch-size 2 --anchors 2 --temps 1 --mask-token 6000",
+        " --batch-size 2 --anchors 2 --temps 1 --mask-token 6000 --layouts DSpark",
         "| DSpark | 1 |",
     ),
     pytest.param(
@@ -73,6 +74,23 @@ RUNS = [
     pytest.param("targets/every_model.py llama gpt2", "1 plain, 1 tree"),
     pytest.param(f"targets/real_checkpoint.py {TARGET} --max-tokens 8 --long 64", "0 of 20 texts differ"),
 ]
+
+
+def modules_at_the_top(file):
+    """The names of the modules that a study imports, in order."""
+    for node in ast.parse((ROOT / "studies" / file).read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_package_is_imported_before_mlx(study):
+    """It loads a fast BLAS, which must stand before MLX does: without it products take 50 times as long."""
+    rooms = [name.split(".")[0] for name in modules_at_the_top(study)]
+    first = next((room for room in rooms if room in ("mlx", "mlx_lm", "mlx_ddtree")), "mlx_ddtree")
+    assert first == "mlx_ddtree"
 
 
 def run(command, monkeypatch, tmp_path, more=()):
