@@ -129,8 +129,9 @@ DRAFTERS: dict[str, tuple[KnownDrafter, ...]] = {
 }
 """Target repository -> its drafters in the order in which they are to be tried.  A pair stands here as soon as its
 drafter is public; whether its architecture can verify trees yet, `target.TREE_FAMILIES` says.  Names were compared with
-the Hub's model cards and collections; a block, a licence or a target that none of them names is left out.  Qwen3's DSpark drafters
-stand behind z-lab's because they bring an embedding and a head of 16 bits, each larger than a target's in 4."""
+the Hub's model cards and collections; a block, a licence or a target that none of them names is left out.  Qwen3's
+DSpark drafters stand behind z-lab's because they bring an embedding and a head of 16 bits, each larger than a target's
+in 4."""
 
 PAIRS: dict[str, str] = {target: drafters[0].repository for target, drafters in DRAFTERS.items()}
 """Target repository -> the drafter that is used where none is named."""
