@@ -33,11 +33,6 @@ RUNS = [
     pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
     pytest.param("drafters/verdicts.py", "refused"),
     pytest.param(
-        f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain --minutes 0.001 --test 1 --max-tokens 8 --layers 1 --rank 4"
-        " --batch-size 2 --anchors 2 --temps 1 --mask-token 6000 --layouts DSpark",
-        "| DSpark | 1 |",
-    ),
-    pytest.param(
         f"drafters/markov_head.py {PROMPTS} --train 1 --test 1 --max-tokens 12 --steps 2 --rank 4", "| whole |"
     ),
     pytest.param(
@@ -143,7 +138,17 @@ def test_simulated_machines_play_recorded_drafts(monkeypatch, tmp_path, capsys):
     assert "M5 4-bit" in capsys.readouterr().out
 
 
+def test_a_layout_is_trained_and_its_confidence_asked(monkeypatch, tmp_path, capsys):
+    training = "--minutes 0.001 --layers 1 --rank 4 --batch-size 2 --anchors 2 --mask-token 6000 --layouts DSpark"
+    measuring = "--test 2 --max-tokens 8 --temps 1"
+    run(f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain {training} {measuring}", monkeypatch, tmp_path)
+    assert "| DSpark | 1 |" in capsys.readouterr().out
+    run(f"drafters/confidence_gain.py TMP/gain/dspark {PROMPTS} --steps 1 {measuring}", monkeypatch, tmp_path)
+    assert "| 1 | confidence |" in capsys.readouterr().out
+
+
 def test_every_study_is_run():
     started = {command.values[0].split()[0] for command in RUNS}
     started |= {f"budget/{name}.py" for name in ("host_time", "record_drafts", "simulate_machines")}
+    started |= {f"drafters/{name}.py" for name in ("layout_gain", "confidence_gain")}
     assert started == set(STUDIES)

@@ -128,7 +128,7 @@ def test_drafts_are_walked_from_pair_to_pair():
             assert drafted[row, d] == parent
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def test_the_loss_falls_and_the_checkpoint_loads(tmp_path, optimizer):
     """Block loss, selections and tau; what is saved is what was trained, under the public names."""
     target = make_target()
