@@ -8,8 +8,8 @@ OUT: a folder for the drafters.  A layout whose drafter is there is not trained 
 
 The minutes are this process's processor time in steps whose target's states are stored, so that neither other programs
 nor the states count; the learning rate follows them.  Tokens a round are counted on the target's answers to the prompts:
-a draft at every place, and rounds walked over them as decoding makes them with a fixed number of nodes.  A seed's draws
-depend on the position alone, so at temperature 1 too a prompt has one answer whatever is drafted.
+a draft at every place, and rounds walked over them as decoding makes them with a fixed number of nodes.  What is drafted
+has no part in what the target draws, so at temperature 1 too answers may be drawn first.
 """
 
 import argparse
@@ -17,14 +17,13 @@ import json
 import time
 from pathlib import Path
 
-import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
+import mlx_ddtree  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 from markov_head import drafts, features_of, follow
 
-from mlx_ddtree import load, stream_generate
 from mlx_ddtree.decoding.draft import finish_draft, start_candidates
 from mlx_ddtree.programs.train import tune_cpu
-from mlx_ddtree.training.answers import read_answers
+from mlx_ddtree.training.answers import Answering, answer_batch, read_answers
 from mlx_ddtree.training.batches import make_batch
 from mlx_ddtree.training.examples import usable_examples
 from mlx_ddtree.training.loop import STATES, Trainer
@@ -73,6 +72,7 @@ def train(pair, name, examples, folder, args):
         if time.monotonic() - said > 30:
             said = time.monotonic()
             print(f"{name}: {trainer.done():.0%}, step {trainer.progress.step}, loss {loss:.3f}", flush=True)
+    trainer.save()
     found = trainer.evaluate()
     anchors = trainer.progress.step * min(args.batch_size, len(trainer.examples)) * args.anchors
     print(
@@ -80,20 +80,18 @@ def train(pair, name, examples, folder, args):
         f"held-out answers: loss {found.loss:.3f}, tau {found.tau:.2f}",
         flush=True,
     )
-    trainer.save()
 
 
 def answers(pair, rows, max_tokens, temp):
-    """[(prompt's tokens, all tokens), ...]"""
-    texts = []
-    for seed, row in enumerate(rows):
+    """[(prompt's tokens, all tokens), ...]: what the target says, whatever is drafted."""
+    prompts = []
+    for row in rows:
         chat = [{"role": "user", "content": row["prompt"]}]
-        prompt = list(pair.tokenizer.apply_chat_template(chat, add_generation_prompt=True))
-        options = {"method": "ar", "temp": temp, "seed": seed, "parity": "off"}
-        texts.append(
-            (prompt, prompt + [t for r in stream_generate(pair, prompt, max_tokens, **options) for t in r.tokens])
-        )
-    return texts
+        prompts.append(tuple(pair.tokenizer.apply_chat_template(chat, add_generation_prompt=True)))
+    mx.random.seed(0)
+    how = Answering(max_tokens=max_tokens, batch_size=64)
+    said = answer_batch(pair.target.model, pair.tokenizer, prompts, temp, how)
+    return [(list(prompt), [*prompt, *response]) for prompt, response in sorted(said)]
 
 
 def record(pair, texts):
@@ -157,7 +155,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     tune_cpu()
-    pair = load(args.model)
+    pair = mlx_ddtree.load(args.model)
     examples = usable_examples(read_answers(args.answers))
     folders = {name: args.out / name.replace(" ", "").lower() for name in args.layouts}
     for name, folder in folders.items():
@@ -167,7 +165,7 @@ def main() -> None:
     texts = {temp: answers(pair, rows, args.max_tokens, temp) for temp in args.temps}
     print("| drafter | T | linear | " + " | ".join(f"{n} nodes" for n in NODES) + " |")
     for name, folder in folders.items():
-        drafting = load(args.model, str(folder))
+        drafting = mlx_ddtree.load(args.model, str(folder))
         for temp in args.temps:
             found = measure(drafting, texts[temp]).values()
             print(f"| {name} | {temp:g} | " + " | ".join(f"{mean:.2f}" for mean in found) + " |", flush=True)
