@@ -19,9 +19,10 @@ from pathlib import Path
 
 import mlx_ddtree  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
-from markov_head import drafts, features_of, follow
+from markov_head import POOLS, drafts, features_of, follow
 
 from mlx_ddtree.decoding.draft import finish_draft, start_candidates
+from mlx_ddtree.drafter.paths import start_paths
 from mlx_ddtree.programs.train import tune_cpu
 from mlx_ddtree.training.answers import Answering, answer_batch, read_answers
 from mlx_ddtree.training.batches import make_batch
@@ -94,14 +95,24 @@ def answers(pair, rows, max_tokens, temp):
     return [(list(prompt), [*prompt, *response]) for prompt, response in sorted(said)]
 
 
-def record(pair, texts):
-    """For every text: its answer, and a draft's candidates at every place that may be a root."""
+def record(pair, texts, pool=None):
+    """For every text: its answer, and a draft's candidates at every place that may be a root.
+
+    pool: tokens among which a Markov head chooses its candidates; None is as many as in drafting.
+    """
     rows = []
     for prompt, tokens in texts:
         places = range(len(prompt), len(tokens) - 1)
         drafted = []
         for place, hidden in drafts(pair, tokens, places, features_of(pair, tokens)):
-            started = start_candidates(pair, mx.array(tokens[place]), hidden, max(NODES))
+            root = mx.array(tokens[place])
+            started = start_candidates(pair, root, hidden, max(NODES))
+            if pool is not None:
+                logits = pair.drafter.logits(hidden, pair.target.head)
+                head = pair.drafter.markov_head
+                started = started._replace(
+                    result=start_paths(head, logits, root, hidden, pair.target.embed, None, pool)
+                )
             drafted.append(finish_draft(started))
         rows.append((tokens[len(prompt) :], drafted))
     return rows
@@ -124,9 +135,9 @@ def chain(root, candidates):
     return build_tree(root, *candidates.greedy(), len(candidates.token_ids))
 
 
-def measure(pair, texts):
+def measure(pair, texts, pool=None):
     """{'chain' or nodes: tokens a round}"""
-    recorded = record(pair, texts)
+    recorded = record(pair, texts, pool)
     found = {"chain": tau(recorded, chain)}
     for nodes in NODES:
         found[nodes] = tau(recorded, lambda root, drafted, n=nodes: build_tree(root, *drafted, n))
@@ -144,6 +155,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--temps", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS)
+    parser.add_argument("--pools", action="store_true", help="also what DSpark loses by scoring some tokens only")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--block-size", type=int, default=8)
     parser.add_argument("--mask-token", type=int)
@@ -166,9 +178,11 @@ def main() -> None:
     print("| drafter | T | linear | " + " | ".join(f"{n} nodes" for n in NODES) + " |")
     for name, folder in folders.items():
         drafting = mlx_ddtree.load(args.model, str(folder))
+        pools = POOLS if args.pools and name == "DSpark" else {}
         for temp in args.temps:
-            found = measure(drafting, texts[temp]).values()
-            print(f"| {name} | {temp:g} | " + " | ".join(f"{mean:.2f}" for mean in found) + " |", flush=True)
+            for said, pool in {name: None, **pools}.items():
+                found = measure(drafting, texts[temp], pool).values()
+                print(f"| {said} | {temp:g} | " + " | ".join(f"{mean:.2f}" for mean in found) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -141,8 +141,9 @@ def test_simulated_machines_play_recorded_drafts(monkeypatch, tmp_path, capsys):
 def test_a_layout_is_trained_and_its_confidence_asked(monkeypatch, tmp_path, capsys):
     training = "--minutes 0.001 --layers 1 --rank 4 --batch-size 2 --anchors 2 --mask-token 6000 --layouts DSpark"
     measuring = "--test 2 --max-tokens 8 --temps 1"
-    run(f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain {training} {measuring}", monkeypatch, tmp_path)
-    assert "| DSpark | 1 |" in capsys.readouterr().out
+    run(f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain {training} {measuring} --pools", monkeypatch, tmp_path)
+    out = capsys.readouterr().out
+    assert "| DSpark | 1 |" in out and "| whole | 1 |" in out
     run(f"drafters/confidence_gain.py TMP/gain/dspark {PROMPTS} --steps 1 {measuring}", monkeypatch, tmp_path)
     assert "| 1 | confidence |" in capsys.readouterr().out
 
