@@ -35,7 +35,16 @@ from mlx_ddtree.training.optimizer import OPTIMIZERS
 from mlx_ddtree.training.preflight import check_examples, check_resumable, only_run_in, rehearse
 from mlx_ddtree.training.reading import read_examples
 from mlx_ddtree.training.schedule import ANSWERING_SHARE, LEAST_TRAINING, TrainingProgress, TrainingSettings
-from mlx_ddtree.training.setup import default_config, dflash2_shape, new_drafter, require_dense, start_from
+from mlx_ddtree.training.setup import (
+    V1,
+    Layout,
+    default_config,
+    dflash2_layout,
+    dspark_layout,
+    new_drafter,
+    require_dense,
+    start_from,
+)
 from mlx_ddtree.training.step_pace import measure_step
 from mlx_ddtree.training.stopping import stop_on_signal
 
@@ -44,6 +53,7 @@ EXAMPLES = """\
   mlx_ddtree.train --model Qwen/Qwen3-4B --data chats.jsonl --output qwen3-4b-drafter --epochs 6
   mlx_ddtree.train --data corpus/*.py --no-regenerate --output my-drafter --layers 1 --block-size 8 --steps 2000
   mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --dflash2 --init a-v1-drafter
+  mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --dspark --layers 2
   mlx_ddtree.train --data prompts.jsonl --output my-drafter --minutes 30 --resume
 """
 DEFAULT_EPOCHS = 6.0
@@ -72,10 +82,15 @@ def make_arguments() -> argparse.ArgumentParser:
     shape = parser.add_argument_group("drafter")
     shape.add_argument("--layers", type=arguments.positive, help="default: 5")
     shape.add_argument("--taps", type=arguments.positive, help="target layers it reads (default: 5)")
-    shape.add_argument("--block-size", type=arguments.positive, metavar="B", help="default: 16, with --dflash2 8")
-    shape.add_argument("--dflash2", action="store_true", help="a DFlash 2 drafter; with --init, made of a v1 drafter")
+    shape.add_argument("--block-size", type=arguments.positive, metavar="B", help="default: 16; with the next two, 8")
+    kind = shape.add_mutually_exclusive_group()
+    kind.add_argument("--dflash2", action="store_true", help="a DFlash 2 drafter; with --init, made of a v1 drafter")
+    kind.add_argument("--dspark", action="store_true", help="a DSpark drafter; with --init, made of a v1 drafter")
     shape.add_argument(
         "--selector-rank", type=arguments.positive, metavar="R", help="of DFlash 2's selector (default: 256)"
+    )
+    shape.add_argument(
+        "--markov-rank", type=arguments.positive, metavar="R", help="of DSpark's Markov head (default: 256)"
     )
     shape.add_argument("--mask-token", type=int, metavar="ID", help="default: the tokenizer's, or an unused id")
     _add_training_options(parser)
@@ -111,14 +126,14 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    _tune_cpu()
+    tune_cpu()
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = make_arguments().parse_args(arguments)
     args.command = shlex.join(["mlx_ddtree.train", *arguments])
     return cli.run(train, args)
 
 
-def _tune_cpu() -> None:
+def tune_cpu() -> None:
     """The CPU backend works on two streams here: let MLX order both streams' work breadth-first, and
     keep MKL from starting two threads for each.  Read at first use, so set before any computation.
 
@@ -214,19 +229,26 @@ def make_drafter(
     args: argparse.Namespace, target: TreeTarget, tokenizer: TokenizerWrapper, examples: Sequence[Example]
 ) -> DFlashDrafter:
     """The drafter that --init names, or one of random weights."""
-    dflash2 = dflash2_shape(target, args.selector_rank) if args.dflash2 else None
+    layout = make_layout(args, target)
     if args.init is not None:
-        return start_from(args.init, target, args.block_size, dflash2)
+        return start_from(args.init, target, args.block_size, layout)
     token = choose_mask_token(tokenizer, target.vocab_size, examples, args.mask_token)
     config = default_config(
         target,
         token,
         layers=args.layers or 5,
         taps=args.taps or 5,
-        block_size=args.block_size or (8 if dflash2 else 16),
-        dflash2=dflash2,
+        block_size=args.block_size,
+        layout=layout,
     )
     return new_drafter(config, target, args.seed)
+
+
+def make_layout(args: argparse.Namespace, target: TreeTarget) -> Layout:
+    """What the options add to a v1 drafter."""
+    if args.dflash2:
+        return dflash2_layout(target, args.selector_rank)
+    return dspark_layout(args.markov_rank) if args.dspark else V1
 
 
 def make_settings(args: argparse.Namespace) -> TrainingSettings:

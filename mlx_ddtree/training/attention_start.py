@@ -34,6 +34,7 @@ class Rows:
     bonus (n, D), context (n, D): the two rows that matter for n places.  mask (D,): the rows that ask.  All normalised.
     wanted (n, D): what the attention should add, the target's final state before its norm's gains.
     prompts (m, D): context rows of every kind, which no head may take for a bonus row.
+    root_asks: whether the bonus row asks like a mask, as the first of a block's rows that predict.
     """
 
     bonus: Array
@@ -41,6 +42,7 @@ class Rows:
     mask: Array
     wanted: Array
     prompts: Array
+    root_asks: bool = False
 
 
 def start_attention(attention: DFlashAttention, rows: Rows, metric: Array, ridge: float) -> None:
@@ -49,7 +51,7 @@ def start_attention(attention: DFlashAttention, rows: Rows, metric: Array, ridge
     heads_a_group = attention.heads // attention.kv_heads
     detectors = [detector(rows, BONUS), detector(rows, CONTEXT)]
     places = [slow_coordinates(attention, dim), near_coordinates(attention, dim)]
-    ask = rows.mask / np.square(rows.mask).sum()
+    ask = asking(rows)
 
     # 1. Random projections, faint, and no output.
     queries = NOISE * np.array(attention.q_proj.weight)
@@ -76,6 +78,14 @@ def start_attention(attention: DFlashAttention, rows: Rows, metric: Array, ridge
     attention.v_proj.weight = mx.array(values.astype(np.float32))
     attention.o_proj.weight = mx.array(outputs.astype(np.float32))
     attention.q_norm.weight = mx.full((dim,), SHARPNESS)
+
+
+def asking(rows: Rows) -> Array:
+    """(D,): its product with a row that asks is about 1."""
+    if not rows.root_asks:
+        return rows.mask / np.square(rows.mask).sum()
+    inputs = np.concatenate([rows.bonus, np.tile(rows.mask, (len(rows.bonus), 1))]).astype(np.float64)
+    return solve_ridge(inputs, np.ones((len(inputs), 1)), 0.01)[:, 0].astype(np.float32)
 
 
 def reduced_maps(

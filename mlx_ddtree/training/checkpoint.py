@@ -17,8 +17,8 @@ from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import OptionError, WeightsError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.training.examples import Example
+from mlx_ddtree.training.saving import flat, public_config
 from mlx_ddtree.training.schedule import TrainingProgress
-from mlx_ddtree.training.setup import flat, public_config
 from mlx_ddtree.untrusted import read_json
 
 RunIdentity = dict[str, Any]

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
+from mlx_ddtree.drafter.path_heads import MarkovHead
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.batches import Batch, make_batch
 from mlx_ddtree.training.blocks import Blocks, make_blocks, sample_anchors
 from mlx_ddtree.training.examples import Example
-from mlx_ddtree.training.forward import KeysValues, context_keys_values, draft_hidden, embed_blocks, target_features
-from mlx_ddtree.training.loss import slot_logits
+from mlx_ddtree.training.forward import KeysValues, context_keys_values, embed_blocks, slot_hidden, target_features
+from mlx_ddtree.training.head_loss import markov_of, slot_logits
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def evaluate_drafter(
 
         # 2. Loss and accuracy at random anchors.
         picked = sample_anchors(batch, anchors, rng)
-        blocks = make_blocks(batch, picked, config.block_size, config.mask_token_id, gamma)
+        blocks = make_blocks(batch, picked, config, gamma)
         batch_losses, batch_hits, batch_counted = _slot_scores(drafter, target, context, blocks)
         losses += batch_losses
         hits += batch_hits
@@ -96,12 +97,12 @@ def _plain_features(target: TreeTarget, batch: Batch) -> mx.array:
 def _slot_scores(
     drafter: DFlashDrafter, target: TreeTarget, context: Sequence[KeysValues], blocks: Blocks
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """By slot (L,): summed cross-entropy, right tokens, and tokens counted."""
-    hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), context, blocks.anchors)[:, :, 1:]
+    """By slot (L,): summed cross-entropy, right tokens, and tokens counted, all after the true tokens before."""
+    hidden = slot_hidden(drafter, embed_blocks(target, blocks.token_ids), context, blocks.anchors)
     losses: list[mx.array] = []
     right: list[mx.array] = []
-    for row, labels in zip(hidden, blocks.labels, strict=True):  # a sequence at a time: logits are large
-        logits = slot_logits(target, drafter, row)
+    for row, labels, before in zip(hidden, blocks.labels, blocks.previous, strict=True):  # one by one: logits are large
+        logits = slot_logits(target, drafter, row, before)
         chosen = mx.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
         losses.append(mx.logsumexp(logits, axis=-1) - chosen)
         right.append(logits.argmax(axis=-1) == labels)
@@ -123,8 +124,6 @@ def chain_rounds(
     A round drafts greedily at the root, accepts the tokens that agree with the response, and goes
     on behind the bonus token, all sequences side by side.
     """
-    size = drafter.config.block_size
-    mask = drafter.config.mask_token_id
     roots = batch.starts.copy()
     last = batch.lengths - 1
     rounds = 0
@@ -133,9 +132,9 @@ def chain_rounds(
         rows = mx.array(np.flatnonzero(running))
         anchors = roots[running][:, None]
         part = Batch(batch.token_ids[running], batch.lengths[running], batch.starts[running])
-        blocks = make_blocks(part, anchors, size, mask, gamma=1.0)
+        blocks = make_blocks(part, anchors, drafter.config, gamma=1.0)
         kept = [(keys[rows], values[rows]) for keys, values in context]
-        hidden = draft_hidden(drafter, embed_blocks(target, blocks.token_ids), kept, blocks.anchors)[:, 0, 1:]
+        hidden = slot_hidden(drafter, embed_blocks(target, blocks.token_ids), kept, blocks.anchors)[:, 0]
         drafted = greedy_drafts(target, drafter, hidden, blocks.token_ids[:, 0, 0])
         agrees = (drafted == blocks.labels[:, 0]) & (blocks.weights[:, 0] > 0)
         accepted = np.array(mx.cumprod(agrees.astype(mx.int32), axis=-1).sum(axis=-1))
@@ -147,6 +146,8 @@ def chain_rounds(
 def greedy_drafts(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, roots: mx.array) -> mx.array:
     """hidden (N, L, D) of blocks after roots (N,) -> the drafter's own best path of each, (N, L)."""
     logits = slot_logits(target, drafter, hidden)
+    if (markov := markov_of(drafter)) is not None:
+        return _markov_walk(markov, logits, roots)
     selector = selector_of(drafter)
     if selector is None:
         return logits.argmax(axis=-1)
@@ -159,3 +160,12 @@ def greedy_drafts(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, 
         rank = mx.take_along_axis(scores[:, depth], rank[..., None], axis=1)[:, 0].argmax(axis=-1, keepdims=True)
         path.append(mx.take_along_axis(candidates[:, depth], rank, axis=-1))
     return mx.concatenate(path, axis=-1)
+
+
+def _markov_walk(markov: MarkovHead, logits: mx.array, roots: mx.array) -> mx.array:
+    """The best token after the best token, by logits (N, L, V) and the head's corrections: (N, L)."""
+    path = [roots]
+    for depth in range(logits.shape[1]):
+        corrected = logits[:, depth] + markov.bias(markov.markov_w1(path[-1]))
+        path.append(corrected.argmax(axis=-1).astype(roots.dtype))
+    return mx.stack(path[1:], axis=-1)

@@ -55,6 +55,13 @@ def draft_hidden(
     return drafter.norm(block).reshape(shape)
 
 
+def slot_hidden(
+    drafter: DFlashDrafter, embeddings: mx.array, context: Sequence[KeysValues], anchors: mx.array
+) -> mx.array:
+    """`draft_hidden` of the rows that predict: (S, A, L, D)."""
+    return draft_hidden(drafter, embeddings, context, anchors)[:, :, drafter.config.logits_start :]
+
+
 def attend(attention: DFlashAttention, block: mx.array, context: KeysValues, anchors: mx.array) -> mx.array:
     """Block rows (S * A, B, D), context (S, kv_heads, n, head_dim) each, anchors (S, A) -> (S * A, B, D).
 

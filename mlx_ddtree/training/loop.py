@@ -29,8 +29,8 @@ from mlx_ddtree.training.features import FeatureStore
 from mlx_ddtree.training.loss import Step, batch_loss, loss_and_gradients, shard_streams, stored_features
 from mlx_ddtree.training.optimizer import make_optimizer
 from mlx_ddtree.training.progress_bar import make_bar
+from mlx_ddtree.training.saving import save_drafter
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
-from mlx_ddtree.training.setup import save_drafter
 from mlx_ddtree.training.start import NORM_SCALES, channel_rms, start_in_closed_form, take_sample
 from mlx_ddtree.training.stopping import stop_on_signal
 from mlx_ddtree.training.vocabulary import Vocabulary
@@ -120,7 +120,7 @@ class Trainer:
         places = self.order.batch(self.progress.step)
         batch = make_batch([self.examples[i] for i in places])
         anchors = sample_anchors(batch, settings.anchors, rng)
-        blocks = thin_out(make_blocks(batch, anchors, config.block_size, config.mask_token_id, self.gamma), rng)
+        blocks = thin_out(make_blocks(batch, anchors, config, self.gamma), rng)
         said = np.array(blocks.labels)[np.array(blocks.weights) > 0]
         return places, Step(blocks, self.vocabulary.rows(said, rng), settings.soft), batch
 

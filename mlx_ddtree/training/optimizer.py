@@ -10,6 +10,11 @@ MUON_RATE = 10.0
 """Muon's rate for each of AdamW's: its updates are orthogonal, so they take larger steps."""
 
 
+def is_table(path: str) -> bool:
+    """Whether a parameter is a table of tokens, or one row, and no map from channels to channels."""
+    return any(part in path for part in ("codebook", "markov_w", "confidence_head"))
+
+
 def make_optimizer(name: str, lr: float, weight_decay: float) -> optim.Optimizer:
     """'adamw' for every parameter, or 'muon' for matrices with AdamW for norms and embeddings."""
     adamw = optim.AdamW(lr, weight_decay=weight_decay, bias_correction=True)
@@ -21,7 +26,7 @@ class MuonAndAdamW(optim.MultiOptimizer):
 
     def __init__(self, adamw: optim.AdamW, weight_decay: float) -> None:
         muon = optim.Muon(MUON_RATE * float(adamw.learning_rate.item()), weight_decay=weight_decay)
-        super().__init__([muon, adamw], [lambda path, weight: weight.ndim == 2 and "codebook" not in path])
+        super().__init__([muon, adamw], [lambda path, weight: weight.ndim == 2 and not is_table(path)])
 
     @property
     def learning_rate(self) -> mx.array:

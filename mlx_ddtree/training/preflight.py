@@ -23,8 +23,8 @@ from mlx_ddtree.training.checkpoint import check_same_settings, checkpoint_file,
 from mlx_ddtree.training.evaluate import evaluate_drafter
 from mlx_ddtree.training.examples import DataError, Example, usable_examples
 from mlx_ddtree.training.loss import Step, batch_features, loss_and_gradients, shard_streams
+from mlx_ddtree.training.saving import public_config
 from mlx_ddtree.training.schedule import TrainingSettings
-from mlx_ddtree.training.setup import public_config
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _first_loss(drafter: DFlashDrafter, target: TreeTarget, examples: Sequence[E
     config = drafter.config
     batch = make_batch(examples)
     anchors = sample_anchors(batch, 2, np.random.default_rng(0))
-    blocks = make_blocks(batch, anchors, config.block_size, config.mask_token_id, gamma=1.0)
+    blocks = make_blocks(batch, anchors, config, gamma=1.0)
     streams = shard_streams()
     features = batch_features(target, batch, streams)
     loss, gradients = loss_and_gradients(drafter, target, features, Step(blocks), streams)

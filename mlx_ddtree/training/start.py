@@ -97,9 +97,9 @@ def start_in_closed_form(drafter: DFlashDrafter, target: TreeTarget, sample: Sam
     wanted = sample.hidden / np.where(np.abs(gains) < 1e-3, 1.0, gains)
     size = max(1.0, 10.0 * float(np.sqrt(np.square(mask).mean())))
     prompts = normed(sample.prompts[:, -width:] / rms[-width:])
-    rows = Rows(
-        normed(embedded(target, drafter, sample.tokens)), context, normed(mask)[0], wanted * size - mask, prompts
-    )
+    bonus = normed(embedded(target, drafter, sample.tokens))
+    root_asks = drafter.config.logits_start == 0
+    rows = Rows(bonus, context, normed(mask)[0], wanted * size - mask, prompts, root_asks)
     start_attention(drafter.layers[0].self_attn, rows, head_metric(target, gains), RIDGE)
     for index, layer in enumerate(drafter.layers):
         layer.mlp.down_proj.weight = layer.mlp.down_proj.weight * REST

@@ -72,7 +72,7 @@ class _Timing:
         self.batch = make_batch(examples)
         gamma = settings.gamma or default_gamma(config.block_size)
         anchors = sample_anchors(self.batch, settings.anchors, rng)
-        blocks = thin_out(make_blocks(self.batch, anchors, config.block_size, config.mask_token_id, gamma), rng)
+        blocks = thin_out(make_blocks(self.batch, anchors, config, gamma), rng)
         common = Vocabulary(target, [Example((), tuple(range(FREQUENT + 1)))])
         self.step = Step(blocks, common.rows(np.array(blocks.labels), rng), settings.soft)
         self.optimizer = make_optimizer(settings.optimizer, settings.lr, settings.weight_decay)

@@ -29,9 +29,11 @@ SAMPLED = 512
 class HeadRows:
     """Part of a head.
 
-    matrix: (R, D).  bias: (R,), added to logits.  index: (V,) int32, a token's row; -1 where it has none.
+    tokens: (R,) int32.  matrix: (R, D).  bias: (R,), added to logits.
+    index: (V,) int32, a token's row; -1 where it has none.
     """
 
+    tokens: mx.array
     matrix: mx.array
     bias: mx.array
     index: NDArray[np.int32]
@@ -64,6 +66,7 @@ class Vocabulary:
         index[tokens] = np.arange(len(tokens))
         bias = np.zeros(len(tokens), np.float32)
         bias[len(sure) :] = math.log((self.size - len(sure)) / max(len(drawn), 1))
-        matrix = self.target.head_rows(mx.array(tokens.astype(np.int32)))
+        places = mx.array(tokens.astype(np.int32))
+        matrix = self.target.head_rows(places)
         assert matrix is not None, "a head that had rows has them"
-        return HeadRows(mx.stop_gradient(matrix.astype(mx.float32)), mx.array(bias), index)
+        return HeadRows(places, mx.stop_gradient(matrix.astype(mx.float32)), mx.array(bias), index)

@@ -10,6 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
+import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 import numpy as np
 from tqdm import tqdm

@@ -17,6 +17,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
+import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models import qwen3

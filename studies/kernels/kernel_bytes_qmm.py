@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 
 from mlx_ddtree.kernels.head import HeadWeights, head_top_k

@@ -8,10 +8,10 @@ queries and keys are then compared block by block, over the second half of the t
 
 import argparse
 
+import mlx_ddtree  # isort: skip  (before MLX, for its BLAS)
 import mlx.core as mx
 import numpy as np
 
-import mlx_ddtree
 from mlx_ddtree.benchmarking.needles import KINDS, needle_case
 from mlx_ddtree.pflash.block_sparse import BlockSparseAttention
 from mlx_ddtree.pflash.scoring import TailAttentionScorer

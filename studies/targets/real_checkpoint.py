@@ -9,6 +9,7 @@ goes past a model's windows.
 import argparse
 from pathlib import Path
 
+import mlx_ddtree  # noqa: F401  # isort: skip  (before MLX, for its BLAS)
 from mlx_lm import stream_generate as stock_stream_generate
 
 from mlx_ddtree import load, stream_generate

@@ -29,6 +29,11 @@ def test_public_targets(target, drafter):
         ("Qwen/Qwen3.6-27B-FP8", "z-lab/Qwen3.6-27B-DFlash"),
         ("mlx-community/Qwen3-8B-4bit-DWQ-lr9e8", "z-lab/Qwen3-8B-DFlash-b16"),
         ("mlx-community/gemma-4-31b-it-mixed_3_6", "z-lab/gemma-4-31B-it-DFlash"),
+        ("someone/Muse-Glimmer-30B-oQ4", "incoai/Muse-Glimmer-30B-DFlash2"),
+        (
+            "nvidia/NVIDIA-Nemotron-3.5-Lightning-30B-A3B-BF16",
+            "nvidia/NVIDIA-Nemotron-3.5-Lightning-30B-A3B-NVFP4-DSpark",
+        ),
         ("mlx-community/Qwen3-32B-4bit", None),
         ("someone/Qwen3.8-27B-abliterated-4bit", None),
         ("mlx-community/Qwen3-8B-Base-4bit", None),

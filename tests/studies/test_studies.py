@@ -1,5 +1,6 @@
 """Every study runs, on its smallest input: what made the tables of docs/ can make them again."""
 
+import ast
 import runpy
 import sys
 from pathlib import Path
@@ -71,6 +72,23 @@ RUNS = [
 ]
 
 
+def modules_at_the_top(file):
+    """The names of the modules that a study imports, in order."""
+    for node in ast.parse((ROOT / "studies" / file).read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_package_is_imported_before_mlx(study):
+    """It loads a fast BLAS, which must stand before MLX does: without it products take 50 times as long."""
+    rooms = [name.split(".")[0] for name in modules_at_the_top(study)]
+    first = next((room for room in rooms if room in ("mlx", "mlx_lm", "mlx_ddtree")), "mlx_ddtree")
+    assert first == "mlx_ddtree"
+
+
 def run(command, monkeypatch, tmp_path, more=()):
     """A study as its command line runs it, in this process; more: arguments that may hold spaces."""
     file, *arguments = [*command.replace("TMP", str(tmp_path)).split(), *more]
@@ -121,7 +139,18 @@ def test_simulated_machines_play_recorded_drafts(monkeypatch, tmp_path, capsys):
     assert "M5 4-bit" in capsys.readouterr().out
 
 
+def test_a_layout_is_trained_and_its_confidence_asked(monkeypatch, tmp_path, capsys):
+    training = "--minutes 0.001 --layers 1 --rank 4 --batch-size 2 --anchors 2 --mask-token 6000 --layouts DSpark"
+    measuring = "--test 2 --max-tokens 8 --temps 1"
+    run(f"drafters/layout_gain.py {ANSWERS} {PROMPTS} TMP/gain {training} {measuring} --pools", monkeypatch, tmp_path)
+    out = capsys.readouterr().out
+    assert "| DSpark | 1 |" in out and "| whole | 1 |" in out
+    run(f"drafters/confidence_gain.py TMP/gain/dspark {PROMPTS} --steps 1 {measuring}", monkeypatch, tmp_path)
+    assert "| 1 | confidence |" in capsys.readouterr().out
+
+
 def test_every_study_is_run():
     started = {command.values[0].split()[0] for command in RUNS}
     started |= {f"budget/{name}.py" for name in ("host_time", "record_drafts", "simulate_machines")}
+    started |= {f"drafters/{name}.py" for name in ("layout_gain", "confidence_gain")}
     assert started == set(STUDIES)

@@ -20,16 +20,16 @@ from mlx_ddtree.training.blocks import make_blocks
 from mlx_ddtree.training.evaluate import chain_rounds, greedy_drafts
 from mlx_ddtree.training.examples import Example
 from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
+from mlx_ddtree.training.head_loss import selector_loss, slot_logits
 from mlx_ddtree.training.loop import Trainer
-from mlx_ddtree.training.loss import selector_loss, slot_logits
+from mlx_ddtree.training.saving import public_config, save_drafter
 from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import (
+    Layout,
     default_config,
-    dflash2_shape,
+    dflash2_layout,
     make_neutral,
     new_drafter,
-    public_config,
-    save_drafter,
     start_from,
 )
 
@@ -43,7 +43,7 @@ SHAPE = DFlash2Config(2, 8, 6, 5)
 
 def make_drafter2(target, seed=1, random=False, **changes):
     """As before training, or with no weight at its neutral value."""
-    config = replace(default_config(target, MASK, layers=1, taps=2, block_size=BLOCK, dflash2=SHAPE), **changes)
+    config = replace(default_config(target, MASK, layers=1, taps=2, block_size=BLOCK, layout=Layout(SHAPE)), **changes)
     drafter = new_drafter(config, target, seed)
     if random:
         drafter.update(nn.utils.tree_map(lambda p: p + 0.3 * mx.random.normal(p.shape), drafter.parameters()))
@@ -61,7 +61,7 @@ def test_training_hidden_states_equal_drafting():
     target = make_target()
     drafter, batch = make_drafter2(target, random=True), random_batch()
     anchors = np.array([[4, 9, 19], [0, 5, 14]], np.int32)
-    blocks = make_blocks(batch, anchors, BLOCK, MASK, 4.0)
+    blocks = make_blocks(batch, anchors, drafter.config, 4.0)
     features, embeddings = target_features(target, mx.array(batch.token_ids)), embed_blocks(target, blocks.token_ids)
     ours = draft_hidden(drafter, embeddings, context_keys_values(drafter, features), blocks.anchors)
     for s, a in np.ndindex(anchors.shape):
@@ -88,7 +88,7 @@ def test_the_selectors_loss_is_cross_entropy_after_the_true_token(monkeypatch):
     assert 5 <= inside < 13
     arguments = [mx.array(x) for x in (previous, labels, weights)]
     for chunk in (1 << 24, 5 * VOCAB):
-        monkeypatch.setattr("mlx_ddtree.training.loss.HEAD_CHUNK", chunk)
+        monkeypatch.setattr("mlx_ddtree.training.head_loss.HEAD_CHUNK", chunk)
         loss = selector_loss(target, drafter, hidden, *arguments)
         np.testing.assert_allclose(loss.item(), expected, rtol=1e-4)
 
@@ -128,7 +128,7 @@ def test_drafts_are_walked_from_pair_to_pair():
             assert drafted[row, d] == parent
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=pytest.mark.slow)])
 def test_the_loss_falls_and_the_checkpoint_loads(tmp_path, optimizer):
     """Block loss, selections and tau; what is saved is what was trained, under the public names."""
     target = make_target()
@@ -169,7 +169,7 @@ def test_a_run_can_start_from_a_v1_drafter(tmp_path):
     target = make_target()
     v1 = new_drafter(default_config(target, MASK, layers=1, taps=2, block_size=BLOCK), target, 0)
     save_drafter(v1, tmp_path)
-    drafter = start_from(tmp_path, target, dflash2=SHAPE)
+    drafter = start_from(tmp_path, target, layout=Layout(SHAPE))
     batch, which = make_batch(tossed(4)), np.ones(4, bool)
     target.taps = drafter.config.target_layer_ids
     features = target_features(target, mx.array(batch.token_ids))
@@ -177,15 +177,15 @@ def test_a_run_can_start_from_a_v1_drafter(tmp_path):
     rounds = [chain_rounds(d, target, batch, context_keys_values(d, features), which) for d in (drafter, same)]
     assert rounds[0] == rounds[1]
     save_drafter(drafter, tmp_path / "v2")
-    assert start_from(tmp_path / "v2", target, dflash2=DFlash2Config()).config.dflash2 == SHAPE  # it has its own
+    assert start_from(tmp_path / "v2", target, layout=Layout(DFlash2Config())).config.dflash2 == SHAPE  # it has its own
 
 
 def test_shapes_follow_the_target():
     target = make_target()
-    assert dflash2_shape(target, selector_rank=9) == DFlash2Config(2, 16, 9, 16)
+    assert dflash2_layout(target, selector_rank=9) == Layout(DFlash2Config(2, 16, 9, 16))
     target.hidden_size = 40
     with pytest.raises(OptionError, match="groups of 16"):
-        dflash2_shape(target)
+        dflash2_layout(target)
     assert selector_of(make_neutral(default_config(make_target(), MASK, layers=1, taps=1))) is None
 
 
@@ -216,7 +216,7 @@ def test_metas_layout_is_saved_in_the_common_one(tmp_path):
     assert "vocab_size" not in config
     (tmp_path / "config.json").write_text(json.dumps(config))
     for dflash2 in (None, SHAPE):
-        started = start_from(tmp_path, target, dflash2=dflash2)
+        started = start_from(tmp_path, target, layout=Layout(dflash2))
         save_drafter(started, tmp_path / "saved")
         assert load_drafter(tmp_path / "saved").config == started.config
         assert started.config.vocab_size == VOCAB and started.config.causal == (False,)

@@ -12,7 +12,7 @@ from mlx_ddtree.programs import train as program
 from mlx_ddtree.training.answering_time import AnswerPace
 from mlx_ddtree.training.forecast import Plan, StepPace, make_forecast, rough_tau
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings
-from mlx_ddtree.training.setup import default_config, dflash2_shape, new_drafter
+from mlx_ddtree.training.setup import V1, default_config, dflash2_layout, new_drafter
 from mlx_ddtree.training.step_pace import measure_step
 
 from .test_loop import repetitive
@@ -89,8 +89,8 @@ def test_tau_is_never_more_than_a_block():
 @pytest.mark.parametrize(("optimizer", "dflash2"), [("adamw", False), ("muon", False), ("adamw", True)])
 def test_timing_a_step_changes_nothing(optimizer, dflash2):
     target = make_target()
-    shape = dflash2_shape(target, 8) if dflash2 else None
-    drafter = new_drafter(default_config(target, MASK, layers=1, taps=2, block_size=4, dflash2=shape), target, 0)
+    layout = dflash2_layout(target, 8) if dflash2 else V1
+    drafter = new_drafter(default_config(target, MASK, layers=1, taps=2, block_size=4, layout=layout), target, 0)
     before = {name: mx.array(value) for name, value in tree_flatten(drafter.parameters())}
     settings = TrainingSettings(steps=3, batch_size=8, anchors=4, optimizer=optimizer)
     pace = measure_step(drafter, target, repetitive(), settings, 16)

@@ -20,8 +20,9 @@ from mlx_ddtree.training.evaluate import chain_rounds, evaluate_drafter
 from mlx_ddtree.training.examples import Example
 from mlx_ddtree.training.forward import context_keys_values, target_features
 from mlx_ddtree.training.loop import Trainer
+from mlx_ddtree.training.saving import public_config, save_drafter
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
-from mlx_ddtree.training.setup import default_config, new_drafter, public_config, save_drafter, start_from
+from mlx_ddtree.training.setup import default_config, new_drafter, start_from
 
 from .tiny import CHARACTERS, MASK, make_target, make_tokenizer
 

@@ -12,15 +12,8 @@ from mlx.utils import tree_flatten
 from mlx_ddtree.training.batches import Batch
 from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors
 from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
-from mlx_ddtree.training.loss import (
-    Lesson,
-    Step,
-    batch_features,
-    batch_loss,
-    head_loss,
-    shard_streams,
-    slot_logits,
-)
+from mlx_ddtree.training.head_loss import Lesson, head_loss, slot_logits
+from mlx_ddtree.training.loss import Step, batch_features, batch_loss, shard_streams
 from mlx_ddtree.training.setup import default_config, new_drafter
 
 from .tiny import MASK, VOCAB, make_target
@@ -55,7 +48,7 @@ def test_hidden_states_equal_drafting(windows, causal):
     target, drafter = make_pair(windows, causal)
     batch = make_batch()
     anchors = np.array([[4, 9, 19], [0, 5, 14]], np.int32)
-    blocks = make_blocks(batch, anchors, BLOCK, MASK, 4.0)
+    blocks = make_blocks(batch, anchors, drafter.config, 4.0)
     features = target_features(target, mx.array(batch.token_ids))
     embeddings = embed_blocks(target, blocks.token_ids)
     ours = draft_hidden(drafter, embeddings, context_keys_values(drafter, features), blocks.anchors)
@@ -70,7 +63,8 @@ def test_hidden_states_equal_drafting(windows, causal):
 
 def test_blocks_hold_the_next_tokens():
     batch = make_batch()
-    blocks = make_blocks(batch, np.array([[4, 19], [0, 13]], np.int32), BLOCK, MASK, gamma=2.0)
+    _, drafter = make_pair()
+    blocks = make_blocks(batch, np.array([[4, 19], [0, 13]], np.int32), drafter.config, gamma=2.0)
     tokens = batch.token_ids
     assert blocks.token_ids[0, 0].tolist() == [tokens[0, 4], MASK, MASK, MASK]
     assert blocks.labels[0, 0].tolist() == tokens[0, 5:8].tolist()
@@ -95,7 +89,7 @@ def test_gamma_is_the_published_one():
 
 @pytest.mark.parametrize("changes", [{}, {"logit_scale": 0.5, "logit_softcap": 5.0}])
 def test_head_loss_is_cross_entropy_with_its_gradient(changes, monkeypatch):
-    monkeypatch.setattr("mlx_ddtree.training.loss.HEAD_CHUNK", 5 * VOCAB)  # several chunks, the last one short
+    monkeypatch.setattr("mlx_ddtree.training.head_loss.HEAD_CHUNK", 5 * VOCAB)  # several chunks, the last one short
     target, drafter = make_pair(**changes)
     mx.random.seed(0)
     hidden, labels = 3 * mx.random.normal((13, 32)), mx.random.randint(0, VOCAB, (13,))
@@ -105,7 +99,7 @@ def test_head_loss_is_cross_entropy_with_its_gradient(changes, monkeypatch):
         return (nn.losses.cross_entropy(slot_logits(target, drafter, hidden), labels) * weights).sum()
 
     expected, expected_gradient = mx.value_and_grad(plain)(hidden)
-    loss, gradient = mx.value_and_grad(lambda h: head_loss(target, drafter, h, Lesson(labels, weights)))(hidden)
+    loss, gradient = mx.value_and_grad(lambda h: head_loss(target, drafter, h, Lesson(labels, weights, labels)))(hidden)
     np.testing.assert_allclose(loss.item(), expected.item(), rtol=1e-5)
     np.testing.assert_allclose(np.array(gradient), np.array(expected_gradient), atol=1e-5)
 
@@ -118,13 +112,13 @@ def test_a_quantised_target_has_the_same_gradient_rule():
     def plain(hidden):
         return (nn.losses.cross_entropy(slot_logits(target, drafter, hidden), labels) * weights).sum()
 
-    gradient = mx.grad(lambda h: head_loss(target, drafter, h, Lesson(labels, weights)))(hidden)
+    gradient = mx.grad(lambda h: head_loss(target, drafter, h, Lesson(labels, weights, labels)))(hidden)
     np.testing.assert_allclose(np.array(gradient), np.array(mx.grad(plain)(hidden)), atol=1e-4)
 
 
 def loss_and_gradients(streams, target, drafter, batch):
     anchors = sample_anchors(batch, 5, np.random.default_rng(0))
-    blocks = make_blocks(batch, anchors, BLOCK, MASK, 4.0)
+    blocks = make_blocks(batch, anchors, drafter.config, 4.0)
     features = batch_features(target, batch, streams)
     return nn.value_and_grad(drafter, lambda d: batch_loss(d, target, features, Step(blocks), streams))(drafter)
 

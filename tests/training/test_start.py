@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
 from mlx_ddtree.training.attention_start import near_coordinates
 from mlx_ddtree.training.forward import context_keys_values
@@ -21,9 +22,11 @@ def test_the_start_is_better_than_random_weights(tmp_path):
     assert started.evaluate().loss < random.evaluate().loss
 
 
-def test_the_first_group_of_heads_reads_the_bonus_row():
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_first_group_of_heads_reads_the_bonus_row(first):
+    """All rows that predict ask for it, its own too where it does."""
     target = make_target()
-    drafter = make_drafter(target)
+    drafter = make_drafter(target, logits_start=first)
     target.taps = drafter.config.target_layer_ids
     sample = take_sample(target, repetitive())
     rms = channel_rms(sample.features)
@@ -39,12 +42,12 @@ def test_the_first_group_of_heads_reads_the_bonus_row():
     queries = np.array(attention.queries(rows, 20))[0]
     all_keys = np.concatenate([np.array(keys)[0, :, :20], np.array(block_keys)[0]], axis=1)
     groups = attention.heads // attention.kv_heads
-    for head in range(groups):
-        scores = queries[head, 1] @ all_keys[0].T
-        assert scores.argmax() == 20
-    for head in range(groups, attention.heads):
-        scores = queries[head, 1] @ all_keys[1].T
-        assert scores[:20].max() > scores[20:].max()
+    for row in range(first, 4):
+        for head in range(groups):
+            assert (queries[head, row] @ all_keys[0].T).argmax() == 20
+        for head in range(groups, attention.heads):
+            scores = queries[head, row] @ all_keys[1].T
+            assert scores[:20].max() > scores[20:].max()
 
 
 def test_the_newest_row_of_the_context_wins():

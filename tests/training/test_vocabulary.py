@@ -7,7 +7,7 @@ import pytest
 
 from mlx_ddtree.training import vocabulary
 from mlx_ddtree.training.examples import Example
-from mlx_ddtree.training.loss import Lesson, head_loss, slot_logits
+from mlx_ddtree.training.head_loss import Lesson, head_loss, slot_logits
 from mlx_ddtree.training.vocabulary import Vocabulary
 
 from .test_loss import make_pair
@@ -46,11 +46,11 @@ def test_the_sampled_tail_stands_for_the_rest(small_parts):
     words = Vocabulary(target, EXAMPLES)
     hidden, labels = mx.random.normal((8, 32), key=mx.random.key(1)), mx.array([3, 4, 5, 6, 7, 3, 4, 5])
     weights = mx.ones(8)
-    whole = head_loss(target, drafter, hidden, Lesson(labels, weights)).item()
+    whole = head_loss(target, drafter, hidden, Lesson(labels, weights, labels)).item()
     sampled = []
     for seed in range(60):
         rows = words.rows(np.array(labels), np.random.default_rng(seed))
-        lesson = Lesson(mx.array(rows.index[np.array(labels)]), weights, rows=rows)
+        lesson = Lesson(mx.array(rows.index[np.array(labels)]), weights, labels, rows=rows)
         sampled.append(head_loss(target, drafter, hidden, lesson).item())
     assert abs(np.mean(sampled) - whole) < 0.05 * whole
 
@@ -67,6 +67,6 @@ def test_the_soft_part_has_the_gradient_of_a_mixed_cross_entropy():
         soft = nn.losses.cross_entropy(logits, wanted)
         return (0.7 * hard + 0.3 * soft).sum()
 
-    lesson = Lesson(labels, weights, teacher, soft=0.3)
+    lesson = Lesson(labels, weights, labels, teacher, soft=0.3)
     gradient = mx.grad(lambda h: head_loss(target, drafter, h, lesson))(hidden)
     np.testing.assert_allclose(np.array(gradient), np.array(mx.grad(plain)(hidden)), atol=1e-5)
