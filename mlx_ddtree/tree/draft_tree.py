@@ -119,12 +119,9 @@ def accept(tree: DraftTree, target_token_ids: Sequence[int] | NDArray[np.integer
     Every emitted token is the target's own choice given its prefix, so the output is the
     target's, whatever the tree was.
     """
-    node = 0
-    path = [node]
-    while True:
-        agrees = (tree.parents == node) & (tree.token_ids == target_token_ids[node])
-        children = np.flatnonzero(agrees)  # one at most: the tokens of siblings differ
-        if not len(children):
-            return path
-        node = int(children[0])
-        path.append(node)
+    places = zip(tree.parents.tolist(), tree.token_ids.tolist(), strict=True)
+    children = {place: node for node, place in enumerate(places) if node}  # the tokens of siblings differ
+    path = [0]
+    while (child := children.get((path[-1], int(target_token_ids[path[-1]])))) is not None:
+        path.append(child)
+    return path
