@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.deft.plans import Plan, PlanKind, PrefixTree, make_plan
+from mlx_ddtree.kernels.metal import note_wait
 from mlx_ddtree.kernels.tree_attention import KeysOrValues, TreeMask, packing_of, parts_of, plain, tree_attention_ops
 
 BLOCK = 2048
@@ -195,7 +196,11 @@ class DeftAttention:
 
 
 def parents_of(tree: TreeMask, rows: int) -> NDArray[np.int64]:
-    """(rows,) the parent of each row, -1 where it sees no other: the deepest of those that it sees."""
+    """(rows,) the parent of each row, -1 where it sees no other: the deepest of those that it sees.
+
+    It reads them now: a verification that is made before its tree is known cannot use what comes of it.
+    """
+    note_wait()
     words, depths = np.asarray(tree.words)[:rows], np.asarray(tree.depths)[:rows]
     seen = np.unpackbits(words.view(np.uint8), axis=1, bitorder="little", count=rows).astype(np.bool_)
     np.fill_diagonal(seen, False)

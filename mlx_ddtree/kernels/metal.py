@@ -157,13 +157,14 @@ def launch_on_metal(
 
 
 def note_wait() -> None:
-    """Say that a launch of this thread was waited for while a graph was made: what it read had to be there."""
+    """Say that something was read while a graph was made, such as the inputs of a launch that was waited for: they had
+    to be there."""
     _waits.count = waits() + 1
 
 
 def waits() -> int:
-    """How many launches of this thread were waited for so far; a graph over rows that are still blank is worth
-    nothing if the number has changed while it was made."""
+    """How often this thread has said so; a graph over rows that are still blank is worth nothing if the number has
+    changed while it was made."""
     return getattr(_waits, "count", 0)
 
 

@@ -70,7 +70,7 @@ def steps(vocab: int, folder: Path) -> dict[str, Step]:
 
     def rows() -> object:
         told = TreeRows(tree, CONTEXT, len(tree))
-        return told.offset, told.mask(CONTEXT)
+        return told.positions, told.mask(CONTEXT)
 
     def choose_by_numpy() -> object:
         token_ids, margins = best_and_margins(np.asarray(verified))

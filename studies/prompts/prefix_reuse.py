@@ -106,7 +106,7 @@ CASES: dict[str, Callable[[Server], None]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tokens processed against tokens needed, by kind of request.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", default=FAMILIES, help="of tests/families.py")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--answer", type=int, default=24, help="tokens of every answer")

@@ -2,6 +2,7 @@
 
 import ast
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_the_package_is_imported_before_mlx(study):
 
 def run(command, monkeypatch, tmp_path, more=()):
     """A study as its command line runs it, in this process; more: arguments that may hold spaces."""
-    file, *arguments = [*command.replace("TMP", str(tmp_path)).split(), *more]
+    file, *arguments = [*shlex.split(command.replace("TMP", str(tmp_path))), *more]
     monkeypatch.setattr(sys, "path", [str((ROOT / "studies" / file).parent), *sys.path])
     monkeypatch.setattr(sys, "argv", [str(ROOT / "studies" / file), *arguments])
     runpy.run_path(str(ROOT / "studies" / file), run_name="__main__")

@@ -57,4 +57,5 @@ def test_equal_tokens_in_other_branches_are_not_confused():
         np.array([1, 2, 3, 5, 5]), np.array([-1, 0, 0, 1, 2]), np.array([0, 1, 1, 2, 2]), np.zeros(5, np.float32)
     )
     assert accept(tree, [3, 5, 5, 0, 0]) == [0, 2, 4]
+    assert accept(tree, [2, 5, 5, 0, 0]) == [0, 1, 3]
     assert accept(tree, [4, 5, 5, 0, 0]) == [0]
