@@ -50,8 +50,12 @@ RUNS = [
     ),
     pytest.param("machines/distributed_model.py", "Kimi"),
     pytest.param("pages/dci_recall.py --points 256", "subspace"),
-    pytest.param('pages/icecache_agreement.py tokens --context 128 --steps 4 --count 1 --setting {"budget":32}', "32"),
-    pytest.param('pages/icecache_agreement.py trees --context 128 --steps 4 --count 1 --setting {"budget":32}', "32"),
+    pytest.param(
+        "pages/icecache_agreement.py tokens --context 128 --steps 4 --count 1 --setting '{\"budget\":32}'", "32"
+    ),
+    pytest.param(
+        "pages/icecache_agreement.py trees --context 128 --steps 4 --count 1 --setting '{\"budget\":32}'", "32"
+    ),
     pytest.param("pages/icecache_times.py attention --contexts 256 --budget 64 --repeats 1", "256"),
     pytest.param("pages/icecache_times.py rounds --contexts 256 --budget 64 --repeats 1 --offload TMP", "on disk"),
     pytest.param("pages/page_quality.py --demo --lengths 192", "middle"),
