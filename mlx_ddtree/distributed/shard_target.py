@@ -15,6 +15,7 @@ class ShardTarget(TreeTarget):
     are whole on all ranks.  In a pipeline a rank has some of the layers, and only their outputs can be tapped there.
     """
 
+    is_whole = False
     builds_ahead = False  # ranks are told a forward's tokens with the forward
 
     def __init__(self, model: nn.Module, group: mx.distributed.Group, pipeline: bool) -> None:

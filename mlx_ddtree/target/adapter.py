@@ -34,16 +34,18 @@ class TreeTarget(MakesCaches):
     """Families whose layers are attention or gated delta layers over caches that can hold a tree.
 
     kernels: what verifications run in place of MLX's operations, by their number of rows.
+    is_whole: whether all of the model is here.
     """
 
     supports_trees = True
+    is_whole = True
 
     def __init__(self, model: nn.Module) -> None:
         """Raises UnsupportedModelError where the model's parts are not found."""
         evaluate(model)
         self.model = model
         self.current = Forward()
-        self.asked = asked = ask(model, self.current)
+        self.asked = asked = ask(model, self.current, self.is_whole)
         self.anatomy = anatomy = asked.anatomy
         self.text = anatomy.text
         self.stack = anatomy.stack

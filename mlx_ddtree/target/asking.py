@@ -46,8 +46,10 @@ class Asked:
     own_head: OwnHead | None
 
 
-def ask(model: nn.Module, forward: Forward) -> Asked:
+def ask(model: nn.Module, forward: Forward, whole: bool = True) -> Asked:
     """Ask a model everything, and let its modules ask `forward` from now on.
+
+    whole: whether all of it is here; of a shard's head nothing is asked, because only one rank has it.
 
     Whether the answers together make a right tree, target/make.py tries.  Raises UnsupportedModelError where its parts
     are not found.
@@ -73,7 +75,7 @@ def ask(model: nn.Module, forward: Forward) -> Asked:
         replays = adapt_recurrent(stack, forward)
     # 7. Its head: one product, and a bound, where that gives the model's own logits; kernels can then serve it.
     own_head = OwnHead(anatomy)
-    is_plain = _gives_the_same(anatomy, own_head)
+    is_plain = not whole or _gives_the_same(anatomy, own_head)
     # 8. Its taps: layers that leave their outputs; a drafter says later which (forward.py: tap).
     return Asked(
         anatomy,
