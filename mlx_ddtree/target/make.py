@@ -51,24 +51,33 @@ def make_target(model: nn.Module, verdict: Verdict | None = None) -> Target:
 
     verdict: what its test has found before; None: it is tested now, about ten forwards of a few rows for each way.
     """
+    if verdict is not None:
+        return _as_found(model, verdict)
     # 1. Ask the model all that is asked at load.
     try:
         target = TreeTarget(model)
     except UnsupportedModelError as error:
         return PlainTarget(model, str(error))
     # 2. Families that were looked at, and passed the whole battery of tests, verify a tree's rows together.
-    if family_of(model) in TREE_FAMILIES and verdict is None:
+    if family_of(model) in TREE_FAMILIES:
         return target
     # 3. Any other is tried: a small tree against its paths alone.
-    why = why_no_trees(target) if verdict is None else verdict.why
-    if not why:
+    why = why_no_trees(target)
+    if why is None:
         return target
     # 4. Where that fails, every path of a tree through the whole model; a chain is one path.
     by_paths = PathTarget(model, why)
-    if (verdict is None and why_no_trees(by_paths) is None) or (verdict is not None and verdict.how == "paths"):
+    if why_no_trees(by_paths) is None:
         return by_paths
     # 5. Where that fails too, plain decoding, which says why.
     return PlainTarget(model, why)
+
+
+def _as_found(model: nn.Module, verdict: Verdict) -> Target:
+    """The adapter that a model's test has led to before."""
+    if verdict.how == "plain":
+        return PlainTarget(model, verdict.why)
+    return PathTarget(model, verdict.why) if verdict.how == "paths" else TreeTarget(model)
 
 
 def verdict_of(target: Target) -> Verdict:

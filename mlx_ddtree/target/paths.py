@@ -148,5 +148,5 @@ def _standing(layer_cache: Any) -> tuple[Any, ...]:
 
 
 def _aliased(held: dict[str, Any]) -> dict[str, Any]:
-    """The same content in lists and arrays that stay when the cache's own are assigned to."""
+    """What a cache holds, in lists and arrays that stay when the cache's own are assigned to."""
     return tree_map(lambda x: alias(x) if isinstance(x, mx.array) else x, held)
