@@ -101,7 +101,10 @@ class TreeTarget(MakesCaches):
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""
-        logits = self.head(hidden)
+        return self.bounded(self.head(hidden))
+
+    def bounded(self, logits: mx.array) -> mx.array:
+        """What `head` gives, within the model's own `logit_softcap`."""
         return self.anatomy.bounded(logits) if self.own_head is None else logits
 
     def unembed_tree(self, hidden: mx.array) -> mx.array:

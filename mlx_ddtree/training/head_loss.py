@@ -142,9 +142,7 @@ def _teach(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, pairs: 
     if lesson.teacher is None or lesson.soft == 0:
         by_logits = mx.put_along_axis(probabilities, label, chosen - 1.0, axis=-1)
     else:
-        taught = head(lesson.teacher).astype(mx.float32)
-        cap = target.logit_softcap
-        taught = mx.softmax((taught if cap is None else mx.tanh(taught / cap) * cap) + bias, axis=-1)
+        taught = mx.softmax(target.bounded(head(lesson.teacher).astype(mx.float32)) + bias, axis=-1)
         accepted = mx.minimum(probabilities, taught).sum(axis=-1)
         by_logits = probabilities - lesson.soft * taught
         there = mx.take_along_axis(by_logits, label, axis=-1)
