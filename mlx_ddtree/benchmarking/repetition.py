@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from mlx_ddtree.budget.recall import Recall
+from mlx_ddtree.generation.turns import shared_beginning
 
 
 def lookup_acceptance(prompt: Sequence[int], answer: Sequence[int], length: int = 15) -> float:
@@ -18,20 +19,10 @@ def lookup_acceptance(prompt: Sequence[int], answer: Sequence[int], length: int 
         recall.read(text[:place])
         recalled = recall.next()
         drafted = recalled.best_path(length) if recalled else []
-        accepted = _common_prefix(drafted, text[place:])
+        accepted = shared_beginning(drafted, text[place:])
         place += accepted + 1
         rounds += 1
     return (len(answer) - 1) / max(rounds, 1)
-
-
-def _common_prefix(drafted: Sequence[int], following: Sequence[int]) -> int:
-    """How many tokens agree before the first that does not."""
-    count = 0
-    for drafted_token, token in zip(drafted, following, strict=False):
-        if drafted_token != token:
-            break
-        count += 1
-    return count
 
 
 def repeated_share(prompt: Sequence[int], answer: Sequence[int], n: int = 4) -> float:

@@ -19,7 +19,7 @@ from mlx_ddtree.generation.places import RUNG, Place, Places
 from mlx_ddtree.generation.prompts import Prompt, conversation_template, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.stream import stream_generate
-from mlx_ddtree.generation.turns import chunk_ends, openings_of
+from mlx_ddtree.generation.turns import chunk_ends, openings_of, shared_beginning
 from mlx_ddtree.machine import memory
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
@@ -172,7 +172,10 @@ class Session:
 
     def reusable(self, ids: Sequence[int]) -> int:
         """How many of `ids` would not be processed again: what `resume` returns."""
-        shared = self.shared(ids)
+        return self._goes_back_to(self.shared(ids))
+
+    def _goes_back_to(self, shared: int) -> int:
+        """How many first tokens the caches hold once they hold none behind the first `shared`."""
         if shared == len(self.token_ids):
             return shared
         if can_trim_prompt_cache(self.cache.target):
@@ -201,8 +204,9 @@ class Session:
     def resume(self, ids: Sequence[int]) -> int:
         """Set the caches back to the longest beginning that they share with `ids`, but for its last token;
         its length."""
-        shared = self.reusable(ids)
-        if (departs_at := self.shared(ids)) > shared:
+        departs_at = self.shared(ids)
+        shared = self._goes_back_to(departs_at)
+        if departs_at > shared:
             self.departs_at = departs_at
         if shared < len(self.token_ids):
             self._take_back(shared)
@@ -229,11 +233,7 @@ class Session:
 
     def shared(self, ids: Sequence[int]) -> int:
         """How many first tokens of the caches are those of `ids`, its last one not counted."""
-        shorter = min(len(self.token_ids), len(ids) - 1)
-        for place in range(shorter):
-            if self.token_ids[place] != ids[place]:
-                return place
-        return shorter
+        return min(shared_beginning(self.token_ids, ids), len(ids) - 1)
 
 
 def rows_of(tokens: int, rows: int, coverage: Coverage) -> int:

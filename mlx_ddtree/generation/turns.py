@@ -89,7 +89,7 @@ def _answers_opening(tokenizer: TokenizerWrapper) -> tuple[int, ...]:
     shared = len(asking)
     for answer in ({"content": "b"}, {"content": "b", "reasoning_content": "c"}):
         later = _rendered(tokenizer, [_USER, {"role": "assistant", **answer}, _USER], add_generation_prompt=False)
-        shared = min(shared, _common(asking, later))
+        shared = min(shared, shared_beginning(asking, later))
     opening = tuple(asking[len(without) : shared])
     return opening[:1] if opening and opening[0] in _special(tokenizer) else opening
 
@@ -100,7 +100,7 @@ def _users_opening(tokenizer: TokenizerWrapper) -> tuple[int, ...]:
         first = _rendered(tokenizer, [*system, _USER], add_generation_prompt=True)
         second = _rendered(tokenizer, [*system, {"role": "user", "content": "b"}], add_generation_prompt=True)
         special = _special(tokenizer)
-        before = [token for token in first[: _common(first, second)] if token in special]
+        before = [token for token in first[: shared_beginning(first, second)] if token in special]
         if before:
             return (before[-1],)
     return ()
@@ -125,7 +125,7 @@ def _special(tokenizer: TokenizerWrapper) -> set[int]:
     return {*getattr(tokenizer, "all_special_ids", ()), *added.values()}
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def shared_beginning(one: Sequence[int], other: Sequence[int]) -> int:
     """How many first tokens two sequences share."""
     shorter = min(len(one), len(other))
     return next((place for place in range(shorter) if one[place] != other[place]), shorter)
