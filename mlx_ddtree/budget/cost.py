@@ -19,10 +19,10 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
-_OF_THIS_PROCESS = ("pace", "steps_timed", "chains_timed")
-
 MOST_OFF = 8.0
 """No guess is off by more; what seems so was disturbed."""
+_OF_THIS_PROCESS = ("pace", "steps_timed", "chains_timed")
+"""What a table's file does not keep."""
 
 
 @dataclass
@@ -104,9 +104,9 @@ class CostTable:
 
     def saw_step(self, context: int, seconds: float) -> None:
         """Refine `plain`."""
-        self.pace.saw_step(seconds / self.step(context))
-        ratio = seconds / self.pace.factor / self.step(context)
-        self._refine(0, ratio)
+        ratio = seconds / self.step(context)
+        self.pace.saw_step(ratio)
+        self._refine(0, ratio / self.pace.factor)
         self.steps_timed += 1
 
     def saw_draft(self, block_size: int, seconds: float) -> None:

@@ -115,23 +115,22 @@ class NeverSlower:
 
     def affordable(self, context: int) -> float:
         """Seconds that a drafted round may take although nothing of it is accepted, all its stages together."""
-        step = self.cost.step(context)
-        credit = self.ledger(context).credit(context, step)
-        if credit <= 0:
-            return 0.0
-        return max((1 + credit) * step, self._smallest(context))
+        return self._affordable(context, self._smallest(context), least=0.0)
 
     def affordable_copy(self, context: int, chance: float) -> float:
-        """Seconds that a round which only copies may take.
+        """Seconds that a round which only copies may take although nothing of it is accepted.
 
-        chance: that its first token is right.  What may be lost is what is lost on average, so a likely copy may take
-        much of it; and one of two rows may begin with nothing left, or with debts if it is SURE: copies are cheap, and
-        what they win is much.
+        chance: that its first token is right.  A round of two rows may begin with nothing left, or with debts if its
+        copy is SURE: copies are cheap, and what they win is much.
         """
-        step = self.cost.step(context)
         smallest = self._smallest(context, drafted=False)
+        debt = SURE_DEBT if chance >= SURE else 0.0
+        return self._affordable(context, smallest, least=1 - smallest / self.cost.step(context) - debt)
+
+    def _affordable(self, context: int, smallest: float, least: float) -> float:
+        """smallest: seconds of the smallest round; least: steps of credit that it does not begin with any more."""
+        step = self.cost.step(context)
         credit = self.ledger(context).credit(context, step)
-        least = 1 - smallest / step - (SURE_DEBT if chance >= SURE else 0.0)
         if credit <= least:
             return 0.0
         return max((1 + credit) * step, smallest)

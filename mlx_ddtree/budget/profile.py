@@ -69,5 +69,5 @@ class Profile:
         return self.survivals.setdefault("greedy" if greedy else "sampled", Survival(self.block_size - 1, DECAY))
 
     def advantage_of_chains(self, greedy: bool) -> Advantage:
-        """Of whole chains of the measured block sizes."""
+        """What whole chains of the measured block sizes were worth, unread."""
         return self.chains.setdefault("greedy" if greedy else "sampled", Advantage(len(self.cost.draft)))

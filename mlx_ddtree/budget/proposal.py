@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     draft_seconds: float
 
     def at_usual_pace(self, pace: float) -> Outcome:
-        """The same round on a machine that is as fast as usual; pace: what it takes now over that."""
+        """This round, timed as on a machine that is as fast as usual; pace: what things take now over that."""
         return self._replace(
             seconds=self.seconds / pace,
             verify_seconds=self.verify_seconds / pace,

@@ -34,8 +34,8 @@ class Advantage:
 
     mean: (block sizes,) running means.
     compared: (block sizes,) drafts that they come from, a few of other texts' among them.
-    known: the same of all texts, where this one begins; it hears of every draft of this one.
-    since_a_chain: drafts of all texts that were read since one was not.
+    known: the same of all texts, where one text's begins, and which hears of every draft of it; None in that itself.
+    since_a_chain: drafts of all texts that were read since one was not; counted in what is known of all.
     """
 
     def __init__(self, sizes: int, known: Advantage | None = None) -> None:
@@ -54,7 +54,6 @@ class Advantage:
         weight = np.maximum(least, 1 / (self.compared[:count] + 1))
         self.mean[:count] += weight * (more - self.mean[:count])
         self.compared[:count] += 1
-        self.since_a_chain += 1
         if self.known is not None:
             self.known.add(more)
 
@@ -90,6 +89,7 @@ class UnreadChains:
         choice: what was chosen instead; rate: tokens a second by which its value was counted.
         """
         self._in_a_row = 0
+        self.known.since_a_chain += 1
         self.survival.add(reached)
         read = choice.value - rate * self.cost.drafting(len(reached))
         shorter = [size for size in self.block_sizes if size <= len(reached)]

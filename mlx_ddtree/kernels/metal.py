@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from threading import get_ident
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -188,7 +187,7 @@ def settled(launch: Launch, compute: Callable[..., list[mx.array]]) -> Settled:
     records: dict[int, Settled] = {}
 
     def run(*inputs: mx.array) -> list[mx.array]:
-        thread = get_ident()  # MLX keeps records by thread, and forgets only one thread's with their function
+        thread = threading.get_ident()  # MLX keeps records by thread, and forgets only one thread's with their function
         record = records.get(thread)
         if record is not None:
             return record(*inputs)
