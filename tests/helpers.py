@@ -21,6 +21,18 @@ SHARPNESS = 4.0
 """Random weights are scaled up, so that argmax and samples depend on the context."""
 
 
+def interrupting(at):
+    """(callback, calls): notes how much of a prompt is done, and is Ctrl-C in the call behind the first `at`."""
+    calls = []
+
+    def interrupt(done, total):
+        calls.append(done)
+        if len(calls) > at:
+            raise KeyboardInterrupt
+
+    return interrupt, calls
+
+
 def small_target(
     family="qwen3", *, tied=True, kv_heads=2, rope_scaling=None, bits=None, layers=3, vocab=64, hidden=32, seed=0
 ) -> TreeTarget:

@@ -13,6 +13,7 @@ from mlx_ddtree.decoding.context import WHOLE, Coverage
 from mlx_ddtree.generation.places import RUNG, Place, Places
 from mlx_ddtree.server.sessions import Sessions
 
+from ..helpers import interrupting
 from ..talks import Talk, answer, talking_pair, tool, user
 
 pair_of = cache(talking_pair)
@@ -175,13 +176,7 @@ def test_an_interrupt_between_chunks_leaves_no_place_half_made(family, at):
     session = Session(pair)
     first, second = second_turn(pair)
     said(session, first)
-    calls = []
-
-    def interrupt(done, total):
-        calls.append(done)
-        if len(calls) > at:
-            raise KeyboardInterrupt
-
+    interrupt, _ = interrupting(at)
     with pytest.raises(KeyboardInterrupt):
         said(session, second, prompt_progress_callback=interrupt, prefill_step_size=32)
     assert all(place.tokens <= len(session.token_ids) for place in session.places)

@@ -24,6 +24,7 @@ from mlx_ddtree.tuning.measure import profile_of
 from .. import families
 from ..decoding.rounding import round_blocks
 from ..families import FAMILIES, tiny_model
+from ..helpers import interrupting
 
 tiny_pair = cache(families.tiny_pair)
 RNG = np.random.default_rng(0)
@@ -197,13 +198,7 @@ def test_an_interrupt_between_chunks_leaves_what_was_processed(at):
     kept = some(np.random.default_rng(4), len(PROMPT))
     caches = make_prompt_cache(PAIR)
     state = DecodeState(PAIR, caches)
-    calls = []
-
-    def interrupt(done, total):
-        calls.append(done)
-        if len(calls) > at:
-            raise KeyboardInterrupt
-
+    interrupt, calls = interrupting(at)
     with pytest.raises(KeyboardInterrupt):
         prefill(state, PROMPT, 4, interrupt, kept=Kept(np.array(kept, np.int32)))
     assert state.token_ids == PROMPT[: calls[-1]]

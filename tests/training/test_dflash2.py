@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
@@ -18,7 +17,6 @@ from mlx_ddtree.programs import train as program
 from mlx_ddtree.training.batches import make_batch
 from mlx_ddtree.training.blocks import make_blocks
 from mlx_ddtree.training.evaluate import chain_rounds, greedy_drafts
-from mlx_ddtree.training.examples import Example
 from mlx_ddtree.training.forward import context_keys_values, draft_hidden, embed_blocks, target_features
 from mlx_ddtree.training.head_loss import selector_loss, slot_logits
 from mlx_ddtree.training.loop import Trainer
@@ -33,7 +31,7 @@ from mlx_ddtree.training.setup import (
     start_from,
 )
 
-from .test_loss import loss_and_gradients
+from .layouts import assert_gradient_reaches_every_parameter, assert_the_loss_falls, off_neutral, tossed
 from .test_loss import make_batch as random_batch
 from .tiny import CHARACTERS, MASK, VOCAB, make_target, make_tokenizer
 
@@ -46,15 +44,9 @@ def make_drafter2(target, seed=1, random=False, **changes):
     config = replace(default_config(target, MASK, layers=1, taps=2, block_size=BLOCK, layout=Layout(SHAPE)), **changes)
     drafter = new_drafter(config, target, seed)
     if random:
-        drafter.update(nn.utils.tree_map(lambda p: p + 0.3 * mx.random.normal(p.shape), drafter.parameters()))
+        off_neutral(drafter)
     target.taps = config.target_layer_ids
     return drafter
-
-
-def tossed(count=24, length=40):
-    """A coin decides between 3 4 5 6 and 7 8 9 10 after every four tokens: only the token before says what follows."""
-    tosses = np.random.default_rng(0).integers(0, 2, (count, length // 4))
-    return [Example((), tuple(3 + 4 * int(toss) + i for toss in row for i in range(4))) for row in tosses]
 
 
 def test_training_hidden_states_equal_drafting():
@@ -96,11 +88,7 @@ def test_the_selectors_loss_is_cross_entropy_after_the_true_token(monkeypatch):
 def test_gradient_reaches_every_parameter():
     target = make_target()
     drafter = make_drafter2(target, random=True)
-    streams = [mx.default_stream(mx.default_device())]
-    _, gradients = loss_and_gradients(streams, target, drafter, random_batch())
-    flat = dict(tree_flatten(gradients))
-    assert flat.keys() == dict(tree_flatten(drafter.parameters())).keys()
-    assert all(mx.abs(g).max().item() > 0 for g in flat.values())
+    assert_gradient_reaches_every_parameter(target, drafter)
 
 
 def test_a_new_drafter_drafts_as_without_the_additions():
@@ -136,12 +124,7 @@ def test_the_loss_falls_and_the_checkpoint_loads(tmp_path, optimizer):
         steps=120, batch_size=4, anchors=8, lr=4e-3, evaluate_every=1000, save_every=1000, optimizer=optimizer
     )
     trainer = Trainer(target, make_drafter2(target), tossed(), tmp_path, settings)
-    before = trainer.evaluate()
-    summary = trainer.train(progress_bar=False)
-    assert summary["validation_loss"] < 0.6 * before.loss
-    assert summary["tau"] > 1.5 > before.tau
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()[:-1]]
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    assert_the_loss_falls(trainer, tmp_path)
     loaded = load_drafter(tmp_path)
     assert loaded.config == trainer.drafter.config
     assert "candidate_selector.successor_codebook" in mx.load(str(tmp_path / "model.safetensors"))

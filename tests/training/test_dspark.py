@@ -32,8 +32,7 @@ from mlx_ddtree.training.schedule import TrainingSettings
 from mlx_ddtree.training.setup import Layout, default_config, dspark_layout, new_drafter, start_from
 from mlx_ddtree.training.vocabulary import HeadRows
 
-from .test_dflash2 import tossed
-from .test_loss import loss_and_gradients
+from .layouts import assert_gradient_reaches_every_parameter, assert_the_loss_falls, off_neutral, tossed
 from .test_loss import make_batch as random_batch
 from .tiny import CHARACTERS, MASK, VOCAB, make_target, make_tokenizer
 
@@ -47,7 +46,7 @@ def make_dspark(target, random=False, layout=LAYOUT, **changes):
     config = replace(default_config(target, MASK, layers=1, taps=2, block_size=BLOCK, layout=layout), **changes)
     drafter = new_drafter(config, target, 1)
     if random:
-        drafter.update(nn.utils.tree_map(lambda p: p + 0.3 * mx.random.normal(p.shape), drafter.parameters()))
+        off_neutral(drafter)
     target.taps = config.target_layer_ids
     return drafter
 
@@ -110,11 +109,7 @@ def test_the_loss_is_cross_entropy_of_corrected_logits(changes, part, monkeypatc
 def test_gradient_reaches_every_parameter():
     target = make_target()
     drafter = make_dspark(target, random=True)
-    streams = [mx.default_stream(mx.default_device())]
-    _, gradients = loss_and_gradients(streams, target, drafter, random_batch())
-    flat = dict(tree_flatten(gradients))
-    assert flat.keys() == dict(tree_flatten(drafter.parameters())).keys()
-    assert all(mx.abs(g).max().item() > 0 for g in flat.values())
+    assert_gradient_reaches_every_parameter(target, drafter)
 
 
 def test_muon_leaves_the_tables_to_adamw():
@@ -145,12 +140,7 @@ def test_the_loss_falls_and_the_checkpoint_drafts(tmp_path):
     target = make_target()
     settings = TrainingSettings(steps=100, batch_size=4, anchors=8, lr=4e-3, evaluate_every=1000, save_every=1000)
     trainer = Trainer(target, make_dspark(target), tossed(), tmp_path, settings)
-    before = trainer.evaluate()
-    summary = trainer.train(progress_bar=False)
-    assert summary["validation_loss"] < 0.6 * before.loss
-    assert summary["tau"] > 1.5 > before.tau
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()[:-1]]
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    assert_the_loss_falls(trainer, tmp_path)
 
     loaded = load_drafter(tmp_path)
     assert loaded.config == trainer.drafter.config
