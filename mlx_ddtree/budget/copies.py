@@ -39,7 +39,7 @@ class Copies:
         beside_drafter: whether it stands beside a drafter's candidates: then it has to promise something.
         """
         self.recall.read(token_ids)
-        recalled = self.recall.next(shortest=2 if beside_drafter else 1)
+        recalled = self.recall.next()
         if recalled is None or (beside_drafter and self.first_chance(recalled) < BESIDE):
             return None
         return recalled

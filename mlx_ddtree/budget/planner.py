@@ -32,6 +32,8 @@ from mlx_ddtree.tree.lattice import (
 
 LEAST_FOR_A_STOP = 0.15
 """Plain decoding is not interrupted where the next two tokens are less likely to be known than this."""
+WORTH_READING = 0.6
+"""Chance of a copy's first token from which a draft is read, so that the copy enters its tree."""
 TOP_K = 16
 """Candidates of a position: more never enter the trees that machines can afford."""
 
@@ -110,7 +112,7 @@ class Planner:
 
     def unread_block(self, copy: Recalled | None, context: int) -> int:
         """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
-        if copy is not None:  # it would enter the tree
+        if copy is not None and self.copies.first_chance(copy) >= WORTH_READING:
             return 0
         return self.unread.next_block(self.policy.rate(context), context, self.policy.affordable(context))
 

@@ -31,7 +31,7 @@ class Recalled:
 
     __slots__ = ("_after", "_context", "_recall", "chances", "matches", "relations", "token_ids")
 
-    def __init__(self, recall: Recall, context: Sequence[int], shortest: int = 1) -> None:
+    def __init__(self, recall: Recall, context: Sequence[int]) -> None:
         self._recall = recall
         self._context = context
         self._after: dict[int, Recalled] = {}
@@ -39,7 +39,7 @@ class Recalled:
         longest: dict[int, int] = {}
         total = UNKNOWN
         for source, factor in recall.sources:
-            for match, token in source.followers(context, shortest):
+            for match, token in source.followers(context):
                 weight = factor * WEIGHTS[match]
                 total += weight
                 weights[token] = weights.get(token, 0.0) + weight
@@ -90,9 +90,7 @@ class Recall:
             self.text.extend(new)
             self._end = list(token_ids[-LONGEST:])
 
-    def next(self, shortest: int = 1) -> Recalled | None:
-        """What may follow the text; None where nothing is known.  shortest: matches of it that count."""
-        if not any(source.may_follow(self._end, shortest) for source, _ in self.sources):
-            return None
-        found = Recalled(self, self._end, shortest)
+    def next(self) -> Recalled | None:
+        """What may follow the text; None where nothing is known."""
+        found = Recalled(self, self._end)
         return found if found.token_ids else None

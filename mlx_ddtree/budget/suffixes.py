@@ -26,9 +26,6 @@ _BITS = 20
 _LAST = [(1 << order * _BITS) - 1 for order in ORDERS]
 """What of the last tokens as one number is the key of each order."""
 
-_SHORTEST = {least: max(i for i, order in enumerate(ORDERS) if order >= least) for least in range(1, ORDERS[0] + 1)}
-"""Which of ORDERS has the fewest tokens that count, by the shortest match that does."""
-
 
 class SuffixIndex:
     """Texts, of which the oldest tokens are forgotten once there are more than `capacity`.
@@ -105,24 +102,10 @@ class SuffixIndex:
     def _tokens(self, start: int, stop: int) -> list[int]:
         return [self._text[place % self.capacity] for place in range(start, stop)]
 
-    def may_follow(self, context: Sequence[int], shortest: int) -> bool:
-        """Whether `followers` can find something behind `context`: one look-up, which most texts need no more than."""
-        which = _SHORTEST[shortest]
-        order = ORDERS[which]
-        if len(context) < order:
-            return False
-        key = 0
-        for token in context[-order:]:
-            key = key << _BITS | token
-        place = self._latest[which].get(key, 0)
-        if place == self.added:  # the end of the text itself, which nothing follows yet
-            place = self._earlier[which][place % self.capacity]
-        return place > 0
-
-    def followers(self, context: Sequence[int], shortest: int = 1) -> list[tuple[int, int]]:
+    def followers(self, context: Sequence[int]) -> list[tuple[int, int]]:
         """Tokens that stood behind the last ones of `context`: (how many agree before it, the token), one a place.
 
-        shortest: matches that count.  The latest places come first, among those found behind equally many tokens.
+        The latest places come first, among those found behind equally many tokens.
         """
         found: list[tuple[int, int]] = []
         key = 0
@@ -130,7 +113,7 @@ class SuffixIndex:
             key = key << _BITS | token
         above = LONGEST + 1
         for order, mask, latest, earlier, most in zip(ORDERS, _LAST, self._latest, self._earlier, PLACES, strict=True):
-            if order < shortest or len(found) >= ENOUGH:
+            if len(found) >= ENOUGH:
                 break
             if order <= len(context):
                 self._follow(latest.get(key & mask, 0), earlier, most, order, above, context, found)

@@ -80,9 +80,12 @@ class Sampler:
         """
         if self.temp == 0:
             return mx.argmax(log_probs, axis=-1)
-        allowed = self._filtered(log_probs, depths, start, slack).astype(mx.float32)
+        return mx.argmax(self.scores(self._filtered(log_probs, depths, start, slack), depths, start), axis=-1)
+
+    def scores(self, log_probs: mx.array, depths: Sequence[int], start: int) -> mx.array:
+        """(N, V) float32 of which each row's largest is drawn, above temperature 0; arguments as for `choose`."""
         noise = mx.stack([self._noise(start + depth, log_probs.shape[-1]) for depth in range(max(depths) + 1)])
-        return mx.argmax(allowed * (1 / self.temp) + noise[mx.array(list(depths))], axis=-1)
+        return log_probs.astype(mx.float32) * (1 / self.temp) + noise[mx.array(list(depths))]
 
     def _filtered(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
         """(N, V) log-probabilities with what top-p, min-p, XTC and top-k drop at -inf."""
@@ -182,8 +185,13 @@ def choose_tokens(
     bound: how far rounding can move two logits of a row against each other (ParityBounds); 0 does not ask.
     """
     processed = _processed(logits, tree, context, processors)
+    asked = bound > 0 and is_repeatable(sampler)
+    if asked and isinstance(sampler, Sampler) and sampler.temp > 0 and not sampler.filters and not processors:
+        scores = sampler.scores(_log_probs(logits), tree.depths.tolist(), start)
+        chosen = mx.argmax(scores, axis=-1)
+        return Choices(chosen, processed, top_margins(scores, chosen) < bound / sampler.temp)
     chosen = _draw(processed, tree, start, sampler)
-    if bound == 0 or not is_repeatable(sampler):
+    if not asked:
         return Choices(chosen, processed, None)
     if is_greedy(sampler) and not processors:
         return Choices(chosen, processed, top_margins(logits, chosen) < bound)
@@ -204,7 +212,7 @@ def _draw(
     """(N,) token ids of processed logits (N, V)."""
     if is_greedy(sampler):
         return mx.argmax(_comparable(logits), axis=-1)
-    log_probs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    log_probs = _log_probs(logits)
     if isinstance(sampler, Sampler):
         return sampler.choose(log_probs, tree.depths.tolist(), start, slack)
     # A foreign sampler may draw once for a whole call: every node gets a call of its own.
@@ -218,6 +226,10 @@ def _comparable(logits: mx.array) -> mx.array:
     """
     if logits.dtype == mx.float32:
         return logits
+    return _log_probs(logits)
+
+
+def _log_probs(logits: mx.array) -> mx.array:
     return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
 
 

@@ -3,11 +3,14 @@
 from collections import Counter
 from functools import cache
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_ddtree import make_prompt_cache, make_sampler, stream_generate
+from mlx_ddtree.decoding.sampling import choose_tokens
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tuning.measure import profile_of
 from mlx_ddtree.tuning.rounding import measure_parity
 
@@ -110,6 +113,22 @@ def test_sampling_without_a_seed_needs_no_guard():
     profile_of(pair).parity = profile_of(pair).parity._replace(rows=1e9, cache=1e9)
     *_, last = stream_generate(pair, PROMPTS[0], 40, tree_budget=12, sampler=make_sampler(0.8))
     assert last.statistics.kinds["tie"] == 0
+
+
+@pytest.mark.parametrize("options", [{}, {"top_p": 1.0, "temp": 0.3}, {"top_k": 9}, {"temp": 0.0}])
+def test_a_seeds_choice_is_close_exactly_where_rounding_can_turn_it(options):
+    """Whether one draw says it, or a second one of logits that are moved against the first."""
+    bound = 0.4
+    logits = mx.random.normal((40, 30), key=mx.random.key(3))
+    tree = DraftTree.chain(np.arange(40), np.zeros(39))
+    sampler = make_sampler(**{"temp": 1.3, "seed": 5} | options)
+    choices = choose_tokens(logits, tree, 7, [1], sampler, bound=bound)
+    assert 3 < int(choices.close.sum()) < 37
+    assert choices.token_ids.tolist() == choose_tokens(logits, tree, 7, [1], sampler).token_ids.tolist()
+    lowered = mx.put_along_axis(mx.zeros_like(logits), choices.token_ids[:, None], mx.array(-bound), axis=-1)
+    turned = choose_tokens(logits + lowered, tree, 7, [1], sampler).token_ids != choices.token_ids
+    assert bool(mx.all(turned == choices.close)) or options.get("top_k")  # its edge has two sides
+    assert not bool(mx.any(turned & ~choices.close))
 
 
 def test_unknown_mode_is_refused():
