@@ -61,14 +61,22 @@ class CostTable:
     chains_timed: int = field(default=0, compare=False)
     steps_timed: int = field(default=0, compare=False)
 
-    def verification(self, context: int, chain: bool = False) -> NDArray[np.float64]:
-        """(len(rows),) seconds at this context length."""
-        table = _between(context, self.contexts, np.array(self.chain if chain else self.verify))
-        return table * [self.scale.get(n, 1.0) for n in self.rows]
+    def verification(self, context: int, chain: bool = False) -> list[float]:
+        """Seconds by `rows` at this context length."""
+        at_context = _between(context, self.contexts, self.chain if chain else self.verify)
+        scale = self.scale
+        return [seconds * scale.get(rows, 1.0) for seconds, rows in zip(at_context, self.rows, strict=True)]
+
+    def verifying(self, place: int, context: int, chain: bool = False) -> float:
+        """Seconds of the size that stands at this place of `rows`."""
+        table = self.chain if chain else self.verify
+        (seconds,) = _between(context, self.contexts, [of_rows[place : place + 1] for of_rows in table])
+        return seconds * self.scale.get(self.rows[place], 1.0)
 
     def step(self, context: int) -> float:
         """Seconds of a token by plain decoding."""
-        return float(_between(context, self.contexts, np.array(self.plain))) * self.scale.get(0, 1.0)
+        (seconds,) = _between(context, self.contexts, [[seconds] for seconds in self.plain])
+        return seconds * self.scale.get(0, 1.0)
 
     def drafting(self, block_size: int) -> float:
         """Seconds of a draft, straight lines between the measured blocks; none without a drafter."""
@@ -86,7 +94,7 @@ class CostTable:
         if place >= len(self.rows):
             return
         size = self.rows[place]
-        ratio = seconds / float(self.verification(context, chain)[place])
+        ratio = seconds / self.verifying(place, context, chain)
         if size in self.guessed:
             self._measured(size, ratio)
             return
@@ -122,8 +130,8 @@ class CostTable:
         """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
         places = [bisect_left(self.rows, size) for size in block_sizes]
         drafting = np.array([self.drafting(size) for size in block_sizes])
-        verifying = _between(context, self.contexts, np.array(self.chain))[places]  # `scale` is of rounds that read
-        return self.unread * (drafting + verifying)
+        by_rows = _between(context, self.contexts, self.chain)  # without `scale`, which is of rounds that read
+        return self.unread * (drafting + [by_rows[place] for place in places])
 
     def saw_unread(self, block_size: int, context: int, seconds: float) -> None:
         """Refine `unread` by a round's own timing of its draft and verification; a process's first ones count most."""
@@ -189,15 +197,19 @@ class CostTable:
         return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale, unread, guessed)
 
 
-def _between(x: float, places: Sequence[int], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """values (len(places), ...) at x, on the straight line through the two places next to it; attention
-    over the context grows linearly, so the last line goes on."""
+def _between(x: float, places: Sequence[int], values: Sequence[Sequence[float]]) -> Sequence[float]:
+    """Values by place, each of them several numbers, at x on the straight lines through the two places next to it.
+
+    Attention over the context grows linearly, so the last line goes on.  Python's numbers: so few of them are
+    faster than arrays, and this is asked several times a round.
+    """
     if len(places) == 1:
         return values[0]
     right = min(max(bisect_left(places, x), 1), len(places) - 1)
     share = (max(x, places[0]) - places[right - 1]) / (places[right] - places[right - 1])
-    values = np.minimum.accumulate(values[::-1], axis=0)[::-1]  # what costs more than over more context was disturbed
-    return values[right - 1] + (values[right] - values[right - 1]) * share
+    highs = [min(column) for column in zip(*values[right:], strict=True)]
+    lows = map(min, values[right - 1], highs)  # what costs more than over more context was disturbed
+    return [low + (high - low) * share for low, high in zip(lows, highs, strict=True)]
 
 
 def never_falling(seconds: Sequence[float]) -> list[float]:

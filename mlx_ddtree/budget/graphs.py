@@ -63,7 +63,7 @@ class GraphsAhead:
     def _worth(self, expected: NDArray[np.floating], rate: float, context: int, chain: bool) -> NDArray[np.float64]:
         """(len(cost.rows),) by rows, which have nodes as far as there are any."""
         nodes = np.minimum(self.cost.rows, len(expected)) - 1
-        return 1 + expected[nodes] - rate * self.cost.verification(context, chain)
+        return 1 + expected[nodes] - rate * np.array(self.cost.verification(context, chain))
 
     def fill(self, graph: Graph, expected: NDArray[np.floating], rate: float, context: int) -> Choice:
         """As many nodes as the graph has rows for, which do not cost the host's time that it took to make.
@@ -72,5 +72,5 @@ class GraphsAhead:
         """
         nodes = min(graph.rows, len(expected)) - 1
         place = self.cost.rows.index(graph.rows)
-        seconds = float(self.cost.verification(context, graph.chain)[place]) - graph.seconds
+        seconds = self.cost.verifying(place, context, graph.chain) - graph.seconds
         return Choice(nodes, float(expected[nodes]), float(1 + expected[nodes] - rate * seconds), seconds)

@@ -157,7 +157,7 @@ class NeverSlower:
 
     def restart(self, context: int) -> float:
         """Seconds that the first step of a run of plain decoding takes longer than the others."""
-        first = float(self.cost.verification(context, chain=True)[0])
+        first = self.cost.verifying(0, context, chain=True)
         return max(first - self.cost.step(context), 0.0)
 
     def check(self, context: int, advantage: float) -> int:
@@ -192,5 +192,4 @@ class NeverSlower:
 
     def verifying_one(self, context: int) -> float:
         """Seconds of a verification of the root and one node."""
-        seconds = self.cost.verification(context, chain=True)
-        return float(seconds[min(1, len(seconds) - 1)])
+        return self.cost.verifying(min(1, len(self.cost.rows) - 1), context, chain=True)

@@ -128,7 +128,7 @@ class BudgetPolicy:
     def _drafted_rates(self, context: int) -> NDArray[np.float64]:
         """(block sizes,) expected tokens a second of drafted rounds."""
         expected = self.survival.reached(self.trust.factor).tolist()
-        verify_seconds = self._verify_seconds or float(self.cost.verification(context)[0])
+        verify_seconds = self._verify_seconds or self.cost.verifying(0, context)
         other_seconds = verify_seconds + self.cost.round
         rates = []
         for size in self.block_sizes:
@@ -205,10 +205,10 @@ class BudgetPolicy:
         ends = {size - 1 for size in rows} | {chain_nodes, len(expected) - 1}
         nodes = sorted(size for size in ends if size < limit)
         # 2. The seconds of each, padded to a measured size, and its value.
-        chain_seconds = self.cost.verification(context, chain=True).tolist()
+        chain_seconds = self.cost.verification(context, chain=True)
         tree_seconds = chain_seconds
         if chain_nodes < nodes[-1]:
-            tree_seconds = self.cost.verification(context, chain=False).tolist()
+            tree_seconds = self.cost.verification(context, chain=False)
         rate = self.rate(context)
         options = []
         for size in nodes:
