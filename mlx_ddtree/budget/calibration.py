@@ -123,26 +123,27 @@ class Trust:
     """How this text's drafts do against what the pair's drafts do elsewhere: decaying hits per expected hit.
 
     Counts of all texts together take hundreds of rounds to follow a new one; one number takes a few.
+
+    at_first: the factor before anything was seen, as if `pseudo_hits` hits had been expected.
+    decay: what a round leaves of earlier counts; with 0.9 about ten rounds are remembered.
     """
 
-    DECAY = 0.9
-    """What a round leaves of earlier counts: about ten rounds are remembered."""
-    PSEUDO_HITS = 1.0
-    """As if this many hits had been expected and seen before the text began."""
-
-    def __init__(self) -> None:
+    def __init__(self, at_first: float = 1.0, pseudo_hits: float = 1.0, decay: float = 0.9) -> None:
+        self.at_first = at_first
+        self.pseudo_hits = pseudo_hits
+        self.decay = decay
         self.hits = 0.0
         self.expected = 0.0
 
     @property
     def factor(self) -> float:
         """By which probabilities are multiplied for this text."""
-        return (self.hits + self.PSEUDO_HITS) / (self.expected + self.PSEUDO_HITS)
+        return (self.hits + self.at_first * self.pseudo_hits) / (self.expected + self.pseudo_hits)
 
     def update(self, expected: float, hits: float) -> None:
         """Count a round: the summed chances of the best candidates at its accepted nodes, and how many were right."""
-        self.hits = self.DECAY * self.hits + hits
-        self.expected = self.DECAY * self.expected + expected
+        self.hits = self.decay * self.hits + hits
+        self.expected = self.decay * self.expected + expected
 
 
 AGREES = 0

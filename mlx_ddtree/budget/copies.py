@@ -25,12 +25,16 @@ class Copies:
     """What one text's rounds copy.
 
     calibration: shared by all texts of a pair.  others: earlier texts, which are only read.
+    trust: of this text.
+    going_on: of its tokens behind a copied one that was right.  Most texts that repeat a few tokens go on otherwise,
+        some repeat themselves for long, and what copies were worth elsewhere is a mixture of both.
     """
 
     def __init__(self, calibration: RecallCalibration, others: Sequence[SuffixIndex] = ()) -> None:
         self.calibration = calibration
         self.recall = Recall(others=others)
         self.trust = Trust()
+        self.going_on = Trust(at_first=0.8, pseudo_hits=6.0, decay=0.95)
 
     def after(self, token_ids: Sequence[int], *, beside_drafter: bool) -> Recalled | None:
         """What may follow a text; None where that is nothing worth a place.
@@ -53,7 +57,8 @@ class Copies:
 
         beside: the drafter's lattice, whose best candidates agree or do not; off_spine: as for `add_lattice`.
         """
-        first = self._row(recalled, beside, 1.0)
+        first = self._row(recalled, beside, 1.0, 1.0)
+        going_on = min(self.going_on.factor, 1.0)
         heap: list[tuple[float, int, NextTokens, int, Recalled, NextTokens, int]] = []
         offers = 0
         row, node, following, chance, depth = first, recalled, beside, 1.0, 1
@@ -72,32 +77,32 @@ class Copies:
             node = node.after(token)
             following = after_token(following, token, off_spine, depth)
             depth += 1
-            row = self._row(node, following, chance)
+            row = self._row(node, following, chance, going_on)
             before.after[rank] = row if row.token_ids else None
         return first
 
     def learn(self, recalled: Recalled, chosen: Sequence[int]) -> None:
         """Count how right the candidates were along the path that the target chose, as far as they were asked for."""
         outcomes = []
-        expected = hits = 0.0
+        asked: list[tuple[float, bool]] = []
         node: Recalled | None = recalled
         for token in chosen:
             if node is None or node.relations is None:
                 break
             chances = self.calibration.apply(node.matches, node.chances, node.relations)
-            expected += sum(chances)
-            hits += token in node.token_ids
+            asked.append((sum(chances), token in node.token_ids))
             for candidate, match, chance, relation in zip(
                 node.token_ids, node.matches, node.chances, node.relations, strict=True
             ):
                 outcomes.append((self.calibration.cell(match, chance, relation), chance, candidate == token))
             node = node.known_after(token)
-        self.trust.update(expected, hits)
+        self.trust.update(sum(chance for chance, _ in asked), sum(right for _, right in asked))
+        self.going_on.update(sum(chance for chance, _ in asked[1:]), sum(right for _, right in asked[1:]))
         self.calibration.update(outcomes)
 
-    def _row(self, recalled: Recalled, following: NextTokens, path_chance: float) -> NextTokens:
-        """The candidates of a place that are worth it, as a row without what follows them."""
-        chances = self._chances(recalled, following)
+    def _row(self, recalled: Recalled, following: NextTokens, path_chance: float, factor: float) -> NextTokens:
+        """The candidates of a place that are worth it, their chances times a factor, as a row without what follows."""
+        chances = [chance * factor for chance in self._chances(recalled, following)]
         entries = [
             entry for entry in zip(chances, recalled.token_ids, strict=True) if entry[0] * path_chance >= FAINTEST
         ]

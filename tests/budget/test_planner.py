@@ -175,7 +175,9 @@ def test_a_copy_that_the_drafter_lacks_enters_the_tree_as_a_path():
     path = list(range(100, 100 + BLOCK + 4))
     believe(planner)
     candidates = drafter(0)(NEWS, 0, BLOCK, planner.top_k)
-    proposal = planner.with_draft(7, candidates, copied(planner, path, 20), 0)
+    copy = copied(planner, path, 20)
+    planner.copies.going_on.update(expected=9000.0, hits=9000.0)  # copies went on for long in this text
+    proposal = planner.with_draft(7, candidates, copy, 0)
     assert proposal.kind == "draft" and proposal.tree.token_ids[0] == 7
     assert tuple(path) in prefixes_of(proposal.tree)
     drafted = [prefix for prefix in prefixes_of(proposal.tree) if prefix[-1] >= VOCAB]
@@ -183,7 +185,8 @@ def test_a_copy_that_the_drafter_lacks_enters_the_tree_as_a_path():
 
 
 def test_a_copy_alone_is_a_chain_of_what_it_is_worth():
-    """Its weights are those of its calibrated chances; it ends where it has become improbable, however cheap rows are."""
+    """Its weights are those of its calibrated chances, behind its first token times those that copies go on in this text;
+    it ends where it has become improbable, however cheap rows are."""
     planner = new_planner(cost_table(per_row=0.0))
     planner.policy.drafted.add(1.0, 1.5)
     believe(planner, 0.55)
@@ -193,7 +196,7 @@ def test_a_copy_alone_is_a_chain_of_what_it_is_worth():
     for token in [1, 2, 3, 4, 5, 6, 7, 8]:
         chances += planner.profile.lookups.apply(copy.matches, copy.chances, [2])
         copy = copy.after(token)
-    path = np.cumprod(chances)
+    path = np.cumprod([chances[0], *(planner.copies.going_on.factor * np.array(chances[1:]))])
     path = path[path >= FAINTEST]
     assert 0 < len(path) < 8
     assert proposal.tree.token_ids.tolist() == [7, 1, 2, 3, 4, 5, 6][: len(path) + 1]
