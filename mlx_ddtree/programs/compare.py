@@ -10,7 +10,7 @@ from typing import Any
 from mlx_ddtree.generation.options import METHODS, GenerationOptions
 from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 WARM_UP_TOKENS = 16
 
@@ -79,7 +79,7 @@ def print_comparison(results: Sequence[MethodResult], as_json: bool) -> int:
 
 def comparison_table(results: Sequence[MethodResult]) -> str:
     """A line for each method."""
-    return columns(
+    return table_text(
         [
             {
                 "method": r.method,
