@@ -15,7 +15,7 @@ from mlx_ddtree.generation.prompts import chat_token_ids, text_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import answers, arguments
 from mlx_ddtree.programs.cache_file import CacheFile, read_cache_file, rest_token_ids
-from mlx_ddtree.programs.compare import compare, print_comparison
+from mlx_ddtree.programs.compare import print_comparison
 from mlx_ddtree.programs.loading import load_pair
 
 
@@ -51,7 +51,7 @@ def answer(args: argparse.Namespace) -> int:
     if args.compare:
         if options.seed is None:
             options = options.changed(seed=secrets.randbits(31))  # all methods draw the same tokens
-        return print_comparison(compare(pair, prompt.ids, options), args.json)
+        return print_comparison(pair, prompt.ids, options, args.json)
     if args.n > 1:
         return answers.print_branches(pair, prompt.ids, options, args)
     return answers.print_answer(pair, prompt.ids, options, args, None if cache is None else cache.layers)

@@ -115,7 +115,16 @@ def test_what_is_wrong_is_said_in_a_line(arguments, message, capfd):
 
 def test_ctrl_c_stops_all_programs(peer, prompts):
     """They have sessions of their own, so nobody else would."""
-    command = [sys.executable, "-m", "mlx_ddtree.benchmark", "race", "--data", str(prompts), "--max-tokens", str(TOKENS)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_ddtree.benchmark",
+        "race",
+        "--data",
+        str(prompts),
+        "--max-tokens",
+        str(TOKENS),
+    ]
     command += [*peer("hangs"), "--entrants", "hangs"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     for line in process.stderr:
