@@ -111,9 +111,10 @@ def obey(conversation: Conversation, line: str, around: Surroundings) -> None:
         terminal.print_facts("statistics", conversation.statistics())
     elif around.lively and name == "/tree":
         terminal.show(Text.from_ansi(conversation.tree().text(color=True), no_wrap=True))
-    elif around.lively and name == "/set":
-        conversation.command(line)
+    elif around.lively and line == "/set":
         terminal.print_facts("settings", conversation.setting_values())
+    elif around.lively and name == "/set":
+        terminal.print_muted(conversation.change(rest))
     else:
         print(conversation.command(line))
 
