@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from mlx_ddtree.generation.draw import draw_tree
-from mlx_ddtree.generation.origins import COPIED, DRAFTED, OWN, Pieces
+from mlx_ddtree.generation.origins import COPIED, DRAFTED, OWN, Piece, Pieces
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.terminal import is_lively, make_console
@@ -57,6 +57,27 @@ class PlainText(Silence):
         print(response.text, end="", flush=True)
 
 
+class ShownPieces:
+    """An answer's tokens with their origins, cut to the text that was handed out: a stop string is no part of it."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pieces = Pieces(pair.tokenizer)
+        self._waiting: list[Piece] = []
+
+    def of(self, response: GenerationResponse) -> list[Piece]:
+        """The pieces of the next response's text."""
+        self._waiting += self._pieces.of(response)
+        room = len(response.text)
+        shown = []
+        while room and self._waiting:
+            piece = self._waiting.pop(0)
+            shown.append(Piece(piece.text[:room], piece.origin))
+            if len(piece.text) > room:
+                self._waiting.insert(0, Piece(piece.text[room:], piece.origin))
+            room -= len(shown[-1].text)
+        return shown
+
+
 class ColoredText(Silence):
     """Every token in the colour of where it came from, and a line that explains the colours.
 
@@ -65,8 +86,7 @@ class ColoredText(Silence):
 
     def __init__(self, pair: Pair) -> None:
         self._console = make_console()
-        self._pieces = Pieces(pair.tokenizer)
-        self._left = ""
+        self._pieces = ShownPieces(pair)
 
     def __exit__(self, *error: object) -> None:
         self._console.print(Text("\n").join([Text(), legend(self._has_colors)]), end="")
@@ -113,7 +133,7 @@ class LiveTree(Silence):
 
     def __init__(self, pair: Pair, colored: bool) -> None:
         self._pair = pair
-        self._pieces = Pieces(pair.tokenizer)
+        self._pieces = ShownPieces(pair)
         self._colored = colored
         self._text = Text()
         self._best: GenerationResponse | None = None

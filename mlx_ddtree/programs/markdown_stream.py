@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from time import perf_counter
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -12,6 +13,8 @@ from rich.segment import Segment
 CODE_THEME = "ansi_dark"
 """Colours of code by the terminal's own sixteen, without a background: they fit light terminals, too."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+SECONDS_BETWEEN = 0.05
+"""Between two drawings: an answer need not wait for more of them."""
 ROOM_BELOW = 2
 """Lines of the terminal that stay free below what grows."""
 
@@ -26,6 +29,7 @@ class MarkdownStream:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._open = ""
+        self._drawn = 0.0
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> MarkdownStream:
@@ -43,7 +47,9 @@ class MarkdownStream:
             self._live.update("", refresh=True)
         for block in finished:
             self._keep(block)
-        self._live.update(_Tail(self._open), refresh=True)
+        if finished or perf_counter() - self._drawn > SECONDS_BETWEEN:
+            self._live.update(_Tail(self._open), refresh=True)
+            self._drawn = perf_counter()
 
     def _keep(self, block: str) -> None:
         """Print what will not change any more."""

@@ -167,19 +167,26 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("docs/terminal"), help="folder (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    home = tempfile.TemporaryDirectory(prefix="home-")
-    environment = {"HOME": home.name, "MLX_DDTREE_CACHE": "", "XDG_CACHE_HOME": ""}
-    alone("doctor", "--pair")(**environment)  # measures the pair
-    for name in args.scenes or SCENES:
-        play, how = SCENES[name]
-        terminal = play(**how, **environment)
-        text = Text("\n").join(styled(terminal.screen).split("\n")[:MOST_LINES])
-        for brightness, theme in THEMES.items():
-            drawn = picture(text, f"mlx_ddtree {name}", how["columns"], theme)
-            (args.out / f"{name}-{brightness}.svg").write_text(drawn, encoding="utf-8")
-        if name == "chat":
-            (args.out / "chat.txt").write_text(terminal.text + "\n", encoding="utf-8")
-        print(f"{name}: {len(text.plain.splitlines())} lines, {len(drawn) / 1000:.0f} kB")
+    scenes = args.scenes or list(SCENES)
+    with tempfile.TemporaryDirectory(prefix="home-") as home:
+        environment = {"HOME": home, "MLX_DDTREE_CACHE": "", "XDG_CACHE_HOME": ""}
+        if scenes != ["models"]:
+            alone("doctor", "--pair")(**environment)  # measures the pair
+        for name in scenes:
+            show(name, args.out, environment)
+
+
+def show(name, out, environment):
+    """Play a scene, and write its pictures."""
+    play, how = SCENES[name]
+    terminal = play(**how, **environment)
+    text = Text("\n").join(styled(terminal.screen).split("\n")[:MOST_LINES])
+    for brightness, theme in THEMES.items():
+        drawn = picture(text, f"mlx_ddtree {name}", how["columns"], theme)
+        (out / f"{name}-{brightness}.svg").write_text(drawn, encoding="utf-8")
+    if name == "chat":
+        (out / "chat.txt").write_text(terminal.text + "\n", encoding="utf-8")
+    print(f"{name}: {len(text.plain.splitlines())} lines, {len(drawn) / 1000:.0f} kB", flush=True)
 
 
 if __name__ == "__main__":
