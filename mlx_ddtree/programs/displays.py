@@ -6,7 +6,6 @@ import sys
 from typing import Protocol
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
@@ -14,7 +13,7 @@ from mlx_ddtree.generation.draw import draw_tree
 from mlx_ddtree.generation.origins import COPIED, DRAFTED, OWN, Piece, Pieces
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.terminal import is_lively, make_console
+from mlx_ddtree.terminal import is_lively, make_console, make_live
 
 ORIGIN_STYLES = {DRAFTED: "green", COPIED: "cyan", OWN: "bold yellow"}
 """Where a token came from, and its colour at a terminal."""
@@ -137,13 +136,9 @@ class LiveTree(Silence):
         self._colored = colored
         self._text = Text()
         self._best: GenerationResponse | None = None
-        self._tree: RenderableType = Text("reading the prompt", style="ui.muted")
+        self._tree: RenderableType = Text()
         self._console = make_console()
-        self._live = Live(console=self._console, auto_refresh=False)
-
-    def __enter__(self) -> LiveTree:
-        self._live.start(refresh=True)
-        return self
+        self._live = make_live(self._console)
 
     def __exit__(self, *error: object) -> None:
         self._live.update("" if self._best is None else self._panel(self._best), refresh=True)
@@ -152,6 +147,8 @@ class LiveTree(Silence):
 
     def tell(self, response: GenerationResponse) -> None:
         """Draw the round."""
+        if not self._live.is_started:  # not before the answer begins: what happens before it may have a bar of its own
+            self._live.start()
         for piece in self._pieces.of(response):
             self._text.append(piece.text, style=ORIGIN_STYLES[piece.origin] if self._colored else "")
         if response.nodes:

@@ -6,9 +6,11 @@ import re
 from time import perf_counter
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
+
+from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.terminal import make_live
 
 CODE_THEME = "ansi_dark"
 """Colours of code by the terminal's own sixteen, without a background: they fit light terminals, too."""
@@ -30,18 +32,23 @@ class MarkdownStream:
         self._console = console
         self._open = ""
         self._drawn = 0.0
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = make_live(console, transient=True)
 
     def __enter__(self) -> MarkdownStream:
-        self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
         self._keep(self._open)
 
+    def tell(self, response: GenerationResponse) -> None:
+        """Show a round's text."""
+        self.feed(response.text)
+
     def feed(self, text: str) -> None:
         """Show further text."""
+        if not self._live.is_started:  # not before the answer begins: what happens before it may have a bar of its own
+            self._live.start()
         *finished, self._open = split_blocks(self._open + text)
         if finished:
             self._live.update("", refresh=True)

@@ -85,8 +85,10 @@ def chat(**how):
             terminal.wait_for("a round", 120)
             terminal.wait_for(">>> ", 120)
         for command in ("/tree", "/stats", "/set temp 0"):
+            time.sleep(0.5)
             terminal.type(f"{command}\r")
             terminal.wait_for(">>> ", 120)
+        time.sleep(0.5)
         terminal.type("Write a class for a bank account.\r")
         terminal.wait_for("class\x1b")  # in the answer, whose code has colours
         terminal.type("\x03")
