@@ -75,7 +75,7 @@ def alone(*arguments):
 
 def chat(**how):
     """A question, a pasted message of three lines, commands, and an answer that is stopped."""
-    terminal = Terminal("chat", "--max-tokens", "220", **how)
+    terminal = Terminal("chat", "--max-tokens", "220", "--tree-budget", "8", **how)
     try:
         terminal.wait_for(">>> ", 120)
         for message in (QUESTION, PASTE.format("Write a function\nthat counts the vowels\nof a string.")):

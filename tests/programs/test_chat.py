@@ -32,7 +32,7 @@ def terminal():
 
 def test_a_session_at_a_terminal(terminal, tmp_path):
     """A pasted text is one message; commands, an interrupted answer, saving, Ctrl-C at the prompt, and leaving."""
-    chat = terminal("--max-tokens", "400", rows=200)
+    chat = terminal("--max-tokens", "400", "--tree-budget", "8", rows=200)
     chat.wait_for(">>> ")
     assert "mlx_ddtree.chat" in chat.text and "the embedded pair" in chat.text
     chat.type(PASTE.format(PASTED))

@@ -12,6 +12,8 @@ from ..terminals import Terminal
 
 PROMPT = "Write a function that reverses a string."
 ARGUMENTS = ["--prompt", PROMPT, "-m", "48", "--tree-budget", "8"]
+BRACKETS = str.maketrans("", "", "[]<>")
+"""Takes the marks away."""
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +39,14 @@ def test_marks_stand_where_there_are_no_colours(capsys, plain):
     marked, legend = capsys.readouterr().out.rstrip("\n").rsplit("\n", 1)
     assert legend == "drafted · <copied from what was said before> · [the model's own]"
     assert re.search(r"\[[^\]]+\]", marked) and "\x1b" not in marked
-    brackets = str.maketrans("", "", "[]<>")
-    assert marked.translate(brackets) == plain.translate(brackets).rstrip("\n")
+    assert marked.translate(BRACKETS) == plain.translate(BRACKETS).rstrip("\n")
 
 
 def test_a_stop_string_is_not_shown(capsys, plain):
     assert main([*ARGUMENTS, "--show-drafts", "--stop", "return"]) == 0
     marked = capsys.readouterr().out.rsplit("\n", 2)[0]
     assert (
-        "return" in plain
-        and marked.translate(str.maketrans("", "", "[]<>")).strip() == plain.split("return")[0].strip()
+        "return" in plain and marked.translate(BRACKETS).strip() == plain.split("return")[0].translate(BRACKETS).strip()
     )
 
 
