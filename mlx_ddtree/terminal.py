@@ -44,7 +44,9 @@ def make_console(stream: TextIO | None = None) -> Console:
 
     stream = stream or sys.stdout
     width = None if stream.isatty() else WIDEST
-    return Console(file=stream, theme=Theme(STYLES), highlight=False, width=width, emoji=False)
+    theme = Theme(STYLES)
+    # force_jupyter: in a notebook, too, what is printed goes to the stream.
+    return Console(file=stream, theme=theme, width=width, highlight=False, emoji=False, force_jupyter=False)
 
 
 def is_lively(stream: TextIO | None = None) -> bool:
