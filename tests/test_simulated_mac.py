@@ -12,7 +12,7 @@ from mlx_ddtree import load, stream_generate
 from mlx_ddtree.kernels.cases import typical_cases
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.machine import machine
-from mlx_ddtree.programs import benchmark, chat, doctor, generate
+from mlx_ddtree.programs import benchmark, chat, doctor, examining, generate
 from mlx_ddtree.tuning import agree, alone, choose, identity
 from mlx_ddtree.tuning.measure import profile_of
 
@@ -129,7 +129,7 @@ def test_another_macos_or_other_kernels_are_measured_anew(mac, monkeypatch, fold
 
 
 def test_doctor_examines_kernels_and_a_pair(mac, folders, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "typical_cases", lambda launch: typical_cases(launch, mx.float16, 32))
+    monkeypatch.setattr(examining, "typical_cases", lambda launch: typical_cases(launch, mx.float16, 32))
     mac.broken.add("topk_merge")
     assert doctor.main(["--pair", "--json", *folders]) == 1
     report = json.loads(capsys.readouterr().out)
@@ -138,7 +138,8 @@ def test_doctor_examines_kernels_and_a_pair(mac, folders, monkeypatch, capsys):
     assert "Unable to build the pipeline" in results["topk_logprobs"]["result"]
     assert "\n" not in results["topk_logprobs"]["result"] and "a long report" in results["topk_logprobs"]["details"]
     assert report["pair"]["measured"] == 1 and report["pair"]["findings"]
-    shown = doctor.text(report)
+    examining.show_report(report)
+    shown = capsys.readouterr().out
     table, _, rest = shown.partition("head_topk, ")
     assert "a long report" not in table and "a long report" in rest
 

@@ -10,9 +10,13 @@ from typing import Any
 from mlx_ddtree.generation.options import METHODS, GenerationOptions
 from mlx_ddtree.generation.stream import GenerationResponse, stream_generate
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.programs.race_bars import RaceBars
+from mlx_ddtree.terminal import is_lively, table_text
+from mlx_ddtree.tuning.measure import profile_of
 
 WARM_UP_TOKENS = 16
+RUNNING_ORDER = METHODS[::-1]
+"""Plain decoding first: the others are compared with it."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +40,28 @@ class MethodResult:
         return asdict(self)
 
 
-def compare(pair: Pair, prompt: Sequence[int], options: GenerationOptions) -> list[MethodResult]:
+def compare(
+    pair: Pair, prompt: Sequence[int], options: GenerationOptions, bars: RaceBars | None = None
+) -> list[MethodResult]:
     """Decode `prompt` by ar, dflash and ddtree, each after a short warm-up; ar comes first.
+
+    bars: show it while it happens.
 
     Above temperature 0 the options need a seed, so that all methods draw the same tokens.
     """
     results: list[MethodResult] = []
-    for method in reversed(METHODS):
+    for method in RUNNING_ORDER:
         how = options.changed(method=method)
         for _ in stream_generate(pair, prompt, WARM_UP_TOKENS, options=how):
             pass
-        responses = list(stream_generate(pair, prompt, options=how))
+        responses = []
+        for response in stream_generate(pair, prompt, options=how):
+            responses.append(response)
+            if bars is not None:
+                bars.tell(method, response)
         results.append(result_of(method, responses, results[0] if results else None))
+        if bars is not None:
+            bars.finish(method, results[-1].identical)
     return results
 
 
@@ -67,19 +81,25 @@ def result_of(method: str, responses: Sequence[GenerationResponse], plain: Metho
     )
 
 
-def print_comparison(results: Sequence[MethodResult], as_json: bool) -> int:
-    """Plain decoding's text and a table, or one JSON object."""
+def print_comparison(pair: Pair, prompt: Sequence[int], options: GenerationOptions, as_json: bool) -> int:
+    """Compare, and print one JSON object; or plain decoding's text, and a table, or bars at a terminal."""
     if as_json:
+        results = compare(pair, prompt, options)
         print(json.dumps({result.method: result.as_dict() for result in results}))
-        return 0
-    print(results[0].text)
-    print(f"\n{comparison_table(results)}")
+    elif is_lively():
+        profile_of(pair)  # has a bar of its own where it is measured now
+        with RaceBars(list(RUNNING_ORDER), options.max_tokens) as bars:
+            results = compare(pair, prompt, options, bars)
+        print(results[0].text)
+    else:
+        results = compare(pair, prompt, options)
+        print(f"{results[0].text}\n\n{comparison_table(results)}")
     return 0
 
 
 def comparison_table(results: Sequence[MethodResult]) -> str:
     """A line for each method."""
-    return columns(
+    return table_text(
         [
             {
                 "method": r.method,

@@ -9,6 +9,7 @@ import pytest
 
 from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
+from mlx_ddtree.programs import training as work
 from mlx_ddtree.training.answering_time import TIMED_SECONDS, TIMED_STEPS, AnsweringTime, AnswerPace
 from mlx_ddtree.training.answers import Answering, answer_prompts
 from mlx_ddtree.training.examples import Example
@@ -126,13 +127,13 @@ def test_a_signal_while_the_target_answers(tmp_path, monkeypatch, capsys, number
             if self.steps == 20:
                 os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(program, "load_target", lambda name: LoadedTarget(make_target(), make_tokenizer()))
+    monkeypatch.setattr(work, "load_target", lambda name: LoadedTarget(make_target(), make_tokenizer()))
     output = tmp_path / "out"
     data = write_prompts(tmp_path, count=50)
     command = ["--data", str(data), "--output", str(output), "--max-tokens", "8", *SHAPE, "--steps", "2"]
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        patch.setattr(program, "AnsweringTime", Interrupted)
+        patch.setattr(work, "AnsweringTime", Interrupted)
         assert program.main(command) == 130
     assert signal.getsignal(number) is before
     kept = (output / "responses.jsonl").read_text().splitlines()
@@ -148,7 +149,7 @@ def test_a_signal_while_the_target_answers(tmp_path, monkeypatch, capsys, number
 
 def test_a_run_by_the_clock_resumes_with_the_answers_that_it_began_with(tmp_path, monkeypatch, capsys):
     """Its minutes ended before all prompts were answered: more answers now would be another run's data."""
-    monkeypatch.setattr(program, "load_target", lambda name: LoadedTarget(make_target(), make_tokenizer()))
+    monkeypatch.setattr(work, "load_target", lambda name: LoadedTarget(make_target(), make_tokenizer()))
     output = tmp_path / "out"
     command = ["--data", str(write_prompts(tmp_path, 50)), "--output", str(output), "--max-tokens", "8", *SHAPE]
     command += ["--minutes", "0.02", "--answering-share", "0", "--json"]

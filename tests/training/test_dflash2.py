@@ -14,6 +14,7 @@ from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
+from mlx_ddtree.programs import training as work
 from mlx_ddtree.training.batches import make_batch
 from mlx_ddtree.training.blocks import make_blocks
 from mlx_ddtree.training.evaluate import chain_rounds, greedy_drafts
@@ -174,7 +175,7 @@ def test_shapes_follow_the_target():
 
 def test_the_program_trains_one(tmp_path, monkeypatch, capsys):
     target, tokenizer = make_target(), make_tokenizer()
-    monkeypatch.setattr(program, "load_target", lambda name: LoadedTarget(target, tokenizer))
+    monkeypatch.setattr(work, "load_target", lambda name: LoadedTarget(target, tokenizer))
     data, output = tmp_path / "prompts.jsonl", tmp_path / "out"
     data.write_text("\n".join(json.dumps({"prompt": c * 3}) for c in CHARACTERS[:6]))
     options = ["--max-tokens", "16", "--layers", "1", "--batch-size", "4", "--anchors", "4", "--steps", "2"]

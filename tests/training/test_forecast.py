@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
+from mlx_ddtree.programs import training as work
 from mlx_ddtree.training.answering_time import AnswerPace
 from mlx_ddtree.training.forecast import Plan, StepPace, make_forecast, rough_tau
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings
@@ -102,7 +103,7 @@ def test_timing_a_step_changes_nothing(optimizer, dflash2):
 
 @pytest.mark.parametrize("regenerate", [True, False])
 def test_a_run_says_its_forecast_once(tmp_path, monkeypatch, capsys, regenerate):
-    monkeypatch.setattr(program, "load_target", lambda name: LoadedTarget(make_target(), make_tokenizer()))
+    monkeypatch.setattr(work, "load_target", lambda name: LoadedTarget(make_target(), make_tokenizer()))
     data = write_prompts(tmp_path)
     if not regenerate:
         data.write_text("\n".join(json.dumps({"text": c * 30}) for c in "abcdefghijkl"))

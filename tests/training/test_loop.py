@@ -15,6 +15,7 @@ from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import ConfigError, OptionError
 from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.programs import train as program
+from mlx_ddtree.programs import training as work
 from mlx_ddtree.training.batches import make_batch
 from mlx_ddtree.training.evaluate import chain_rounds, evaluate_drafter
 from mlx_ddtree.training.examples import Example
@@ -231,7 +232,7 @@ def test_options_that_make_no_sense():
 
 def test_the_program_from_prompts_to_drafter(tmp_path, monkeypatch, capsys):
     target, tokenizer = make_target(), make_tokenizer()
-    monkeypatch.setattr(program, "load_target", lambda name: LoadedTarget(target, tokenizer))
+    monkeypatch.setattr(work, "load_target", lambda name: LoadedTarget(target, tokenizer))
     data, output = tmp_path / "prompts.jsonl", tmp_path / "out"
     data.write_text("\n".join(json.dumps({"prompt": c * 3}) for c in CHARACTERS[:12]))
     shape = ["--layers", "1", "--taps", "2", "--block-size", "4", "--batch-size", "4", "--anchors", "4"]

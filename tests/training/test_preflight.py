@@ -13,6 +13,7 @@ from mlx_ddtree.errors import OptionError, UnsupportedModelError
 from mlx_ddtree.hub.load_target import LoadedTarget
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import train as program
+from mlx_ddtree.programs import training as work
 from mlx_ddtree.training.examples import Example
 from mlx_ddtree.training.preflight import only_run_in, rehearse
 from mlx_ddtree.training.setup import default_config, new_drafter
@@ -36,7 +37,7 @@ def loaded(monkeypatch):
     """A function: what the program loads as its target."""
 
     def load(target, tokenizer):
-        monkeypatch.setattr(program, "load_target", lambda name: LoadedTarget(target, tokenizer))
+        monkeypatch.setattr(work, "load_target", lambda name: LoadedTarget(target, tokenizer))
 
     return load
 
@@ -64,7 +65,7 @@ def loaded(monkeypatch):
 )
 def test_what_is_wrong_is_said_before_the_answers(tmp_path, monkeypatch, capsys, loaded, options, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "answer_prompts", lambda *_: pytest.fail("the target was asked"))
+    monkeypatch.setattr(work, "answer_prompts", lambda *_: pytest.fail("the target was asked"))
     loaded(make_target(), make_tokenizer())
     data = write_prompts(tmp_path)
     command = ["--data", str(data), "--output", "out", *SHAPE, "--steps", "2", *options]
@@ -82,7 +83,7 @@ def test_another_runs_options_are_refused_before_the_answers(tmp_path, monkeypat
     loaded(make_target(), make_tokenizer())
     command = ["--data", str(write_prompts(tmp_path)), "--output", str(tmp_path / "out"), "--max-tokens", "16", *SHAPE]
     assert program.main([*command, "--steps", "2"]) == 0
-    monkeypatch.setattr(program, "answer_prompts", lambda *_: pytest.fail("the target was asked"))
+    monkeypatch.setattr(work, "answer_prompts", lambda *_: pytest.fail("the target was asked"))
     for change in (["--lr", "1"], ["--layers", "2"]):
         assert program.main([*command, "--steps", "2", "--resume", *change]) == 2
         assert "--resume continues a run with" in capsys.readouterr().err
