@@ -11,6 +11,8 @@ from mlx_ddtree._home import use_some_home
 use_some_home()  # before anything imports huggingface_hub
 blas = use_fast_blas()  # before anything imports mlx.core
 
+from mlx_ddtree.benchmarking.compare import Comparison, compare  # noqa: E402
+from mlx_ddtree.benchmarking.from_python import BenchmarkResult, benchmark  # noqa: E402
 from mlx_ddtree.decoding.context import make_prompt_cache  # noqa: E402
 from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
 from mlx_ddtree.distributed.load import load  # noqa: E402
@@ -25,12 +27,14 @@ from mlx_ddtree.errors import (  # noqa: E402
     UnsupportedModelError,
     WeightsError,
 )
+from mlx_ddtree.generation.asynchronous import asynchronous  # noqa: E402
 from mlx_ddtree.generation.branches import stream_branches  # noqa: E402
 from mlx_ddtree.generation.draw import draw_tree  # noqa: E402
 from mlx_ddtree.generation.options import GenerationOptions  # noqa: E402
 from mlx_ddtree.generation.response import GenerationResponse  # noqa: E402
 from mlx_ddtree.generation.session import Session  # noqa: E402
 from mlx_ddtree.generation.stream import generate, stream_generate  # noqa: E402
+from mlx_ddtree.generation.watch import Answer, watch  # noqa: E402
 from mlx_ddtree.machine import __version__  # noqa: E402
 from mlx_ddtree.pair import Pair  # noqa: E402
 
@@ -38,6 +42,9 @@ sharded_load = load
 """mlx-lm's name for loading under mlx.launch, which `load` does by itself."""
 
 __all__ = [
+    "Answer",
+    "BenchmarkResult",
+    "Comparison",
     "ConfigError",
     "GenerationOptions",
     "GenerationResponse",
@@ -52,6 +59,9 @@ __all__ = [
     "UnsupportedModelError",
     "WeightsError",
     "__version__",
+    "asynchronous",
+    "benchmark",
+    "compare",
     "draw_tree",
     "generate",
     "load",
@@ -60,4 +70,5 @@ __all__ = [
     "sharded_load",
     "stream_branches",
     "stream_generate",
+    "watch",
 ]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlx_ddtree._blas import use_fast_blas
+from mlx_ddtree.benchmarking.compare import compare
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.prompts import chat_token_ids, text_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import answers, arguments, cli
 from mlx_ddtree.programs.cache_file import CacheFile, read_cache_file, rest_token_ids
-from mlx_ddtree.programs.compare import compare, print_comparison
+from mlx_ddtree.programs.compare import print_comparison
 
 EXAMPLES = """\
   mlx_ddtree.generate --prompt "Write a function that reverses a string."
@@ -97,9 +97,7 @@ def answer(args: argparse.Namespace) -> int:
     options = protect_prompt(pair, prompt, options)
     # 3. The answer, or several.
     if args.compare:
-        if options.seed is None:
-            options = options.changed(seed=secrets.randbits(31))  # all methods draw the same tokens
-        return print_comparison(compare(pair, prompt.ids, options), args.json)
+        return print_comparison(compare(pair, prompt.ids, options=options), args.json)
     if args.n > 1:
         return answers.print_branches(pair, prompt.ids, options, args)
     return answers.print_answer(pair, prompt.ids, options, args, None if cache is None else cache.layers)
