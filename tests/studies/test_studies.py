@@ -45,6 +45,7 @@ RUNS = [
     pytest.param("kernels/kernel_bytes_delta.py --nodes 4 --heads 4 --key-heads 2 --dim 32", "fork", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_qmm.py topk", "topk", marks=[slow, needs_clang]),
     pytest.param("kernels/qmm_expectations.py", "M4 Max"),
+    pytest.param("pictures/draft_tree.py --max-tokens 32 --output TMP/tree.svg", "accepted"),
     pytest.param(
         "machines/blas_threads.py --threads 1 --blocktimes 0 --busy 0 --count 1 --tokens 8", "stock tok/s", marks=slow
     ),
