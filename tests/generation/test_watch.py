@@ -9,7 +9,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
-from mlx_ddtree import Answer, OptionError, Session, generate, load, stream_generate, watch
+from mlx_ddtree import Answer, OptionError, Session, generate, load, make_prompt_cache, stream_generate, watch
 from mlx_ddtree.generation.origins import OWN, Pieces
 
 MESSAGES = [{"role": "user", "content": "Write a function that merges two sorted lists."}]
@@ -94,6 +94,17 @@ def test_after_an_interrupted_cell_the_session_goes_on(pair, cell, loop):
     turns = [*MESSAGES, {"role": "assistant", "content": "Of course."}, {"role": "user", "content": FOLLOWING}]
     rest = "".join(response.text for response in session.stream(turns, 40, tree_budget=12))
     assert rest == generate(pair, turns, 40, tree_budget=12)
+
+
+def test_after_an_interrupted_loop_the_prompt_cache_is_free(pair):
+    """The loop's stream goes with the loop, though the notebook keeps the traceback."""
+    cache = make_prompt_cache(pair)
+    names = {"stream_generate": stream_generate, "pair": pair, "messages": MESSAGES, "cache": cache}
+    shell = InteractiveShell(user_ns=names)
+    cell = "for response in stream_generate(pair, messages, prompt_cache=cache):\n    raise KeyboardInterrupt"
+    with capture_output():
+        run_cell(shell, cell, False)
+    assert "".join(r.text for r in stream_generate(pair, "\n", 4, prompt_cache=cache))
 
 
 def run_cell(shell, cell, loop):
