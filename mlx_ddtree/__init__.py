@@ -3,43 +3,22 @@
 >>> from mlx_ddtree import load, generate
 >>> pair = load()                                  # the embedded pair, offline
 >>> generate(pair, [{"role": "user", "content": "Write a function that adds two numbers."}])
+
+The public names are loaded when the first of them is used, and MLX with them: a command line is read without.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from mlx_ddtree._blas import use_fast_blas
 from mlx_ddtree._home import use_some_home
+from mlx_ddtree._version import __version__
 
 use_some_home()  # before anything imports huggingface_hub
 blas = use_fast_blas()  # before anything imports mlx.core
 
-from mlx_ddtree.benchmarking.compare import Comparison, compare  # noqa: E402
-from mlx_ddtree.benchmarking.from_python import BenchmarkResult, benchmark  # noqa: E402
-from mlx_ddtree.decoding.context import make_prompt_cache  # noqa: E402
-from mlx_ddtree.decoding.sampling import make_sampler  # noqa: E402
-from mlx_ddtree.distributed.load import load  # noqa: E402
-from mlx_ddtree.errors import (  # noqa: E402
-    ConfigError,
-    MissingExtraError,
-    MlxDdtreeError,
-    OptionError,
-    PairError,
-    PromptError,
-    RankError,
-    UnsupportedModelError,
-    WeightsError,
-)
-from mlx_ddtree.generation.asynchronous import asynchronous  # noqa: E402
-from mlx_ddtree.generation.branches import stream_branches  # noqa: E402
-from mlx_ddtree.generation.draw import draw_tree  # noqa: E402
-from mlx_ddtree.generation.options import GenerationOptions  # noqa: E402
-from mlx_ddtree.generation.response import GenerationResponse  # noqa: E402
-from mlx_ddtree.generation.session import Session  # noqa: E402
-from mlx_ddtree.generation.stream import generate, stream_generate  # noqa: E402
-from mlx_ddtree.generation.watch import Answer, watch  # noqa: E402
-from mlx_ddtree.machine import __version__  # noqa: E402
-from mlx_ddtree.pair import Pair  # noqa: E402
-
-sharded_load = load
-"""mlx-lm's name for loading under mlx.launch, which `load` does by itself."""
+if TYPE_CHECKING:
+    from mlx_ddtree._public import *  # noqa: F403
 
 __all__ = [
     "Answer",
@@ -72,3 +51,17 @@ __all__ = [
     "stream_generate",
     "watch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public names (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    public = import_module("mlx_ddtree._public")
+    globals().update({known: getattr(public, known) for known in __all__ if known not in globals()})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    """The public names too, before they are loaded."""
+    return sorted({*globals(), *__all__})

@@ -7,11 +7,12 @@ so that the import does not hide it.
 import sys
 from typing import Any
 
-from mlx_ddtree.benchmarking.from_python import benchmark
-from mlx_ddtree.programs.benchmark import main
-
 if __name__ == "__main__":
+    from mlx_ddtree.programs.benchmark import main
+
     sys.exit(main())
 else:
+    from mlx_ddtree.benchmarking.from_python import benchmark
+
     modules: dict[str, Any] = sys.modules
     modules[__name__] = benchmark

@@ -7,11 +7,12 @@ that function, so that the import does not hide it.
 import sys
 from typing import Any
 
-from mlx_ddtree.generation.stream import generate
-from mlx_ddtree.programs.generate import main
-
 if __name__ == "__main__":
+    from mlx_ddtree.programs.generate import main
+
     sys.exit(main())
 else:
+    from mlx_ddtree.generation.stream import generate
+
     modules: dict[str, Any] = sys.modules
     modules[__name__] = generate

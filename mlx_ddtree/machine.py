@@ -15,8 +15,8 @@ import mlx.core as mx
 
 from mlx_ddtree._blas import use_fast_blas
 from mlx_ddtree._home import cache_folder
+from mlx_ddtree._version import __version__
 
-__version__ = "0.1.0"
 PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub")
 
 

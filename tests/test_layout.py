@@ -99,8 +99,14 @@ def test_files_do_not_import_in_circles():
     TopologicalSorter({module: set(own_imports(file)) - {module} for module, file in MODULES.items()}).prepare()
 
 
+READ_WITHOUT_MLX = ("__init__.py", "generation/options.py", "benchmarking/settings.py")
+"""What a command line is read with: types that need MLX are named there for the type checker only."""
+
+
 def test_no_import_of_the_package_waits_for_the_type_checker():
     for file in FILES:
+        if name_of(file) in READ_WITHOUT_MLX:
+            continue
         for node in ast.walk(parsed(file)):
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
                 assert "mlx_ddtree" not in ast.unparse(node), name_of(file)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from secrets import randbits
-from typing import Any
+from typing import Any, Protocol
 
-from mlx_ddtree.benchmarking.report import Table, markdown_table
+from mlx_ddtree.benchmarking.report import Table
 from mlx_ddtree.generation.calls import options_of
 from mlx_ddtree.generation.options import METHODS, GenerationOptions
 from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
@@ -17,11 +17,17 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.pictures.bars_svg import Bar, bars_svg
 from mlx_ddtree.pictures.picture import Picture
 from mlx_ddtree.pictures.tables import rows_table
+from mlx_ddtree.terminal import table_text
 
 WARM_UP_TOKENS = 16
 
-Report = Callable[[str, GenerationResponse], None]
-"""Hears every response of the methods' answers, after its method's name."""
+
+class Watcher(Protocol):
+    """Who is told of every round, and of every method that is done."""
+
+    def tell(self, method: str, response: GenerationResponse, /) -> None: ...
+
+    def finish(self, method: str, identical: bool, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Comparison:
         return Picture(bars_svg(bars, title, "tokens a second"), title, hint)
 
     def __str__(self) -> str:
-        return markdown_table(self.rows())
+        return table_text(self.rows())
 
     def __repr__(self) -> str:
         return f"Comparison({', '.join(f'{result.method} {result.speedup:.2f}x' for result in self.results)})"
@@ -106,13 +112,13 @@ def compare(
     max_tokens: int | None = None,
     *,
     options: GenerationOptions | None = None,
-    report: Report | None = None,
+    watcher: Watcher | None = None,
     **changes: Any,
 ) -> Comparison:
     """Decode one prompt by ar, dflash and ddtree, each after a short warm-up, and set them side by side.
 
     prompt, max_tokens, options, changes: as for `stream_generate`, without `method`.
-    report: hears every round, after its method's name.
+    watcher: is told what happens, as it happens.
 
     All methods draw with the same seed.  One prompt is an anecdote: `benchmark` measures many.
     """
@@ -128,9 +134,11 @@ def compare(
         responses = []
         for response in stream_generate(pair, ids, options=asked):
             responses.append(response)
-            if report is not None:
-                report(method, response)
+            if watcher is not None:
+                watcher.tell(method, response)
         results.append(result_of(method, responses, results[0] if results else None))
+        if watcher is not None:
+            watcher.finish(method, results[-1].identical)
     return Comparison(results)
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mlx_ddtree.benchmarking.bench import Bench, Task
 from mlx_ddtree.benchmarking.prompts import Question
 from mlx_ddtree.benchmarking.record import RunLine
-from mlx_ddtree.benchmarking.report import Table, markdown_table, settings_table
+from mlx_ddtree.benchmarking.report import Table, settings_table
 from mlx_ddtree.benchmarking.settings import STOCK, Size, make_settings
 from mlx_ddtree.benchmarking.summary import Cell, Summary, fastest, summary_of
 from mlx_ddtree.errors import OptionError, PromptError
@@ -21,6 +21,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.pictures.bars_svg import Bar, bars_svg
 from mlx_ddtree.pictures.picture import Picture
 from mlx_ddtree.pictures.tables import rows_table
+from mlx_ddtree.terminal import table_text
 
 DATA = "prompts"
 """What the run calls the prompts that were given."""
@@ -63,7 +64,7 @@ class BenchmarkResult:
         return describe(self.summary.header["machine"])
 
     def __str__(self) -> str:
-        return f"{self._place()}\n\n{markdown_table(self.rows())}"
+        return f"{self._place()}\n\n{table_text(self.rows())}"
 
     def __repr__(self) -> str:
         figures = ", ".join(f"{cell.setting} {cell.speedup:.2f}x" for cell in self.cells)

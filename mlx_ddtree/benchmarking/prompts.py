@@ -9,14 +9,15 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+from typing import TYPE_CHECKING, Any
 
 from mlx_ddtree.errors import OptionError, PromptError
 from mlx_ddtree.files.replace import replacing
 from mlx_ddtree.files.rows import parse_row, read_bytes
 from mlx_ddtree.hub.names import DEMO, EMBEDDED
+
+if TYPE_CHECKING:  # a command line is read without MLX
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 Row = Mapping[str, Any]
 HELD_OUT = "heldout"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree.build import MAX_BUDGET
+
+if TYPE_CHECKING:  # a command line is read without MLX
+    from mlx_ddtree.pair import Pair
 
 Size = int | Literal["auto"]
 STOCK = "mlx_lm"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlx_ddtree.budget.calibration import DECAY, DraftCalibration, RecallCalibration
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.survival import Survival
 from mlx_ddtree.budget.unread import Advantage
+
+ParityMode = Literal["exact", "rows", "off"]
+"""What decides near ties (decoding/parity.py)."""
+PARITY_MODES = ("exact", "rows", "off")
 
 
 class ParityBounds(NamedTuple):

@@ -15,14 +15,9 @@ What could matter is a bound that is measured on the loaded pair (tuning/roundin
 
 from __future__ import annotations
 
-from typing import Literal
-
 import mlx.core as mx
 
 from mlx_ddtree.decoding.state import DecodeState
-
-ParityMode = Literal["exact", "rows", "off"]
-PARITY_MODES = ("exact", "rows", "off")
 
 
 def remake_cache(state: DecodeState) -> None:

@@ -1,5 +1,8 @@
 """The keys that config.json files of drafters have, by what they mean for the computation."""
 
+QUANTISATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+"""Values of a quantisation's mode."""
+
 UNDERSTOOD = frozenset(
     """
     architectures attention_bias attention_k_eq_v attention_mode attention_sink_bias attention_value_scale

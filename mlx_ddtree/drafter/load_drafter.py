@@ -11,6 +11,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.drafter.known_keys import QUANTISATION_MODES
 from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.drafter.tensor_names import OF_NO_USE, our_name, public_name, split_fused
@@ -19,7 +20,6 @@ from mlx_ddtree.untrusted import read_json
 
 MASK_EMBEDDING = "mask_embedding.pt"
 """What some drafters embed their masks with (Xiaomi's)."""
-QUANTISATION_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 """The formats that MLX quantises to."""
 
 

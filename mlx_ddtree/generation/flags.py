@@ -78,18 +78,21 @@ def option(default: Any, group: str, help_text: str, **more: Any) -> Any:
 
 def flags_of(options: type) -> dict[str, Flag]:
     """The flags of a dataclass's fields by name, with what their types say."""
-    types = get_type_hints(options)
-    flags = {}
-    for member in fields(options):
-        if FLAG in member.metadata:
-            flags[member.name] = _with_type(member.metadata[FLAG], types[member.name])
-    return flags
+    flags = {member.name: member.metadata[FLAG] for member in fields(options) if FLAG in member.metadata}
+    types = _types_of(options, {name for name, flag in flags.items() if flag.kind is None})
+    return {name: _with_type(flag, types[name]) if name in types else flag for name, flag in flags.items()}
+
+
+def _types_of(options: type, names: set[str]) -> dict[str, Any]:
+    """The types of some fields; those of others may name what is not imported before it is used."""
+    annotations = {member.name: member.type for member in fields(options) if member.name in names}
+    return get_type_hints(
+        type(options.__name__, (), {"__annotations__": annotations, "__module__": options.__module__})
+    )
 
 
 def _with_type(flag: Flag, annotation: Any) -> Flag:
     """The flag with the kind and the choices of int, float, str, Literal or Sequence, each optional."""
-    if flag.kind is not None:
-        return flag
     if get_origin(annotation) is Literal:
         return replace(flag, kind=str, choices=get_args(annotation))
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

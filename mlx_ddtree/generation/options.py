@@ -6,24 +6,27 @@ The command line (programs/arguments.py), a chat's /set, a server's defaults and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from typing import Any
-
-from mlx_lm.sample_utils import LogitsProcessor, make_logits_processors
-from mlx_lm.tokenizer_utils import TokenizerWrapper
+from typing import TYPE_CHECKING, Any
 
 from mlx_ddtree.budget.memory import Memory
-from mlx_ddtree.decoding.parity import PARITY_MODES, ParityMode
-from mlx_ddtree.decoding.plan import Auto
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, make_sampler
-from mlx_ddtree.decoding.small_caches import KvQuantization
+from mlx_ddtree.budget.profile import PARITY_MODES, ParityMode
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
+from mlx_ddtree.generation.names import refuse_both, refuse_unknown
 from mlx_ddtree.icecache.options import IceCacheOptions
-from mlx_ddtree.pflash.compress import MODES, POSITIONS, PrefillCompression
+from mlx_ddtree.pflash.modes import MODES, POSITIONS, THRESHOLD
 from mlx_ddtree.tree.build import MAX_BUDGET
+
+if TYPE_CHECKING:  # a command line is read without MLX: what needs it is imported where it is used
+    from mlx_lm.sample_utils import LogitsProcessor
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+    from mlx_ddtree.decoding.plan import Auto
+    from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+    from mlx_ddtree.decoding.small_caches import KvQuantization
+    from mlx_ddtree.pflash.compress import PrefillCompression
 
 METHODS = ("ddtree", "dflash", "ar")
 
@@ -33,14 +36,6 @@ DECODING = "decoding"
 CACHES = "caches (as in mlx-lm; approximate)"
 PROMPTS = "long prompts (approximate: answers may change; all off by default)"
 CONTEXTS = "long contexts, approximate (docs/icecache.md)"
-
-_ELSEWHERE = {
-    "temperature": "temp",
-    "num_draft_tokens": "block_size",
-    "draft_model": "load(target, draft)",
-    "max_new_tokens": "max_tokens",
-}
-"""Names that users bring from other programs, and what they are called here."""
 
 
 def tree_budget(text: str) -> int | Auto:
@@ -100,6 +95,7 @@ class GenerationOptions:
         "near ties at temperature 0: decide them as plain decoding does, by a row of their own but without making "
         "the cache anew, or trust every row",
         choices=PARITY_MODES,
+        kind=str,
     )
     memory: str | Memory | None = option(
         None, DECODING, "draft from earlier answers, which this file keeps", metavar="FILE", kind=str, reaches_out=True
@@ -119,7 +115,7 @@ class GenerationOptions:
         "drop the tokens of a long prompt that matter least for its end; auto: of prompts above the threshold",
         choices=MODES,
     )
-    prefill_threshold: int = option(PrefillCompression.threshold, PROMPTS, "tokens", least=0, metavar="N")
+    prefill_threshold: int = option(THRESHOLD, PROMPTS, "tokens", least=0, metavar="N")
     prefill_keep_ratio: float | None = option(
         None, PROMPTS, "share that is kept (default: 0.5 to 0.1, by length)", above=0, most=1, metavar="R"
     )
@@ -141,7 +137,7 @@ class GenerationOptions:
     compression: PrefillCompression | None = None
 
     kv_budget: int | IceCacheOptions | None = option(
-        None, CONTEXTS, "context tokens that a layer reads in a round", least=1, metavar="N"
+        None, CONTEXTS, "context tokens that a layer reads in a round", least=1, metavar="N", kind=int
     )
     kv_page_size: int = option(0, CONTEXTS, "tokens found together; 0: 4 or 8, by the budget", least=0, metavar="N")
     kv_offload: str | None = option(
@@ -162,18 +158,19 @@ class GenerationOptions:
             )
         self._check_objects()
         self._check_caches()
-        self.make_compression()
+        if self._changed(PROMPTS) - {"kv_keep_ratio"}:
+            self.make_compression()
         self.make_icecache()
 
     def _check_objects(self) -> None:
         """Objects have the type they must have, and nothing is said twice."""
-        if self.sampler is not None and not callable(self.sampler) and not isinstance(self.sampler, Sampler):
+        if self.sampler is not None and not (callable(self.sampler) or hasattr(self.sampler, "choose")):
             raise OptionError(f"sampler is {self.sampler!r}: give make_sampler({self.sampler!r}), or temp=...")
         if isinstance(self.logits_processors, str) or not isinstance(self.logits_processors, Sequence):
             raise OptionError("logits_processors must be a list of functions; make_logits_processors(...) makes them")
         if not all(map(callable, self.logits_processors)):
             raise OptionError("logits_processors must be functions of (tokens, logits)")
-        if self.compression is not None and not isinstance(self.compression, PrefillCompression):
+        if self.compression is not None and not hasattr(self.compression, "keep_ratio"):
             raise OptionError(f"compression is {self.compression!r}: give PrefillCompression(...)")
         if self.sampler is not None:
             refuse_both("sampler", self._changed(SAMPLING) - {"repetition_penalty", "repetition_context_size"})
@@ -201,6 +198,8 @@ class GenerationOptions:
 
     def make_sampler(self, tokenizer: TokenizerWrapper) -> Sampler | MlxLmSampler:
         """The sampler given, or one of temp, top_p and the others.  XTC spares new lines and ends, as in mlx-lm."""
+        from mlx_ddtree.decoding.sampling import make_sampler  # noqa: PLC0415  (brings MLX)
+
         if self.sampler is not None:
             return self.sampler
         xtc: dict[str, Any] = {}
@@ -217,6 +216,8 @@ class GenerationOptions:
 
     def make_logits_processors(self) -> list[LogitsProcessor]:
         """The processors given, and the repetition penalty."""
+        from mlx_lm.sample_utils import make_logits_processors  # noqa: PLC0415  (brings MLX)
+
         penalties = make_logits_processors(
             repetition_penalty=self.repetition_penalty, repetition_context_size=self.repetition_context_size
         )
@@ -224,6 +225,8 @@ class GenerationOptions:
 
     def make_compression(self) -> PrefillCompression:
         """How long prompts are compressed; its mode is 'off' by default.  Raises OptionError."""
+        from mlx_ddtree.pflash.compress import PrefillCompression  # noqa: PLC0415  (brings MLX)
+
         if self.compression is not None:
             return self.compression
         return PrefillCompression(
@@ -243,6 +246,8 @@ class GenerationOptions:
 
     def make_quantization(self) -> KvQuantization | None:
         """How keys and values are quantised; None: they are not."""
+        from mlx_ddtree.decoding.small_caches import KvQuantization  # noqa: PLC0415  (brings MLX)
+
         if self.kv_bits is None:
             return None
         return KvQuantization(self.kv_bits, self.kv_group_size, self.quantized_kv_start)
@@ -259,7 +264,7 @@ class GenerationOptions:
 
     def changed(self, **changes: Any) -> GenerationOptions:
         """These options with others in their place.  Raises OptionError, also for names that are none."""
-        refuse_unknown(changes)
+        refuse_unknown(changes, DEFAULTS)
         return replace(self, **changes)
 
     def with_text(self, name: str, text: str) -> GenerationOptions:
@@ -280,19 +285,3 @@ class GenerationOptions:
 DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(GenerationOptions)}
 FLAGS: dict[str, Flag] = flags_of(GenerationOptions)
 """The options that can be given as text."""
-
-
-def refuse_both(name: str, others: set[str]) -> None:
-    """Raise OptionError where an object and what would make it are given."""
-    if others:
-        raise OptionError(f"{name} and {', '.join(sorted(others))} say the same twice: give one or the other")
-
-
-def refuse_unknown(names: Mapping[str, Any]) -> None:
-    """Raise OptionError for a name that is no option, with the one that was probably meant."""
-    for name in names:
-        if name in DEFAULTS:
-            continue
-        close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, DEFAULTS, 1, 0.5)
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(DEFAULTS)}"
-        raise OptionError(f"there is no option {name!r}; {meant}")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
+from mlx_ddtree.budget.profile import TRUSTING, ParityBounds, ParityMode
 from mlx_ddtree.decoding.context import PromptCache
-from mlx_ddtree.decoding.parity import ParityMode
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
 from mlx_ddtree.decoding.small_caches import check_limit, limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from threading import current_thread
 from typing import Any
@@ -39,6 +39,7 @@ class Session:
     back to the last place before that: places are kept before messages, in long texts and at the prompt's end.  One
     answer at a time: a new one closes an older one that was not read to its end.
 
+    template: further arguments of the chat template, such as {"enable_thinking": False}.
     places_bytes: memory for these places in all; by default a 32nd of the machine's.
     remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory`
         is asked for.  Not where sessions pass from one user to another.
@@ -47,8 +48,16 @@ class Session:
         there is kept, because others may depart there too.
     """
 
-    def __init__(self, pair: Pair, *, remembers: bool = True, places_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        *,
+        remembers: bool = True,
+        places_bytes: int | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
         self.pair = pair
+        self.template = conversation_template(pair.tokenizer) | dict(template or {})
         self.remembers = remembers
         self.places_bytes = memory() // MEMORY_SHARE if places_bytes is None else places_bytes
         self._open: Generator[GenerationResponse, None, None] | None = None
@@ -86,7 +95,7 @@ class Session:
         Raises OptionError if another thread is reading an answer of this session.
         """
         self._close()
-        ids = prompt_token_ids(self.pair, prompt, conversation_template(self.pair.tokenizer))
+        ids = prompt_token_ids(self.pair, prompt, self.template)
         answer = self._answer(prompt, ids, max_tokens, options)
         self._open = answer
         self._reader = current_thread()
@@ -163,8 +172,7 @@ class Session:
 
     def _protecting(self, compression: PrefillCompression, prompt: Prompt, ids: list[int]) -> PrefillCompression:
         """What is protected in the rest of this prompt; a text to protect may come in another one."""
-        template = conversation_template(self.pair.tokenizer)
-        return compression.protecting(self.pair, prompt, ids, must_occur=False, **template).behind(self.reused)
+        return compression.protecting(self.pair, prompt, ids, must_occur=False, **self.template).behind(self.reused)
 
     def plain_tps(self) -> float:
         """Tokens a second that plain decoding makes after what the caches hold: measured now, changing nothing."""
@@ -192,7 +200,7 @@ class Session:
 
     def fork(self, ids: Sequence[int]) -> Session:
         """A session that stands where `resume(ids)` would take this one, which stays as it is."""
-        other = Session(self.pair, remembers=self.remembers, places_bytes=self.places_bytes)
+        other = Session(self.pair, remembers=self.remembers, places_bytes=self.places_bytes, template=self.template)
         other.cache = self.cache.copy_for(self.pair)
         other.places = self.places.copy()
         other._turn = self._turn

@@ -25,7 +25,6 @@ from mlx_ddtree.hub.fetch import DRAFTER_FILES, commit_of, fetch
 from mlx_ddtree.hub.names import expand_user
 from mlx_ddtree.hub.size import drafter_parameters, tensors, tree_bytes
 
-DTYPES = ("bfloat16", "float16", "float32")
 KEPT_WHOLE = ("candidate_selector", "kernel_projection", "markov_head", "domino", "confidence_head", "log_snr_embed")
 """Parts of drafters that stay in 16 bits: tables of pairs are read a few rows at a time, so fewer bits save no time,
 and what they and the convolutions' kernels give is small corrections."""

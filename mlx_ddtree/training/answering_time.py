@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tqdm import tqdm
+from mlx_ddtree.terminal_bar import Bar
 
 LEAST_ANSWERS = 2
 """Sequences that a run cannot do without: one to train on, one to validate with.  They are waited for."""
@@ -66,7 +66,7 @@ class AnsweringTime:
         self.clock = clock
         self.begin(there=0, missing=0)
 
-    def begin(self, there: int, missing: int, bar: tqdm | None = None) -> None:
+    def begin(self, there: int, missing: int, bar: Bar | None = None) -> None:
         """Start the clock.  bar: shows what is counted."""
         self.there = there
         self.missing = missing
@@ -97,8 +97,8 @@ class AnsweringTime:
         if self.bar is not None:
             left = self.most_seconds - pace.seconds
             end = f", ends in {max(0.0, left) / 60:.1f} minutes" if math.isfinite(left) else ""
-            self.bar.set_postfix_str(f"{self.tokens / max(pace.seconds, 1e-9):.0f} tok/s{end}", refresh=False)
-            self.bar.update(0)
+            self.bar.note = f"{self.tokens / max(pace.seconds, 1e-9):.0f} tok/s{end}"
+            self.bar.advance(0)
         if self.steps >= TIMED_STEPS and pace.seconds >= TIMED_SECONDS:
             self._report_once(pace)
 
@@ -107,7 +107,7 @@ class AnsweringTime:
         self.finished += 1
         self.usable += is_usable
         if self.bar is not None:
-            self.bar.update(1)
+            self.bar.advance()
 
     def end(self) -> None:
         """Report the pace if that has not been done, unless the user wants to stop; no more answers will come."""

@@ -19,9 +19,9 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.files.journal import Journal, read_journal
 from mlx_ddtree.files.rows import Row
+from mlx_ddtree.terminal_bar import LINE_SECONDS, Bar
 from mlx_ddtree.training.answering_time import AnsweringTime
 from mlx_ddtree.training.examples import MAX_LENGTH, DataError, Example
-from mlx_ddtree.training.progress_bar import make_bar
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def answer_prompts(
         done = len(prompts) - len(missing) - skipped
         there = sum(example.is_usable for example in texts)
         there += sum(example.is_usable and example.prompt_tokens in wanted for example in answered)
-        with make_bar(progress, total=done + len(missing), initial=done, desc="answers", unit="answer") as bar:
+        with Bar("answers", done + len(missing), done, shown=progress, stays=True, line_seconds=LINE_SECONDS) as bar:
             time.begin(there, len(missing), bar)
             for row in _new_answers(model, tokenizer, missing, how, time):
                 journal.append([row])

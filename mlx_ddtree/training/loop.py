@@ -15,11 +15,11 @@ import mlx.core as mx
 import mlx.optimizers as optim
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.files.journal import end_last_line
 from mlx_ddtree.target import TreeTarget
+from mlx_ddtree.terminal_bar import LINE_SECONDS, Bar
 from mlx_ddtree.training.batches import Batch, BatchOrder, make_batch
 from mlx_ddtree.training.blocks import default_gamma, make_blocks, sample_anchors, thin_out
 from mlx_ddtree.training.checkpoint import load_checkpoint, run_identity, save_checkpoint
@@ -28,7 +28,6 @@ from mlx_ddtree.training.examples import MOST_HELD_OUT, Example, split_held_out
 from mlx_ddtree.training.features import FeatureStore
 from mlx_ddtree.training.loss import Step, batch_loss, loss_and_gradients, shard_streams, stored_features
 from mlx_ddtree.training.optimizer import make_optimizer
-from mlx_ddtree.training.progress_bar import make_bar
 from mlx_ddtree.training.saving import save_drafter
 from mlx_ddtree.training.schedule import TrainingProgress, TrainingSettings, learning_rate
 from mlx_ddtree.training.start import NORM_SCALES, channel_rms, start_in_closed_form, take_sample
@@ -181,7 +180,7 @@ class Trainer:
         self._log({"event": "end", **summary})
         return summary
 
-    def _steps(self, bar: tqdm, stop: threading.Event) -> Evaluation | None:
+    def _steps(self, bar: Bar, stop: threading.Event) -> Evaluation | None:
         """Steps, with an evaluation and a checkpoint every few minutes; returns the last evaluation."""
         settings, progress = self.settings, self.progress
         result = None
@@ -211,13 +210,12 @@ class Trainer:
         progress = self.progress
         self._log({"step": progress.step, "lr": rate, "seconds": round(progress.seconds, 2), **row})
 
-    def _draw(self, bar: tqdm, loss: float, result: Evaluation | None) -> None:
+    def _draw(self, bar: Bar, loss: float, result: Evaluation | None) -> None:
         progress = self.progress
         speed = progress.tokens / max(progress.seconds, 1e-9)
         tau = "-" if result is None else f"{result.tau:.2f}"
-        bar.set_postfix_str(f"loss {loss:.3f}  tau {tau}  {speed:.0f} tok/s", refresh=False)
-        reached = progress.step if self.total_steps else min(progress.clock, bar.total or 0.0)
-        bar.update(reached - bar.n)
+        bar.note = f"loss {loss:.3f}  tau {tau}  {speed:.0f} tok/s"
+        bar.reach(progress.step if self.total_steps else progress.clock)
 
     def _summary(self, result: Evaluation) -> dict[str, Any]:
         progress = self.progress
@@ -240,11 +238,11 @@ class Trainer:
             print(json.dumps(row), file=file)
 
 
-def _bar(trainer: Trainer, enabled: bool) -> tqdm:
+def _bar(trainer: Trainer, shown: bool) -> Bar:
     """A bar of steps, or of seconds when minutes are the budget."""
     progress = trainer.progress
+    how: dict[str, Any] = {"shown": shown, "stays": True, "line_seconds": LINE_SECONDS}
     if trainer.total_steps:
-        return make_bar(enabled, total=trainer.total_steps, initial=progress.step, desc="train", unit="step")
-    layout = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
+        return Bar("train", trainer.total_steps, progress.step, "steps", **how)
     total = trainer.settings.training_seconds(progress.before)
-    return make_bar(enabled, total=total, initial=min(progress.clock, total), desc="train", bar_format=layout)
+    return Bar("train", total, min(progress.clock, total), "s", **how)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.optimizers as optim
 
-OPTIMIZERS = ("adamw", "muon")
 MUON_RATE = 10.0
 """Muon's rate for each of AdamW's: its updates are orthogonal, so they take larger steps."""
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.training.optimizer import OPTIMIZERS
 
+OPTIMIZERS = ("adamw", "muon")
 ANSWERING_SHARE = 0.4
 """Of a run's minutes, what the target may take for its answers."""
 LEAST_TRAINING = 0.1

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lm.generate import wired_limit
-from tqdm import tqdm
 
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.files.lock import in_turn
 from mlx_ddtree.kernels.choice import NO_KERNELS
 from mlx_ddtree.kernels.registry import kernel_choice
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.terminal_bar import Bar
 from mlx_ddtree.tuning import rounding, store
 from mlx_ddtree.tuning.choose import choose_kernels, expected_numbers, mode_of
 from mlx_ddtree.tuning.costs import Costs
@@ -138,8 +138,8 @@ class _Measuring:
 
     def run(self, quiet: bool) -> None:
         """Measure until all is known, or time is up."""
-        with tqdm(total=self._expected(), desc="measuring this pair, once", leave=False, disable=quiet or None) as bar:
-            self.timings.taken = lambda: _fill(bar, len(self.timings.seconds))
+        with Bar("measuring this pair, once", self._expected(), shown=not quiet) as bar:
+            self.timings.taken = lambda: bar.reach(len(self.timings.seconds))
             with suppress(OutOfTime):
                 self._measure()
                 self.complete = True
@@ -186,11 +186,6 @@ class _Measuring:
     def _expected(self) -> int:
         """About how many numbers there will be."""
         return expected_numbers(self.mode) + self.costs.expected + rounding.expected_numbers()
-
-
-def _fill(bar: Any, done: int) -> None:
-    """Show that so many numbers are known; there may be more than were expected."""
-    bar.update(min(done, bar.total) - bar.n)
 
 
 def report_of(profile: Profile) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from mlx_ddtree.budget.proposal import Outcome
 from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
 from mlx_ddtree.kernels.topk import top_k_log_probs
 from mlx_ddtree.kernels.topk_host import best_and_margins
-from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.target.rows import TreeRows
+from mlx_ddtree.terminal import table_text
 from mlx_ddtree.tree import accept, build_tree
 from mlx_ddtree.tree.lattice import Candidates
 from mlx_ddtree.tuning import store
@@ -171,7 +171,7 @@ def main() -> None:
     table = [
         {"step": name, "least ms": round(min(ms), 4), "median ms": round(median(ms), 4)} for name, ms in spent.items()
     ]
-    print(json.dumps(table) if args.json else columns(table))
+    print(json.dumps(table) if args.json else table_text(table))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from pathlib import Path
 from time import perf_counter
 
 from mlx_ddtree import load, stream_generate
-from mlx_ddtree.decoding.parity import PARITY_MODES
+from mlx_ddtree.budget.profile import PARITY_MODES
 from mlx_ddtree.hub.names import DEMO
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 from mlx_ddtree.tuning.measure import whole_profile_of
 
 import mlx.core as mx  # isort: skip
@@ -103,7 +103,7 @@ def main() -> None:
     for arithmetic in args.arithmetic:
         part, tokens = measure(arithmetic, args)
         lines += part
-        print(f"{arithmetic}: {tokens} tokens\n{columns(part)}\n", flush=True)
+        print(f"{arithmetic}: {tokens} tokens\n{table_text(part)}\n", flush=True)
     if args.json:
         args.json.write_text(json.dumps(lines, indent=1), encoding="utf-8")
 

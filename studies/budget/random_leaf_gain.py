@@ -39,7 +39,7 @@ from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.hub.names import DEMO
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 from mlx_ddtree.training.chat_format import ChatFormat
 from mlx_ddtree.tree import build_tree
 
@@ -199,7 +199,7 @@ def main() -> None:
                 sums[case].append(measure_text(text, p, q, *case, roots))
         stacked = {case: np.array(parts) for case, parts in sums.items()}
         table += [line(temp, n, c, stacked[n, 0.0], stacked[n, c]) for n, c in cases if c]
-    print(columns(table))
+    print(table_text(table))
     if args.json:
         args.json.write_text(json.dumps(table, indent=1), encoding="utf-8")
 

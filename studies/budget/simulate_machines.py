@@ -25,7 +25,7 @@ from mlx_ddtree.budget.cost import ROWS, CostTable
 from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.budget.proposal import Outcome
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 from mlx_ddtree.tree import accept, build_tree
 from mlx_ddtree.tree.lattice import Candidates
 
@@ -281,7 +281,7 @@ def main() -> None:
     for name, cost in tables.items():
         results[name] = compare(cost, record)
         kinds = by_kind(cost, record, args.wander)
-        print(f"{name}\n{columns(results[name])}\n\n{columns(kinds)}\n", flush=True)
+        print(f"{name}\n{table_text(results[name])}\n\n{table_text(kinds)}\n", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1))
 

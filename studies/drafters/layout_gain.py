@@ -23,7 +23,7 @@ from markov_head import POOLS, drafts, features_of, follow
 
 from mlx_ddtree.decoding.draft import finish_draft, start_candidates
 from mlx_ddtree.drafter.paths import start_paths
-from mlx_ddtree.programs.train import tune_cpu
+from mlx_ddtree.programs.training import tune_cpu
 from mlx_ddtree.training.answers import Answering, answer_batch, read_answers
 from mlx_ddtree.training.batches import make_batch
 from mlx_ddtree.training.examples import usable_examples

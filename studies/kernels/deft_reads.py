@@ -22,7 +22,7 @@ from mlx_ddtree.benchmarking.needles import haystack
 from mlx_ddtree.deft.attention import PreparedPlan, deft_attention
 from mlx_ddtree.deft.plans import PLANS, PrefixTree, make_plan
 from mlx_ddtree.hub.names import DEMO
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 import mlx.core as mx  # isort: skip
 
@@ -63,7 +63,7 @@ def reads(args):
                         "partials": f"{mean(plan.partials for plan in plans):.0f}",
                     }
                 )
-    print(columns(lines))
+    print(table_text(lines))
 
 
 def share(read, without):
@@ -94,7 +94,7 @@ def time_plans(args):
             ratios = {name: f"{seconds[name] / seconds['dense']:.2f}" if name in seconds else "-" for name in NAMES}
             lines.append({"nodes": budget, "context": context, "dense ms": f"{seconds['dense'] * 1e3:.1f}", **ratios})
     print("times relative to dense masked attention")
-    print(columns(lines))
+    print(table_text(lines))
 
 
 NAMES = ("flatten 2048", "flatten 512", "node-chunk", "node", "by query")
@@ -170,7 +170,7 @@ def answers(args):
             }
         )
         print(lines[-1], flush=True)
-    print(columns(lines))
+    print(table_text(lines))
 
 
 def main():

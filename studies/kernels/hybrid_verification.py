@@ -20,7 +20,7 @@ import numpy as np
 
 import mlx_ddtree  # noqa: F401  threads of the BLAS library are chosen here
 from mlx_ddtree.kernels.gated_delta import commit_delta, tree_gated_delta
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 from mlx_ddtree.tree import DraftTree
 
 import mlx.core as mx  # isort: skip
@@ -130,7 +130,7 @@ def main() -> None:
                     "peak MB": round(peak / 1e6, 1),
                 }
             )
-    print(columns(lines))
+    print(table_text(lines))
     if args.json:
         args.json.write_text(json.dumps(lines, indent=1), encoding="utf-8")
 

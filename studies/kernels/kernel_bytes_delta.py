@@ -17,7 +17,7 @@ from pathlib import Path
 from hybrid_verification import random_inputs, random_tree
 
 import mlx_ddtree  # noqa: F401  threads of the BLAS library are chosen here
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -171,9 +171,9 @@ def main() -> None:
     parser.add_argument("--kernel", type=int, default=4)
     args = parser.parse_args()
     states, parts = layers_table(args)
-    print("MB of states that a layer's verification reads (fork: reads and writes)\n" + columns(states))
-    print("\nA layer's launches, and all that they read and write\n" + columns(parts))
-    print("\nA cache's commit\n" + columns(cache_table()))
+    print("MB of states that a layer's verification reads (fork: reads and writes)\n" + table_text(states))
+    print("\nA layer's launches, and all that they read and write\n" + table_text(parts))
+    print("\nA cache's commit\n" + table_text(cache_table()))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from mlx_ddtree.hub.public_configs import PUBLIC_CONFIGS
 from mlx_ddtree.hub.size import build, tensors, weight_bytes
-from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.target.rank_traffic import RankTraffic
+from mlx_ddtree.terminal import table_text
 from studies.budget.simulate_machines import STAIRCASES
 
 LLAMA_70B = PUBLIC_CONFIGS["meta-llama/Llama-3.1-8B-Instruct"] | {
@@ -151,7 +151,7 @@ def main():
     args = parser.parse_args()
     mx.set_default_device(mx.cpu)
     rows = list(rows_of(EFFICIENCY * args.machine_gb_s * 1e9))
-    print(json.dumps(rows, indent=1) if args.json else columns(rows))
+    print(json.dumps(rows, indent=1) if args.json else table_text(rows))
 
 
 if __name__ == "__main__":

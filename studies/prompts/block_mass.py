@@ -15,7 +15,7 @@ import numpy as np
 from mlx_ddtree.benchmarking.needles import KINDS, needle_case
 from mlx_ddtree.pflash.block_sparse import BlockSparseAttention
 from mlx_ddtree.pflash.scoring import TailAttentionScorer
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 
 class Recording(BlockSparseAttention):
@@ -60,7 +60,7 @@ def main() -> None:
             masses.append(mass_kept(queries, keys, scale, sparse._choose(scores, 0, scores.shape[2]), sparse.block))
         worst, mean = f"{min(masses):.3f}", f"{np.mean(masses):.3f}"
         rows.append({"alpha": alpha, "blocks kept": f"{sparse.kept_fraction:.0%}", "worst layer": worst, "mean": mean})
-    print(f"{len(ids)} tokens, {len(recording.seen)} layers", columns(rows), sep="\n\n")
+    print(f"{len(ids)} tokens, {len(recording.seen)} layers", table_text(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from time import perf_counter, process_time
 from mlx_ddtree import load, stream_generate
 from mlx_ddtree.benchmarking.needles import haystack
 from mlx_ddtree.hub.names import DEMO
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 import mlx.core as mx  # isort: skip
 
@@ -62,7 +62,7 @@ def time_drafts(args):
                     "cache MB": f"{sum(cache.nbytes for cache in caches[window]) / 1e6:.1f}",
                 }
             )
-    print(columns(lines))
+    print(table_text(lines))
 
 
 def acceptance(args):
@@ -89,7 +89,7 @@ def acceptance(args):
             {"context": length or "question", **{str(w or "none"): f"{t / r:.2f}" for w, (t, r) in taken.items()}}
         )
         print(lines[-1], flush=True)
-    print(columns(lines))
+    print(table_text(lines))
 
 
 def main():

@@ -34,7 +34,7 @@ from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 from mlx_ddtree.tree import DraftTree
 
 import mlx.core as mx  # isort: skip
@@ -189,7 +189,7 @@ def main() -> None:
         rows = first_tokens(pair, args.tokens, args.repeats)
     else:
         rows = rounds(pair, args.contexts, args.nodes, args.repeats)
-    print(json.dumps(rows) if args.json else columns(rows))
+    print(json.dumps(rows) if args.json else table_text(rows))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from mlx_ddtree.pflash.bridge import token_spans
 from mlx_ddtree.pflash.lexical import LexicalScorer
 from mlx_ddtree.pflash.scoring import TailAttentionScorer, asking_end, closing_tokens
 from mlx_ddtree.pflash.selection import select
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 KEEP = (0.1, 0.2, 0.3)
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -177,15 +177,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.read:
         rows = [row for file in options.read for row in json.loads(file.read_text())["rows"]]
-        print(columns(table(rows, "kind")), columns(table(rows, "tokens")), sep="\n\n")
+        print(table_text(table(rows, "kind")), table_text(table(rows, "tokens")), sep="\n\n")
         return
     pair = mlx_ddtree.load(None if options.model == "demo" else options.model, draft=False)
     cases = list(cases_of(pair.tokenizer, options.lengths, options.seeds, options.depths))
     if options.by_layer:
-        print(columns(by_layer(pair.target, pair.tokenizer, cases)))
+        print(table_text(by_layer(pair.target, pair.tokenizer, cases)))
         return
     rows, about = measure(pair.target, pair.tokenizer, cases, options)
-    print(f"{len(cases)} cases", about, columns(table(rows, "kind")), columns(table(rows, "tokens")), sep="\n\n")
+    print(f"{len(cases)} cases", about, table_text(table(rows, "kind")), table_text(table(rows, "tokens")), sep="\n\n")
 
 
 if __name__ == "__main__":

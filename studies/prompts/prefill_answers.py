@@ -19,7 +19,7 @@ from mlx_ddtree import load, stream_generate
 from mlx_ddtree.benchmarking.needles import KINDS, needle_case
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = measure(load(options.model, False), options)
-    print(json.dumps(rows) if options.json else columns(rows))
+    print(json.dumps(rows) if options.json else table_text(rows))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import PrefillCompression
 from mlx_ddtree.pflash.scorers import scorer_of
 from mlx_ddtree.pflash.scoring import TailAttentionScorer
-from mlx_ddtree.programs.cli import columns
+from mlx_ddtree.terminal import table_text
 
 
 def prompt_of(pair: Pair, tokens: int) -> list[dict[str, str]]:
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = measure(load(options.model, options.draft_model), options)
-    print(json.dumps(rows) if options.json else columns(rows))
+    print(json.dumps(rows) if options.json else table_text(rows))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.server.sessions import Sessions
+from mlx_ddtree.terminal import table_text
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -120,7 +120,7 @@ def main() -> None:
             prompt, needed, processed = server.figures[-1]
             figures = {"prompt": prompt, "needed": needed, "processed": processed, "twice": processed - needed}
             rows.append({"the last request": case, "target": family, **figures})
-    print(columns(rows))
+    print(table_text(rows))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,20 @@ def test_all_methods_give_the_same_tokens(comparison):
     assert comparison.text == generate(load(), MESSAGES, 32)
 
 
-def test_above_temperature_0_all_methods_draw_the_same(comparison):
-    heard = []
-    drawn = compare(load(), MESSAGES, 16, temp=0.9, report=lambda method, response: heard.append(method))
+def test_above_temperature_0_all_methods_draw_the_same():
+    class Watcher:
+        heard, done = [], []
+
+        def tell(self, method, response):
+            self.heard.append(method)
+
+        def finish(self, method, identical):
+            self.done.append((method, identical))
+
+    drawn = compare(load(), MESSAGES, 16, temp=0.9, watcher=Watcher())
     assert all(result.identical for result in drawn.results)
-    assert list(dict.fromkeys(heard)) == ["ar", "dflash", "ddtree"]
+    assert list(dict.fromkeys(Watcher.heard)) == ["ar", "dflash", "ddtree"]
+    assert Watcher.done == [("ar", True), ("dflash", True), ("ddtree", True)]
 
 
 def test_what_it_shows(comparison):

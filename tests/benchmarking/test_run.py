@@ -17,7 +17,8 @@ from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import METHODS, make_settings
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.programs.benchmark import fill_in, main, make_arguments
+from mlx_ddtree.programs.benchmark import main, make_arguments
+from mlx_ddtree.programs.measuring import fill_in
 
 BRIEF = ["--methods", "ar", "ddtree", "--budgets", "4", "auto", "--max-tokens", "12"]
 NAMES = ["mlx_lm", "ar", "ddtree 4", "ddtree auto"]

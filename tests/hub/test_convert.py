@@ -258,7 +258,7 @@ REFUSALS = [
     (z_lab, ["-q", "--q-group-size", "128"], "no layer of this drafter can be quantised in groups of 128"),
     (z_lab, ["--q-bits", "8"], "belong to -q"),
     (z_lab, ["-d"], "nothing to dequantise"),
-    (z_lab, ["--revision", "v1"], "is a folder here, so it has no revision 'v1'"),
+    (z_lab, ["--draft-revision", "v1"], "is a folder here, so it has no revision 'v1'"),
     (quantise, ["-q"], "quantised already"),
     (quantise, ["-q", "-d"], "choose either -q or -d"),
     (unknown_mode, [], "quantisation mode 'magic' is not known"),

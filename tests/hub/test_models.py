@@ -154,24 +154,24 @@ def test_the_list(capsys):
     assert [(p["target"], p["drafter"]) for p in everything["pairs"]] == known
     runs = {p["target"]: p["verifies"] for p in everything["pairs"]}
     assert runs["Qwen/Qwen3-8B"] is True and runs["LiquidAI/LFM2.5-2.6B"] is None
-    some = listed(capsys, "--fits", "--memory", "24", "--context", "4096")
+    some = listed(capsys, "--fits", "--ram", "24", "--context", "4096")
     assert (some["memory"], some["context"]) == (16 * 2**30, 4096)
     names = {p["target"] for p in some["pairs"]}
     assert {"Qwen/Qwen3-8B", "openai/gpt-oss-20b"} <= names and "Qwen/Qwen3.6-27B" not in names
-    assert main(["27b", "--memory", "36"]) == 0
+    assert main(["27b", "--ram", "36"]) == 0
     table = capsys.readouterr().out
     assert "(34.2)" in table and " 20.7 " in table  # 8 bits do not fit, 4 do
     assert "29.0 GB (what the GPU of a Mac with 36 GB may use)" in table and "--online asks the Hub" in table
-    assert main(["--fits", "--memory", "1"]) == 0
+    assert main(["--fits", "--ram", "1"]) == 0
     assert f"none of {len(known)} pairs fits 0.7 GB" in capsys.readouterr().out
 
 
 def test_the_list_says_what_to_type(capsys):
     """A repository that a Mac of that size can hold in 4 bits, and whose drafter is found by its name."""
-    assert main(["--memory", "24"]) == 0
+    assert main(["--ram", "24"]) == 0
     typed = re.search(r"--model (\S+) --prompt", capsys.readouterr().out)[1]
     assert typed == "mlx-community/gpt-oss-20b-MXFP4-Q4" and find_drafter(typed) == PAIRS["openai/gpt-oss-20b"]
-    assert main(["122b", "--memory", "24"]) == 0
+    assert main(["122b", "--ram", "24"]) == 0
     table = capsys.readouterr().out
     assert "mlx-community/Qwen3.5-122B-A10B-4bit" in table and "--model" not in table
     for pair in listed(capsys)["pairs"]:
@@ -181,7 +181,7 @@ def test_the_list_says_what_to_type(capsys):
 @pytest.mark.parametrize("size", ["nan", "-3", "0", "much", "inf"])
 def test_sizes_of_memory_that_are_none_are_refused(size, capsys):
     with pytest.raises(SystemExit):
-        main(["--memory", size])
+        main(["--ram", size])
     assert f"{size!r} is no size of memory" in capsys.readouterr().err
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from mlx_ddtree import load
 from mlx_ddtree.generation.options import GenerationOptions
-from mlx_ddtree.programs.chat import respond
 from mlx_ddtree.programs.conversation import Conversation
+from mlx_ddtree.programs.talking import respond
 
 QUESTION = "Write a function that reverses a string."
 LINES = [

@@ -30,7 +30,7 @@ def prompts(tmp_path_factory):
 
 
 def race(capfd, *arguments):
-    code = main(["race", "--tokens", str(TOKENS), *map(str, arguments)])
+    code = main(["race", "--max-tokens", str(TOKENS), *map(str, arguments)])
     captured = capfd.readouterr()
     return code, captured.out, captured.err
 
@@ -52,7 +52,7 @@ def test_whatever_the_others_do_the_race_goes_on(peer, prompts, capfd):
     """One that decodes as stock does is identical; one that misbehaves is a row with a reason, and holds nobody up."""
     peers = [part for kind in MISBEHAVIOUR for part in peer(kind)]
     wanted = ["--entrants", "ours dflash 8", "z-lab", *MISBEHAVIOUR]
-    code, out, err = race(capfd, "--prompts", prompts, *peers, *wanted, "--limit", "6", "--json")
+    code, out, err = race(capfd, "--data", prompts, *peers, *wanted, "--limit", "6", "--json")
     assert code == 0 and "Traceback" not in err
     summary = json.loads(out)
     rows = {row["name"]: row for row in summary["standings"]}
@@ -76,7 +76,7 @@ def test_whatever_the_others_do_the_race_goes_on(peer, prompts, capfd):
 
 def test_a_race_goes_on_from_its_file(peer, tmp_path, prompts, capfd):
     file = tmp_path / "race.jsonl"
-    options = ["--prompts", prompts, *peer("honest"), "--entrants", "honest", "--output", file]
+    options = ["--data", prompts, *peer("honest"), "--entrants", "honest", "--output", file]
     code, out, err = race(capfd, *options, "--count", "1")
     assert code == 0 and "1 prompts" in out and "1/1" in err
     first = file.read_text()
@@ -92,7 +92,7 @@ def test_a_race_goes_on_from_its_file(peer, tmp_path, prompts, capfd):
 
 def test_above_temperature_0_tokens_are_not_compared(peer, prompts, capfd):
     wanted = [*peer("honest"), "--entrants", "honest", "--count", "1"]
-    code, out, _ = race(capfd, "--prompts", prompts, *wanted, "--temp", "0.7", "--threads", "1", "--json")
+    code, out, _ = race(capfd, "--data", prompts, *wanted, "--temp", "0.7", "--threads", "1", "--json")
     assert code == 0
     assert [row["compared"] for row in json.loads(out)["standings"]] == [0, 0]
 
@@ -104,7 +104,7 @@ def test_above_temperature_0_tokens_are_not_compared(peer, prompts, capfd):
         (["--limit", "0"], "--limit must be positive"),
         (["--peer", "z-lab"], "write NAME=PYTHON"),
         (["--entrants", "nobody"], "nobody is called"),
-        (["--prompts", "no/such.jsonl"], "no such file"),
+        (["--data", "no/such.jsonl"], "no such file"),
         (["--model", "/no/such/folder"], "no such folder"),
     ],
 )
@@ -115,7 +115,16 @@ def test_what_is_wrong_is_said_in_a_line(arguments, message, capfd):
 
 def test_ctrl_c_stops_all_programs(peer, prompts):
     """They have sessions of their own, so nobody else would."""
-    command = [sys.executable, "-m", "mlx_ddtree.benchmark", "race", "--prompts", str(prompts), "--tokens", str(TOKENS)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlx_ddtree.benchmark",
+        "race",
+        "--data",
+        str(prompts),
+        "--max-tokens",
+        str(TOKENS),
+    ]
     command += [*peer("hangs"), "--entrants", "hangs"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     for line in process.stderr:

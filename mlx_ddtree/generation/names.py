@@ -1,0 +1,32 @@
+"""What is said of options that there are not, and of what is said twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+from mlx_ddtree.errors import OptionError
+
+_ELSEWHERE = {
+    "temperature": "temp",
+    "num_draft_tokens": "block_size",
+    "draft_model": "load(target, draft)",
+    "max_new_tokens": "max_tokens",
+}
+"""Names that users bring from other programs, and what they are called here."""
+
+
+def refuse_both(name: str, others: set[str]) -> None:
+    """Raise OptionError where an object and what would make it are given."""
+    if others:
+        raise OptionError(f"{name} and {', '.join(sorted(others))} say the same twice: give one or the other")
+
+
+def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
+    """Raise OptionError for a name that is no option, with the one that was probably meant."""
+    for name in names:
+        if name in known:
+            continue
+        close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, known, 1, 0.5)
+        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise OptionError(f"there is no option {name!r}; {meant}")
