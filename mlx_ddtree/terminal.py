@@ -7,6 +7,7 @@ other programs.  NO_COLOR takes the colours away at a terminal, too.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
@@ -86,7 +87,10 @@ def table_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def make_table(rows: Sequence[Mapping[str, Any]], title: str = "", framed: bool = True) -> Table:
-    """The first column to the left, figures to the right; framed: with lines around it, else a rule below the head."""
+    """The first column to the left, the others to the right.
+
+    framed: with lines around it, and columns of words to the left; else with a rule below the head.
+    """
     from rich.box import ROUNDED, Box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -104,13 +108,26 @@ def make_table(rows: Sequence[Mapping[str, Any]], title: str = "", framed: bool 
         show_edge=framed,
         pad_edge=framed,
         padding=(0, 1) if framed else (0, 1, 0, 0),
+        show_lines=any("\n" in str(cell) for row in rows for cell in row.values()),
     )
     for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left")
+        words = framed and not all(_is_figure(str(row[name])) for row in rows)
+        table.add_column(name, justify="left" if words or not place else "right", overflow="fold")
     for row in rows:
         cells = [row[name] for name in rows[0]]
         table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
     return table
+
+
+def short_path(path: str) -> str:
+    """A path with ~ for the user's home folder."""
+    home = os.path.expanduser("~")
+    return f"~{path.removeprefix(home)}" if path.startswith(f"{home}{os.sep}") else path
+
+
+def _is_figure(cell: str) -> bool:
+    """Whether a cell stands for a number, though it may be unknown, estimated or in brackets."""
+    return cell.strip()[:1] in ("", *"0123456789-~(?<>=+")
 
 
 def print_facts(title: str, facts: Mapping[str, Any], stream: TextIO | None = None) -> None:

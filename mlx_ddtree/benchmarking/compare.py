@@ -20,6 +20,8 @@ from mlx_ddtree.pictures.tables import rows_table
 from mlx_ddtree.terminal import table_text
 
 WARM_UP_TOKENS = 16
+RUNNING_ORDER = METHODS[::-1]
+"""Plain decoding first: the others are compared with it."""
 
 
 class Watcher(Protocol):
@@ -127,7 +129,7 @@ def compare(
         how = how.changed(seed=randbits(31))
     ids = prompt_token_ids(pair, prompt)
     results: list[MethodResult] = []
-    for method in reversed(METHODS):
+    for method in RUNNING_ORDER:
         asked = how.changed(method=method)
         for _ in stream_generate(pair, ids, WARM_UP_TOKENS, options=asked):
             pass

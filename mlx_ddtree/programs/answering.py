@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_ddtree._blas import use_fast_blas
-from mlx_ddtree.benchmarking.compare import compare
 from mlx_ddtree.errors import PromptError
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.prompts import chat_token_ids, text_token_ids
@@ -49,7 +48,7 @@ def answer(args: argparse.Namespace) -> int:
     options = protect_prompt(pair, prompt, options)
     # 3. The answer, or several.
     if args.compare:
-        return print_comparison(compare(pair, prompt.ids, options=options), args.json)
+        return print_comparison(pair, prompt.ids, options, args.json)
     if args.n > 1:
         return answers.print_branches(pair, prompt.ids, options, args)
     return answers.print_answer(pair, prompt.ids, options, args, None if cache is None else cache.layers)

@@ -14,7 +14,7 @@ from mlx_ddtree.generation.draw import draw_tree
 from mlx_ddtree.generation.origins import COPIED, DRAFTED, OWN, Pieces
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.terminal import is_lively, make_console, show
+from mlx_ddtree.terminal import is_lively, make_console
 
 ORIGIN_STYLES = {DRAFTED: "green", COPIED: "cyan", OWN: "bold yellow"}
 """Where a token came from, and its colour at a terminal."""
@@ -69,7 +69,7 @@ class ColoredText(Silence):
         self._left = ""
 
     def __exit__(self, *error: object) -> None:
-        show(Text("\n").join([Text(), legend(self._has_colors)]))
+        self._console.print(Text("\n").join([Text(), legend(self._has_colors)]), end="")
 
     @property
     def _has_colors(self) -> bool:
@@ -108,7 +108,7 @@ class Trees(Silence):
 class LiveTree(Silence):
     """At a terminal: the answer's last lines, and under them the round's tree, drawn anew in place.
 
-    When the answer ends, the last tree stays above the whole text.
+    When the answer ends, the tree that most was accepted of stays above the whole text.
     """
 
     def __init__(self, pair: Pair, colored: bool) -> None:
@@ -116,6 +116,7 @@ class LiveTree(Silence):
         self._pieces = Pieces(pair.tokenizer)
         self._colored = colored
         self._text = Text()
+        self._best: GenerationResponse | None = None
         self._tree: RenderableType = Text("reading the prompt", style="ui.muted")
         self._console = make_console()
         self._live = Live(console=self._console, auto_refresh=False)
@@ -125,7 +126,7 @@ class LiveTree(Silence):
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.update(self._tree, refresh=True)
+        self._live.update("" if self._best is None else self._panel(self._best), refresh=True)
         self._live.stop()
         self._console.print(self._text, soft_wrap=True, end="")
 
@@ -135,6 +136,8 @@ class LiveTree(Silence):
             self._text.append(piece.text, style=ORIGIN_STYLES[piece.origin] if self._colored else "")
         if response.nodes:
             self._tree = self._panel(response)
+            if self._best is None or response.round.accepted > self._best.round.accepted:
+                self._best = response
         last_lines = Text("\n").join(self._text.wrap(self._console, self._console.width)[-TEXT_LINES:])
         self._live.update(Group(last_lines, self._tree), refresh=True)
 

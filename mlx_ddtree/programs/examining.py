@@ -116,6 +116,7 @@ def show_report(report: Mapping[str, Any]) -> None:
     facts = dict(report["machine"])
     for name in ("memory", "wired_limit"):
         facts[name] = f"{facts[name] / 2**30:.0f} GiB" if facts[name] else None
+    facts["cache"] = terminal.short_path(facts["cache"])
     terminal.print_facts("this machine", facts)
     if report["kernels"] is None:
         print("no Metal here: MLX's operations are used in place of the kernels")
@@ -126,7 +127,7 @@ def show_report(report: Mapping[str, Any]) -> None:
         print(f"MLX_DDTREE_KERNELS={report['setting']}; a pair uses what makes its own verifications faster")
     if "pair" in report:
         pair = report["pair"]
-        terminal.print_facts(f"{pair['target']} with {pair['drafter']}", _pair_facts(pair))
+        terminal.print_facts("the pair", _pair_facts(pair))
         terminal.print_table(_pair_costs(pair["cost"]))
 
 
@@ -156,12 +157,14 @@ def _pair_facts(pair: Mapping[str, Any]) -> dict[str, Any]:
     """What is known of a pair, but for its costs by size."""
     parity = pair["parity"]
     facts = {
-        "kept in": pair["profile"],
+        "target": pair["target"],
+        "drafter": terminal.short_path(str(pair["drafter"])),
+        "measured": terminal.short_path(str(pair["profile"])),
         "a step of plain decoding": f"{1e3 * pair['cost']['plain'][0]:.1f} ms",
         "near ties below": f"{parity['rows']:.2g} (rows), {parity['cache']:.2g} (cache)",
     }
     if pair["reading"] is not None:
-        facts["drafter"] = pair["drafter_config"]
+        facts["its configuration"] = pair["drafter_config"]
         facts["read"] = ReadingCheck.from_dict(pair["reading"]).line
     used = {rows: names for rows, names in pair["kernels"].items() if names}
     facts["kernels in use by rows"] = "  ".join(f"{r}: {', '.join(n)}" for r, n in used.items()) or "none"
@@ -169,11 +172,12 @@ def _pair_facts(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pair_costs(cost: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A row for verifications and one for drafts, a column for each number of rows."""
+    """A row for each number of rows: milliseconds of their verification, and of a draft of so many tokens."""
     verify = dict(zip(map(str, cost["rows"]), cost["verify"][0], strict=True))
     draft = {str(block): seconds for block, seconds in cost["draft"].items()}
-    sizes = sorted(verify | draft, key=int)
-    return [
-        {"ms by rows": name} | {size: f"{1e3 * of[size]:.1f}" if size in of else "-" for size in sizes}
-        for name, of in (("verification", verify), ("draft of a block", draft))
-    ]
+    columns = {"verify, ms": verify, "draft, ms": draft}
+    table = []
+    for size in sorted(verify | draft, key=int):
+        cells = {name: f"{1e3 * of[size]:.1f}" if size in of else "-" for name, of in columns.items()}
+        table.append({"rows": size} | cells)
+    return table

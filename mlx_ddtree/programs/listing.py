@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from mlx_ddtree import terminal
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.cached import cached_models
@@ -47,7 +49,7 @@ def show(args: argparse.Namespace) -> int:
     elif not shown:
         print(f"none of {len(pairs)} pairs fits {memory.usable / GB:.1f} GB ({memory.what})")
     else:
-        terminal.print_table([row(pair) for pair in shown])
+        print_pairs(shown)
         print(EXPLANATION.format(context=args.context, usable=memory.usable / GB, what=memory.what))
         if any(variant.need.drafter_is_estimate for pair in shown for variant in pair.variants):
             print(ESTIMATE)
@@ -91,6 +93,33 @@ def row(pair: PublicPair) -> Mapping[str, str]:
     here += pair.here
     cells["here"] = ", ".join(here) or "-"
     return cells
+
+
+def print_pairs(pairs: Sequence[PublicPair]) -> None:
+    """The list: at a terminal a pair takes two lines, so that it fits there; else one, for other programs."""
+    if terminal.make_console().is_terminal:
+        terminal.print_table([two_lines(pair) for pair in pairs])
+    else:
+        terminal.print_table([row(pair) for pair in pairs])
+
+
+def two_lines(pair: PublicPair) -> dict[str, Text]:
+    """A pair's cells, the target's above the drafter's; what fits is green."""
+    cells = row(pair)
+    stacked = {
+        "target and drafter": Text(f"{cells['4-bit repository']}\n{cells['drafter']}"),
+        "kind, licence": Text(f"{cells['kind']}\n{cells['licence']}"),
+        "size": Text(f"{cells['parameters']}\n{cells['drafter GB']} GB", justify="right"),
+    }
+    computed = {variant.bits: variant for variant in pair.variants if variant.repository is None}
+    for bits in BITS:
+        variant = computed.get(bits)
+        style = "ui.good" if variant is not None and variant.fits else "ui.muted"
+        stacked[f"{bits}-bit"] = Text(cells[f"{bits}-bit"], style=style)
+    runs = {"yes": "ui.good", "no": "ui.bad"}.get(cells["runs here"], "ui.muted")
+    stacked["runs"] = Text(cells["runs here"], style=runs)
+    stacked["here"] = Text(cells["here"])
+    return stacked
 
 
 def drafter_gigabytes(pair: PublicPair) -> str:

@@ -38,10 +38,11 @@ class MarkdownStream:
 
     def feed(self, text: str) -> None:
         """Show further text."""
-        finished, self._open = split_finished(self._open + text)
-        if finished.strip():
+        *finished, self._open = split_blocks(self._open + text)
+        if finished:
             self._live.update("", refresh=True)
-            self._keep(finished)
+        for block in finished:
+            self._keep(block)
         self._live.update(_Tail(self._open), refresh=True)
 
     def _keep(self, block: str) -> None:
@@ -65,15 +66,16 @@ class _Tail:
             yield Segment.line()
 
 
-def split_finished(text: str) -> tuple[str, str]:
-    """Markdown's finished blocks, and the rest, which may still grow."""
+def split_blocks(text: str) -> list[str]:
+    """Markdown's blocks; the last one may still grow."""
+    blocks = []
     fence = ""
-    finished = 0
-    place = 0
+    start = place = 0
     after_empty = False
     for line in text.splitlines(keepends=True):
         if not fence and after_empty and line.strip() and not line[0].isspace():
-            finished = place
+            blocks.append(text[start:place])
+            start = place
         opening = _FENCE.match(line)
         if fence:
             if opening is not None and opening[1].startswith(fence) and line.strip() == opening[1]:
@@ -82,4 +84,4 @@ def split_finished(text: str) -> tuple[str, str]:
             fence = opening[1]
         after_empty = not line.strip()
         place += len(line)
-    return text[:finished], text[finished:]
+    return [*blocks, text[start:]]
