@@ -57,6 +57,21 @@ def test_its_trees(pair):
         _ = Answer().last
 
 
+def test_what_a_cell_shows_of_a_response_and_of_statistics(pair):
+    """A line, and the round's tree with the model's own probabilities; every round is in each of three tables."""
+    *_, last = stream_generate(pair, MESSAGES, 30, tree_budget=8)
+    bundle = last._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(last) and len(repr(last)) < 200 and "\n" not in repr(last)
+    assert "the model&#x27;s probability" in bundle["image/svg+xml"]
+    first = next(stream_generate(pair, MESSAGES, 1))
+    assert first._repr_mimebundle_().keys() == {"text/plain"}
+
+    tables = last.statistics._repr_html_().split("<caption")[1:]
+    counts = [map(int, re.findall(r"(\d+)</td><td[^>]*>\d+%", table)) for table in tables]
+    assert [sum(count) for count in counts] == [last.rounds] * 3
+    assert repr(last.statistics) == f"RoundStatistics({last.rounds} rounds: draft={last.rounds})"
+
+
 CELLS = {
     "watched": "watch(interrupted(session.stream(messages, 60, tree_budget=12)))",
     "looped": "for response in session.stream(messages, 60, tree_budget=12, prompt_progress_callback=None):\n"
