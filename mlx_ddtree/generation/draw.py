@@ -15,8 +15,9 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_ddtree.decoding.round import Round
+from mlx_ddtree.pictures.letters import PAGE_WIDTH, cells
 from mlx_ddtree.pictures.picture import Picture
-from mlx_ddtree.pictures.tree_svg import PAGE_WIDTH, Box, cells, tree_svg
+from mlx_ddtree.pictures.tree_svg import Box, tree_svg
 
 HINT = "Point at a box: its probabilities, and what the model says there."
 LONGEST_LABEL = 22

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from html import escape
 from math import floor, log10
 
+from mlx_ddtree.pictures.letters import CHARACTER, PAGE_WIDTH, SIZE, cells
 from mlx_ddtree.pictures.theme import FONT, LIGHT, variables
-from mlx_ddtree.pictures.tree_svg import CHARACTER, PAGE_WIDTH, cells
 
-ROW, THICK, SIZE = 28, 16, 12
+ROW, THICK = 28, 16
 TOP, FOOT, MARGIN = 34.0, 40, 12
-"""Pixels: of a row, of the bar in it, of the letters; above the rows, below them, around everything."""
+"""Pixels: of a row, of the bar in it; above the rows, below them, around everything."""
 
 _STYLE = f"""{variables(".ddbars")}
 .ddbars .paper{{fill:var(--paper)}}

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from unicodedata import east_asian_width
 
+from mlx_ddtree.pictures.letters import CHARACTER, SIZE, cells
 from mlx_ddtree.pictures.theme import FONT, LIGHT, variables
 from mlx_ddtree.pictures.tree_layout import BOX, Layout, Place, Shape, lay_out
 
-SIZE, CHARACTER, PADDING = 12, 7.3, 6
-"""Pixels: of the letters, of a letter's width, inside a box."""
-PAGE_WIDTH = 860
-"""Pixels that GitHub and notebooks leave for a picture; wider ones are shrunk, and their text with them."""
+PADDING = 6
+"""Pixels inside a box."""
 
 _STYLE = f"""{variables(".ddtree")}
 .ddtree .paper,.ddtree rect{{fill:var(--paper)}}
@@ -119,8 +117,3 @@ def _rectangle(place: Place, number: int, parent: int, box: Box) -> str:
 def box_width(text: str) -> float:
     """Pixels of a box around `text`."""
     return cells(text) * CHARACTER + 2 * PADDING
-
-
-def cells(text: str) -> int:
-    """Columns that `text` takes in a terminal, or in any font whose letters are equally wide."""
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlx_ddtree import draw_tree, load, stream_generate
 from mlx_ddtree.decoding.round import Round
-from mlx_ddtree.pictures.tree_svg import cells
+from mlx_ddtree.pictures.letters import cells
 from mlx_ddtree.programs.generate import main
 from mlx_ddtree.tree import DraftTree, accept
 
