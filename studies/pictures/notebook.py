@@ -64,7 +64,7 @@ def photograph(browser, html, picture):
     image = Image.open(picture).convert("RGB")
     empty = Image.new("RGB", image.size, image.getpixel((0, image.height - 1)))
     bottom = ImageChops.difference(image, empty).getbbox()[3] + MARGIN
-    image.crop((0, 0, WIDTH, bottom)).quantize(128).save(picture, optimize=True)
+    image.crop((0, 0, WIDTH, bottom)).save(picture, optimize=True)
 
 
 def main():
