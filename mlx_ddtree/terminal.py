@@ -16,6 +16,7 @@ from mlx_ddtree.errors import OptionError
 
 if TYPE_CHECKING:  # rich takes a tenth of a second, which a program spends when it has something to show
     from rich.console import Console, RenderableType
+    from rich.live import Live
     from rich.table import Table
 
 STYLES = {
@@ -50,6 +51,18 @@ def is_lively(stream: TextIO | None = None) -> bool:
     """Whether `stream`, standard output by default, is a terminal where lines can be drawn anew."""
     console = make_console(stream)
     return console.is_terminal and not console.is_dumb_terminal
+
+
+def make_live(console: Console, transient: bool = False) -> Live:
+    """What is drawn anew, on demand; not started."""
+    from rich.live import Live  # noqa: PLC0415
+
+    return Live(console=console, auto_refresh=False, transient=transient, **redirections())
+
+
+def redirections() -> dict[str, Any]:
+    """For what is drawn anew: other output appears above it, but what goes to a file goes there."""
+    return {"redirect_stdout": sys.stdout.isatty(), "redirect_stderr": sys.stderr.isatty()}
 
 
 def show(what: RenderableType, stream: TextIO | None = None) -> None:

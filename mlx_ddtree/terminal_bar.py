@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from time import monotonic
 from typing import Any, TextIO
 
-from mlx_ddtree.terminal import make_console
+from mlx_ddtree.terminal import make_console, redirections
 
 LINE_SECONDS = 30.0
 """Between two lines where there is no terminal: a log that can be read, and that shows within a minute that all is
@@ -113,23 +112,36 @@ class Bar:
             TimeRemainingColumn(compact=True),
             TextColumn("[ui.muted]{task.fields[note]}"),
         ]
-        progress = Progress(*columns, console=make_console(self.stream), transient=not self.stays)
+        progress = Progress(*columns, console=make_console(self.stream), transient=not self.stays, **redirections())
         task = progress.add_task(self.title, total=self.total or None, figures=self.figures(), note="")
         progress.update(task, completed=self.done)
         return progress
 
 
-def progress_bar(enabled: bool) -> Callable[[int, int], None]:
-    """A callback for prefill that draws a bar for prompts long enough to wait for."""
-    bars: list[Bar] = []
+class PromptBar:
+    """A context manager, and a callback for prefill: a bar at a terminal, for prompts long enough to wait for.
 
-    def report(done: int, total: int) -> None:
-        if not enabled or total < LONG_PROMPT:
+    shown: False says nothing.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> PromptBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*error)
+            self._bar = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many tokens of so many are processed."""
+        if not self._shown or total < LONG_PROMPT:
             return
-        if not bars:
-            bars.append(Bar("prefill", total, unit="tokens").__enter__())
-        bars[0].reach(done)
-        if done >= total:
-            bars[0].__exit__()
-
-    return report
+        if self._bar is None:
+            self._bar = Bar("prefill", total, unit="tokens").__enter__()
+        self._bar.reach(done)
+        if done >= total:  # the answer begins
+            self.__exit__()

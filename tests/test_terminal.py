@@ -16,7 +16,7 @@ from mlx_ddtree.terminal import (
     print_table,
     table_text,
 )
-from mlx_ddtree.terminal_bar import Bar, progress_bar
+from mlx_ddtree.terminal_bar import Bar, PromptBar
 
 ROWS = [
     {"method": "ar", "tokens": 3, "kind": "plain", "same": "yes"},
@@ -140,7 +140,25 @@ def test_a_bar_of_unknown_length_counts():
 
 
 def test_short_prompts_have_no_bar(capsys):
-    report = progress_bar(True)
-    report(0, 100)
-    report(100, 100)
+    with PromptBar(True) as report:
+        report(0, 100)
+        report(100, 100)
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_interrupted_prompt_gives_the_cursor_back(monkeypatch):
+    tty = Tty()
+    monkeypatch.setattr("sys.stderr", tty)
+    with pytest.raises(KeyboardInterrupt), PromptBar(True) as report:
+        report(100, 10_000)
+        raise KeyboardInterrupt
+    hidden, shown = tty.getvalue().rfind("\x1b[?25l"), tty.getvalue().rfind("\x1b[?25h")
+    assert 0 <= hidden < shown
+
+
+def test_a_bar_does_not_take_what_goes_to_a_file(monkeypatch):
+    tty, file = Tty(), io.StringIO()
+    monkeypatch.setattr("sys.stdout", file)
+    with Bar("train", 2, stream=tty):
+        print("result")
+    assert file.getvalue() == "result\n" and "result" not in tty.getvalue()

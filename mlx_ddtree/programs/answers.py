@@ -15,7 +15,7 @@ from mlx_ddtree.generation.stream import GenerationResponse, stream_generate, su
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs.displays import make_display
 from mlx_ddtree.programs.figures import brief, measured_plain_tps
-from mlx_ddtree.terminal_bar import progress_bar
+from mlx_ddtree.terminal_bar import PromptBar
 
 
 def print_answer(
@@ -25,10 +25,9 @@ def print_answer(
     text = ""
     tokens: list[int] = []
     last: GenerationResponse | None = None
-    progress = progress_bar(sys.stderr.isatty())
-    stream = stream_generate(pair, ids, options=options, prompt_cache=cache, prompt_progress_callback=progress)
-    with make_display(pair, trees=args.show_tree, origins=args.show_drafts, silent=args.json) as display:
-        for last in stream:
+    display = make_display(pair, trees=args.show_tree, origins=args.show_drafts, silent=args.json)
+    with PromptBar(sys.stderr.isatty()) as progress, display:
+        for last in stream_generate(pair, ids, options=options, prompt_cache=cache, prompt_progress_callback=progress):
             text += last.text
             tokens += last.tokens
             display.tell(last)
@@ -74,11 +73,11 @@ def print_branches(pair: Pair, ids: list[int], options: GenerationOptions, args:
     texts = [""] * args.n
     tokens: list[list[int]] = [[] for _ in range(args.n)]
     last: BranchesResponse | None = None
-    progress = progress_bar(sys.stderr.isatty())
-    for last in stream_branches(pair, ids, args.n, options=options, prompt_progress_callback=progress):
-        for branch in range(args.n):
-            texts[branch] += last.texts[branch]
-            tokens[branch] += last.tokens[branch]
+    with PromptBar(sys.stderr.isatty()) as progress:
+        for last in stream_branches(pair, ids, args.n, options=options, prompt_progress_callback=progress):
+            for branch in range(args.n):
+                texts[branch] += last.texts[branch]
+                tokens[branch] += last.tokens[branch]
     assert last is not None
     totals = {
         "prompt_tokens": last.prompt_tokens,

@@ -141,9 +141,15 @@ class Conversation:
 
     def _set(self, text: str) -> str:
         if text:
-            name, _, value = text.replace("=", " ").partition(" ")
-            self.settings = self.settings.with_text(name.replace("-", "_"), value.strip())
+            self.change(text)
         return "\n".join(f"{name:24} {value}" for name, value in self.setting_values().items())
+
+    def change(self, text: str) -> str:
+        """Change a setting, from 'NAME VALUE' or 'NAME=VALUE'; what to print.  Raises OptionError."""
+        name, _, value = text.strip().replace("=", " ").partition(" ")
+        name = name.replace("-", "_")
+        self.settings = self.settings.with_text(name, value.strip())
+        return f"({name} is {getattr(self.settings, name)})"
 
     def setting_values(self) -> dict[str, Any]:
         """The settings by name."""

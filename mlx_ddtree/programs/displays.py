@@ -6,15 +6,14 @@ import sys
 from typing import Protocol
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.panel import Panel
 from rich.text import Text
 
 from mlx_ddtree.generation.draw import draw_tree
-from mlx_ddtree.generation.origins import COPIED, DRAFTED, OWN, Pieces
+from mlx_ddtree.generation.origins import COPIED, DRAFTED, OWN, Piece, Pieces
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.terminal import is_lively, make_console
+from mlx_ddtree.terminal import is_lively, make_console, make_live
 
 ORIGIN_STYLES = {DRAFTED: "green", COPIED: "cyan", OWN: "bold yellow"}
 """Where a token came from, and its colour at a terminal."""
@@ -57,6 +56,27 @@ class PlainText(Silence):
         print(response.text, end="", flush=True)
 
 
+class ShownPieces:
+    """An answer's tokens with their origins, cut to the text that was handed out: a stop string is no part of it."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pieces = Pieces(pair.tokenizer)
+        self._waiting: list[Piece] = []
+
+    def of(self, response: GenerationResponse) -> list[Piece]:
+        """The pieces of the next response's text."""
+        self._waiting += self._pieces.of(response)
+        room = len(response.text)
+        shown = []
+        while room and self._waiting:
+            piece = self._waiting.pop(0)
+            shown.append(Piece(piece.text[:room], piece.origin))
+            if len(piece.text) > room:
+                self._waiting.insert(0, Piece(piece.text[room:], piece.origin))
+            room -= len(shown[-1].text)
+        return shown
+
+
 class ColoredText(Silence):
     """Every token in the colour of where it came from, and a line that explains the colours.
 
@@ -65,8 +85,7 @@ class ColoredText(Silence):
 
     def __init__(self, pair: Pair) -> None:
         self._console = make_console()
-        self._pieces = Pieces(pair.tokenizer)
-        self._left = ""
+        self._pieces = ShownPieces(pair)
 
     def __exit__(self, *error: object) -> None:
         self._console.print(Text("\n").join([Text(), legend(self._has_colors)]), end="")
@@ -113,17 +132,13 @@ class LiveTree(Silence):
 
     def __init__(self, pair: Pair, colored: bool) -> None:
         self._pair = pair
-        self._pieces = Pieces(pair.tokenizer)
+        self._pieces = ShownPieces(pair)
         self._colored = colored
         self._text = Text()
         self._best: GenerationResponse | None = None
-        self._tree: RenderableType = Text("reading the prompt", style="ui.muted")
+        self._tree: RenderableType = Text()
         self._console = make_console()
-        self._live = Live(console=self._console, auto_refresh=False)
-
-    def __enter__(self) -> LiveTree:
-        self._live.start(refresh=True)
-        return self
+        self._live = make_live(self._console)
 
     def __exit__(self, *error: object) -> None:
         self._live.update("" if self._best is None else self._panel(self._best), refresh=True)
@@ -132,6 +147,8 @@ class LiveTree(Silence):
 
     def tell(self, response: GenerationResponse) -> None:
         """Draw the round."""
+        if not self._live.is_started:  # not before the answer begins: what happens before it may have a bar of its own
+            self._live.start()
         for piece in self._pieces.of(response):
             self._text.append(piece.text, style=ORIGIN_STYLES[piece.origin] if self._colored else "")
         if response.nodes:

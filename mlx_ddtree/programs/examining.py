@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -158,7 +159,7 @@ def _pair_facts(pair: Mapping[str, Any]) -> dict[str, Any]:
     parity = pair["parity"]
     facts = {
         "target": pair["target"],
-        "drafter": terminal.short_path(str(pair["drafter"])),
+        "drafter": "/".join(Path(str(pair["drafter"])).parts[-2:]),
         "measured": terminal.short_path(str(pair["profile"])),
         "a step of plain decoding": f"{1e3 * pair['cost']['plain'][0]:.1f} ms",
         "near ties below": f"{parity['rows']:.2g} (rows), {parity['cache']:.2g} (cache)",

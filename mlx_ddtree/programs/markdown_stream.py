@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from time import perf_counter
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.markdown import Markdown
 from rich.segment import Segment
+
+from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.terminal import make_live
 
 CODE_THEME = "ansi_dark"
 """Colours of code by the terminal's own sixteen, without a background: they fit light terminals, too."""
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+SECONDS_BETWEEN = 0.05
+"""Between two drawings: an answer need not wait for more of them."""
 ROOM_BELOW = 2
 """Lines of the terminal that stay free below what grows."""
 
@@ -26,24 +31,32 @@ class MarkdownStream:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._open = ""
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._drawn = 0.0
+        self._live = make_live(console, transient=True)
 
     def __enter__(self) -> MarkdownStream:
-        self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
         self._keep(self._open)
 
+    def tell(self, response: GenerationResponse) -> None:
+        """Show a round's text."""
+        self.feed(response.text)
+
     def feed(self, text: str) -> None:
         """Show further text."""
+        if not self._live.is_started:  # not before the answer begins: what happens before it may have a bar of its own
+            self._live.start()
         *finished, self._open = split_blocks(self._open + text)
         if finished:
             self._live.update("", refresh=True)
         for block in finished:
             self._keep(block)
-        self._live.update(_Tail(self._open), refresh=True)
+        if finished or perf_counter() - self._drawn > SECONDS_BETWEEN:
+            self._live.update(_Tail(self._open), refresh=True)
+            self._drawn = perf_counter()
 
     def _keep(self, block: str) -> None:
         """Print what will not change any more."""

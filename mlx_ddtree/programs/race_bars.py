@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from rich.box import ROUNDED
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from mlx_ddtree.generation.response import GenerationResponse
-from mlx_ddtree.terminal import make_console
+from mlx_ddtree.terminal import make_console, make_live
 
 WIDTH = 30
 """Characters of the longest bar."""
@@ -45,7 +44,7 @@ class RaceBars:
     def __init__(self, methods: list[str], most: int) -> None:
         self._runners = {method: Runner() for method in methods}
         self._most = most if most > 0 else USUAL_LENGTH
-        self._live = Live(console=make_console(), auto_refresh=False)
+        self._live = make_live(make_console())
         self._drawn = 0.0
 
     def __enter__(self) -> RaceBars:

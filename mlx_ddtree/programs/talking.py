@@ -18,11 +18,12 @@ from mlx_ddtree.pair import Pair
 from mlx_ddtree.programs import arguments
 from mlx_ddtree.programs.commands import LEAVING, LETTERS, help_text
 from mlx_ddtree.programs.conversation import Conversation
+from mlx_ddtree.programs.displays import Display, PlainText
 from mlx_ddtree.programs.figures import brief
 from mlx_ddtree.programs.loading import load_pair
 from mlx_ddtree.programs.markdown_stream import MarkdownStream
 from mlx_ddtree.programs.message_input import MORE, PROMPT, MessageEditor, messages, read_lines
-from mlx_ddtree.terminal_bar import progress_bar
+from mlx_ddtree.terminal_bar import PromptBar
 
 
 @dataclass(frozen=True)
@@ -111,9 +112,10 @@ def obey(conversation: Conversation, line: str, around: Surroundings) -> None:
         terminal.print_facts("statistics", conversation.statistics())
     elif around.lively and name == "/tree":
         terminal.show(Text.from_ansi(conversation.tree().text(color=True), no_wrap=True))
-    elif around.lively and name == "/set":
-        conversation.command(line)
+    elif around.lively and line == "/set":
         terminal.print_facts("settings", conversation.setting_values())
+    elif around.lively and name == "/set":
+        terminal.print_muted(conversation.change(rest))
     else:
         print(conversation.command(line))
 
@@ -121,14 +123,11 @@ def obey(conversation: Conversation, line: str, around: Surroundings) -> None:
 def answer(conversation: Conversation, message: str, around: Surroundings) -> None:
     """Stream the answer, then a line of figures for people."""
     last: GenerationResponse | None = None
-    responses = conversation.say(message, progress_bar(around.terminal))
-    if around.lively:
-        with MarkdownStream(terminal.make_console()) as shown:
-            for last in responses:
-                shown.feed(last.text)
-    else:
-        for last in responses:
-            print(last.text, end="", flush=True)
+    shown: Display = MarkdownStream(terminal.make_console()) if around.lively else PlainText()
+    with PromptBar(around.terminal) as progress, shown:
+        for last in conversation.say(message, progress):
+            shown.tell(last)
+    if not around.lively:
         print()
     conversation.measure_plain()
     if around.figures and last is not None:

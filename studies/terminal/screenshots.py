@@ -10,7 +10,9 @@ import argparse
 import io
 import re
 import sys
+import tempfile
 import time
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -49,6 +51,8 @@ LIGHT = TerminalTheme(
         (140, 149, 159),
     ],
 )
+MOST_LINES = 48
+"""Of a picture."""
 THEMES = {"dark": SVG_EXPORT_THEME, "light": LIGHT}
 NAMES = {"brown": "yellow", "brightbrown": "bright_yellow"}
 """pyte's names of colours, and rich's."""
@@ -74,21 +78,19 @@ def chat(**how):
     terminal = Terminal("chat", "--max-tokens", "220", **how)
     try:
         terminal.wait_for(">>> ", 120)
-        for message in (
-            "Write a function that reverses a string.",
-            PASTE.format("Write a function\nthat counts the vowels\nof a string."),
-        ):
+        for message in (QUESTION, PASTE.format("Write a function\nthat counts the vowels\nof a string.")):
             terminal.type(message)
             time.sleep(0.5)
             terminal.type("\r")
             terminal.wait_for("a round", 120)
             terminal.wait_for(">>> ", 120)
-        for command in ("/tree", "/stats", "/set temp 1.5", "/set seed 2"):
+        for command in ("/tree", "/stats", "/set temp 0"):
+            time.sleep(0.5)
             terminal.type(f"{command}\r")
             terminal.wait_for(">>> ", 120)
-        terminal.type("Tell me a long story about a function.\r")
-        terminal.wait_for("\n")
-        time.sleep(1.0)
+        time.sleep(0.5)
+        terminal.type("Write a class for a bank account.\r")
+        terminal.wait_for("class\x1b")  # in the answer, whose code has colours
         terminal.type("\x03")
         terminal.wait_for("(stopped)", 120)
         terminal.wait_for(">>> ", 120)
@@ -122,9 +124,9 @@ def styled(screen):
     lines = []
     for row in range(screen.lines):
         line = Text()
-        for column in range(screen.columns):
-            cell = screen.buffer[row][column]
-            line.append(cell.data, style=style_of(cell))
+        cells = [screen.buffer[row][column] for column in range(screen.columns)]
+        for style, run in groupby(cells, style_of):
+            line.append("".join(cell.data for cell in run), style=style)
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1].plain.strip():
@@ -167,16 +169,26 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("docs/terminal"), help="folder (default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in args.scenes or SCENES:
-        play, how = SCENES[name]
-        terminal = play(**how)
-        text = styled(terminal.screen)
-        for brightness, theme in THEMES.items():
-            drawn = picture(text, f"mlx_ddtree {name}", how["columns"], theme)
-            (args.out / f"{name}-{brightness}.svg").write_text(drawn, encoding="utf-8")
-        if name == "chat":
-            (args.out / "chat.txt").write_text(terminal.text + "\n", encoding="utf-8")
-        print(f"{name}: {len(text.plain.splitlines())} lines, {len(drawn) / 1000:.0f} kB")
+    scenes = args.scenes or list(SCENES)
+    with tempfile.TemporaryDirectory(prefix="home-") as home:
+        environment = {"HOME": home, "MLX_DDTREE_CACHE": "", "XDG_CACHE_HOME": ""}
+        if scenes != ["models"]:
+            alone("doctor", "--pair")(**environment)  # measures the pair
+        for name in scenes:
+            show(name, args.out, environment)
+
+
+def show(name, out, environment):
+    """Play a scene, and write its pictures."""
+    play, how = SCENES[name]
+    terminal = play(**how, **environment)
+    text = Text("\n").join(styled(terminal.screen).split("\n")[:MOST_LINES])
+    for brightness, theme in THEMES.items():
+        drawn = picture(text, f"mlx_ddtree {name}", how["columns"], theme)
+        (out / f"{name}-{brightness}.svg").write_text(drawn, encoding="utf-8")
+    if name == "chat":
+        (out / "chat.txt").write_text(terminal.text + "\n", encoding="utf-8")
+    print(f"{name}: {len(text.plain.splitlines())} lines, {len(drawn) / 1000:.0f} kB", flush=True)
 
 
 if __name__ == "__main__":

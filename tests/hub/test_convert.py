@@ -282,14 +282,14 @@ def test_refusals_leave_nothing_behind(make, options, message, tmp_path, capsys)
 def test_nothing_is_overwritten(tmp_path, capsys):
     z_lab(tmp_path / "source")
     (tmp_path / "mlx").mkdir()
-    arguments = ["--model", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "mlx")]
+    arguments = ["--hf-path", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "mlx")]
     assert main(arguments) == 0  # an empty folder is filled
     before = (tmp_path / "mlx" / "README.md").stat().st_mtime_ns
     assert main([*arguments, "-q"]) == 2
     assert "is not an empty folder" in capsys.readouterr().err
     assert (tmp_path / "mlx" / "README.md").stat().st_mtime_ns == before
     (tmp_path / "file").write_text("mine")
-    assert main(["--model", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "file")]) == 2
+    assert main(["--hf-path", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "file")]) == 2
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -301,7 +301,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(conversion, "write_card", interrupted)
-    assert main(["--model", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "mlx")]) == 130
+    assert main(["--hf-path", str(tmp_path / "source"), "--mlx-path", str(tmp_path / "mlx")]) == 130
     assert [p.name for p in tmp_path.iterdir()] == ["source"]
 
 

@@ -48,9 +48,9 @@ def test_a_session_at_a_terminal(terminal, tmp_path):
     chat.type("/tree\r")
     chat.wait_for("the target's own")
     chat.wait_for(">>> ")
-    for setting in ("temp 1.5", "seed 2"):  # babbles on until its limit; most others come to an end
+    for setting in ("temp 1.5", "seed 2"):  # babbles on for 245 tokens
         chat.type(f"/set {setting}\r")
-        chat.wait_for("╰")
+        chat.wait_for(f"({setting.replace(' ', ' is ')})")
         chat.wait_for(">>> ")
     chat.type("Tell me a long story about a function.\r")
     chat.wait_for("\n")

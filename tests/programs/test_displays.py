@@ -41,6 +41,15 @@ def test_marks_stand_where_there_are_no_colours(capsys, plain):
     assert marked.translate(brackets) == plain.translate(brackets).rstrip("\n")
 
 
+def test_a_stop_string_is_not_shown(capsys, plain):
+    assert main([*ARGUMENTS, "--show-drafts", "--stop", "return"]) == 0
+    marked = capsys.readouterr().out.rsplit("\n", 2)[0]
+    assert (
+        "return" in plain
+        and marked.translate(str.maketrans("", "", "[]<>")).strip() == plain.split("return")[0].strip()
+    )
+
+
 def test_a_terminal_has_colours_and_a_tree_in_place(plain):
     terminal = Terminal("generate", *ARGUMENTS, "--show-drafts", "--show-tree", rows=40)
     try:

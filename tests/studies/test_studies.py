@@ -78,6 +78,7 @@ RUNS = [
     pytest.param('prompts/prefix_reuse.py --families qwen3_5 --answer 2 --cases "next turn"', "twice"),
     pytest.param("prompts/prefill_times.py --tokens 256 --repeats 1 --scorer lexical", "dense"),
     pytest.param("targets/every_model.py llama llama4", "2 tree"),
+    pytest.param("terminal/screenshots.py models --out TMP", "models: "),
     pytest.param(f"targets/real_checkpoint.py {TARGET} --max-tokens 8 --long 64", "0 of 20 texts differ"),
 ]
 
