@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_ddtree.__main__ import PROGRAMS
+from mlx_ddtree.__main__ import PROGRAMS, main
+from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.hub.registry import find_drafter
 
@@ -45,12 +46,16 @@ SHORTER = {
     "train": ["--minutes", "0.01", "--layers", "1", "--max-tokens", "24", "--batch-size", "1"],
 }
 """What is added to a line that is run."""
+WRONG_ON_PURPOSE = {"mlx_ddtree.generate --temp -1"}
+"""Lines that show how a mistake is answered."""
 DEAR = ("doctor", "train", "benchmark")
 
 
 def never_run(line):
     """Why a line is read by its parser only; None if it can be run."""
     name, arguments = line.program
+    if line.text in WRONG_ON_PURPOSE:
+        return "it is wrong"
     if line.words[0] == "mlx.launch":
         return "several machines, or processes: tests/distributed"
     if "race" in arguments:
@@ -81,10 +86,14 @@ def identity(line):
 @pytest.mark.parametrize("line", OURS, ids=identity)
 def test_every_line_is_understood(line):
     name, arguments = line.program
-    if "--help" in arguments:
+    if {"--help", "--version"} & set(arguments):
         with pytest.raises(SystemExit) as end:
             parse(name, arguments)
         assert end.value.code == 0
+        return
+    if line.text in WRONG_ON_PURPOSE:
+        with pytest.raises(OptionError):
+            parse(name, arguments)
         return
     args = parse(name, arguments)
     model = getattr(args, "model", None)
@@ -160,6 +169,8 @@ def test_other_lines_name_what_is_there(line):
         assert all((ROOT / word).exists() for word in rest if "/" in word)
     elif program == "pip":
         assert rest[0] == "install"  # what: tests/programs/test_extras.py
+    elif program == "mlx_ddtree":
+        assert main(rest) == 0
     elif program in ("python", "bash") and rest[0] != "-m":
         file = ROOT / rest[0]
         assert file.is_file()
