@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mlx_ddtree._public import *  # noqa: F403
 
 __all__ = [
+    "Answer",
+    "BenchmarkResult",
+    "Comparison",
     "ConfigError",
     "GenerationOptions",
     "GenerationResponse",
@@ -35,6 +38,9 @@ __all__ = [
     "UnsupportedModelError",
     "WeightsError",
     "__version__",
+    "asynchronous",
+    "benchmark",
+    "compare",
     "draw_tree",
     "generate",
     "load",
@@ -43,6 +49,7 @@ __all__ = [
     "sharded_load",
     "stream_branches",
     "stream_generate",
+    "watch",
 ]
 
 

@@ -10,7 +10,7 @@ MLX_DDTREE_BLAS=off switches it off.
 MKL's threads spin for 200 ms after every product by default, in the hope of another one.  On a machine with other work
 they take its cores, and products wait for threads that are not running.  Unless the user has said otherwise they sleep
 at once (KMP_BLOCKTIME=0), and there are half as many as this process may use cores: Python and MLX's own thread need
-one too, and a product is as slow as its last thread (README.md has a table of an idle and a busy machine).
+one too, and a product is as slow as its last thread (docs/linux.md has a table of an idle and a busy machine).
 """
 
 import ctypes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -15,6 +16,7 @@ from mlx_ddtree.drafter.config import default_target_layer_ids
 from mlx_ddtree.drafter.make import scores_pairs
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
+from mlx_ddtree.pictures.tables import facts_table
 from mlx_ddtree.target import PlainTarget, Target, family_of
 
 
@@ -68,16 +70,39 @@ class Pair:
 
     def __repr__(self) -> str:
         """One line: what was loaded, without a word of the networks."""
-        target = self.notes.get("target", family_of(self.target.model))
+        target = _name(self.notes.get("target")) or family_of(self.target.model)
         parts = [f"target={target!r}"]
         if self.drafter is None:
             parts.append("drafter=None")
         else:
-            parts.append(f"drafter={self.notes.get('drafter', type(self.drafter).__name__)!r}")
+            parts.append(f"drafter={_name(self.notes.get('drafter', type(self.drafter).__name__))!r}")
             parts.append(f"block_size={self.drafter.config.block_size}")
         if "adapter_folder" in self.notes:
             parts.append(f"adapter={self.notes['adapter_folder']!r}")
         return f"Pair({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what was loaded, and what was measured of it here."""
+        target = self.target
+        facts = {"target": f"{_name(self.notes.get('target'))}, {family_of(target.model)}".lstrip(", ")}
+        facts["drafter"] = "none: what the text repeats is copied and verified in trees"
+        if self.drafter is not None:
+            name = _name(self.notes.get("drafter", type(self.drafter).__name__))
+            facts["drafter"] = f"{name}, {len(self.drafter.layers)} layers, blocks of {self.block_size} tokens"
+        if "adapter_folder" in self.notes:
+            facts["adapter"] = _name(self.notes["adapter_folder"])
+        facts["context"] = "no limit that its configuration says"
+        if target.max_context is not None:
+            facts["context"] = f"{target.max_context:,} tokens"
+        facts["measured here"] = "at the first answer"
+        if self.profile is not None:
+            facts["measured here"] = self.profile.cost.line()
+        return facts_table("Pair", facts)
+
+
+def _name(note: str | None) -> str:
+    """A repository as it is; of a folder its last two parts."""
+    return "/".join(Path(note).parts[-2:]) if note and Path(note).is_absolute() else note or ""
 
 
 def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:

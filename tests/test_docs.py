@@ -2,9 +2,11 @@
 
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
+import mlx_ddtree
 from mlx_ddtree.hub.registry import find_drafter
 
 ROOT = Path(__file__).parent.parent
@@ -51,3 +53,19 @@ def test_the_index_has_every_page():
     index = (DOCS / "README.md").read_text()
     missing = [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"]({page.name})" not in index]
     assert not missing
+
+
+def test_every_public_name_is_documented():
+    """In words: a page whose text is old fails in tests/studies (code/api_page.py --check)."""
+    headings = re.findall(r"^### (\w+)$", (DOCS / "api.md").read_text(), re.M)
+    assert sorted(headings) == sorted(mlx_ddtree.__all__)
+    assert all(getattr(mlx_ddtree, name).__doc__ for name in mlx_ddtree.__all__ if name != "__version__")
+
+
+def test_pictures_are_no_wider_than_a_page():
+    """GitHub shrinks what is wider than 860 pixels, and the letters with it, which are 9 points where they are drawn."""
+    for file in DOCS.rglob("*.svg"):
+        root = ElementTree.parse(file).getroot()
+        width = root.get("width") or root.get("viewBox").split()[2]
+        pixels = float(width.removesuffix("pt")) * (4 / 3 if width.endswith("pt") else 1)
+        assert pixels <= 860 or file.parent.name == "terminal", file.name

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -45,21 +46,25 @@ def outputs(notebook):
     return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-def shown(notebook):
-    """(all that was printed, the pictures)"""
-    text = "".join(output.text for output in outputs(notebook) if output.output_type == "stream")
-    pictures = [output.data.get("image/svg+xml", "") for output in outputs(notebook) if "data" in output]
-    return text, pictures
+def shown(notebook, kind):
+    """All outputs of one MIME type, in their order; what was printed is text/plain as well."""
+    printed = [o.text for o in outputs(notebook) if o.output_type == "stream" and kind == "text/plain"]
+    return printed + [output.data[kind] for output in outputs(notebook) if kind in output.get("data", {})]
 
 
 def check_outputs(notebook):
-    text, (tree, plot) = shown(notebook)
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
-    assert tree.count('class="accepted"') >= 2 and tree.count('class="target"') == 1
-    assert "<svg" in plot
-    assert "the target's own" in text
-    rows = [line for line in text.splitlines() if line.startswith(("ar ", "dflash ", "ddtree "))]
-    assert len(rows) == 3 and all(row.endswith("yes") for row in rows)
+    assert not [output for output in outputs(notebook) if output.get("name") == "stderr"]
+    texts, pages, pictures = (shown(notebook, kind) for kind in ("text/plain", "text/html", "image/svg+xml"))
+    whole, one_round, methods, settings = pictures
+    assert all(tree.count('class="target"') == 2 and tree.count('class="accepted"') > 4 for tree in (whole, one_round))
+    assert "the model&#x27;s probability" in one_round
+    assert methods.count("the tokens of plain decoding") == 3 and "NOT IDENTICAL" not in methods
+    assert settings.count("95 % interval") == 4
+    watched = [re.sub("<[^>]+>", "", page) for page in pages if "the model&#x27;s own</b>" in page]
+    assert len(watched) == 2 and all("def " in text for text in watched)
+    assert any(page.startswith("<table") and "drafter" in page for page in pages), "the pair"
+    assert any("--- stopped" in text for text in texts) and any("the target's own" in text for text in texts)
 
 
 def test_the_notebook_runs():

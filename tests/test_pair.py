@@ -9,7 +9,7 @@ from mlx_ddtree.target import PlainTarget, make_target
 
 from .drafter.test_dflash2 import small_drafter2
 from .every_model import mute_model
-from .helpers import small_drafter, small_pair, small_target
+from .helpers import any_profile, small_drafter, small_pair, small_target
 from .training.tiny import make_tokenizer
 
 
@@ -86,3 +86,15 @@ def test_a_pair_is_one_line():
 def test_prompt_cache_holds_target_then_drafter_layers():
     assert len(make_prompt_cache(small_pair())) == 3 + 2
     assert len(make_prompt_cache(small_pair(drafter=False))) == 3
+
+
+def test_a_notebook_shows_what_was_loaded():
+    """Names and sizes, without this machine's folders; what was measured once it was."""
+    pair = small_pair()
+    pair.notes |= {"target": "me/my-model", "drafter": "/somewhere/of/mine/my-drafter"}
+    shown = pair._repr_html_()
+    assert "me/my-model, qwen3" in shown and "mine/my-drafter, 2 layers, blocks of 8 tokens" in shown
+    assert "/somewhere" not in shown + repr(pair) and "at the first answer" in shown
+    pair.profile = any_profile()
+    assert " ms, a draft " in pair._repr_html_()
+    assert "none: what the text repeats" in pair.without_drafter()._repr_html_()

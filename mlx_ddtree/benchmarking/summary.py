@@ -78,7 +78,11 @@ class Summary:
 
 def summarise(path: Path) -> Summary:
     """The figures of a run's file, finished or not.  Raises OptionError for what is no run."""
-    header, lines = read_run(path)
+    return summary_of(*read_run(path))
+
+
+def summary_of(header: dict[str, Any], lines: list[RunLine]) -> Summary:
+    """The figures of a run's complete lines."""
     names = list(header["settings"])
     places: dict[tuple[str, float], list[RunLine]] = defaultdict(list)
     for line in lines:

@@ -87,6 +87,18 @@ class CostTable:
             return 0.0
         return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
 
+    def line(self) -> str:
+        """The milliseconds of a token, of verifying some rows and of a draft, at the shortest measured context."""
+        first = self.contexts[0]
+        figures = [f"a token {1e3 * self.step(first):.1f} ms"]
+        seconds = self.verification(first)
+        for rows in (8, 32):
+            if rows in self.rows and rows not in self.guessed:
+                figures.append(f"{rows} rows {1e3 * seconds[self.rows.index(rows)]:.1f} ms")
+        if self.draft:
+            figures.append(f"a draft {1e3 * self.drafting(max(self.draft)):.1f} ms")
+        return ", ".join(figures)
+
     def saw_verification(self, rows: int, context: int, seconds: float, chain: bool = False) -> None:
         """Refine by a round's own timing, padded to the next measured size.  Rare long ones (another
         program, a page fault) count little."""

@@ -56,6 +56,7 @@ class Round:
     alone: whether a near tie made a row of its own decide the token (RoundPlan.parity).
     kind: 'draft', 'lookup', 'plain' or 'tie' (alone).
     expected: accepted nodes that were predicted, where they were.
+    said: what the target says after every node of the tree; empty where the round did not ask it of a tree.
     """
 
     token_ids: list[int]
@@ -66,6 +67,7 @@ class Round:
     alone: bool = False
     kind: str = "draft"
     expected: float | None = None
+    said: Sequence[int] = ()
 
     @classmethod
     def of_one_token(cls, token: int, logits: mx.array) -> Round:
@@ -117,7 +119,7 @@ def decode_round(state: DecodeState, plan: RoundPlan, propose: Propose, keep: Ke
             commit(state, path, verification, token_ids)
             state.proven = proven
     logits = verification.logits[mx.array(path[: len(token_ids)])]
-    return Round(token_ids, logits, tree, path, chosen, alone, _kind(tree, alone))
+    return Round(token_ids, logits, tree, path, chosen, alone, _kind(tree, alone), said=verification.chosen)
 
 
 def commit(state: DecodeState, path: Sequence[int], verification: Verification, token_ids: Sequence[int]) -> None:

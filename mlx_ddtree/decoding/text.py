@@ -10,10 +10,12 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 class TextStream:
     """Turns a round's tokens into text and decides how many of them belong to it.
 
+    tokenizer: what writes the tokens.
     finish_reason: None while the text goes on, then 'stop' or 'length'.
     """
 
     def __init__(self, tokenizer: TokenizerWrapper, max_tokens: int, stop: Sequence[str] = ()) -> None:
+        self.tokenizer = tokenizer
         self._detokenizer = tokenizer.detokenizer
         self._end_tokens = tokenizer.eos_token_ids
         self._remaining = max_tokens

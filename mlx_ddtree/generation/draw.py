@@ -1,36 +1,44 @@
-"""A round's draft tree as text for the terminal and as SVG for notebooks.
+"""A round's draft tree as text for the terminal, and as a picture for notebooks.
 
 >>> for response in stream_generate(pair, messages):
-...     print(draw_tree(response, pair.tokenizer))  # in a notebook: display(draw_tree(...))
+...     print(draw_tree(response))  # in a notebook: display(draw_tree(response))
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from html import escape
 from typing import Protocol
-from unicodedata import east_asian_width
 
+import mlx.core as mx
 import numpy as np
 
 from mlx_ddtree.decoding.round import Round
-from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.pictures.letters import PAGE_WIDTH, cells
+from mlx_ddtree.pictures.picture import Picture
+from mlx_ddtree.pictures.tree_svg import Box, tree_svg
 
+HINT = "Point at a box: its probabilities, and what the model says there."
 LONGEST_LABEL = 22
 GREEN, GREY, YELLOW = "\x1b[1;32m", "\x1b[2m", "\x1b[1;33m"
 RESET = "\x1b[0m"
-
-# SVG: pixels, and colours of Okabe and Ito, which stay apart for every kind of colour vision.
-ROW, BOX, GAP, CHARACTER, PADDING = 28, 22, 22, 7.3, 6
-ACCEPTED, DRAFTED, TARGET = "#007A5A", "#767676", "#B34700"
 
 
 class Decoder(Protocol):
     """Any tokenizer."""
 
     def decode(self, token_ids: list[int], /) -> str: ...
+
+
+class HasRound(Protocol):
+    """What `stream_generate` yields: a round, its number, and what writes its tokens."""
+
+    round: Round
+    rounds: int
+
+    @property
+    def tokenizer(self) -> Decoder | None: ...
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,8 @@ class TreeDrawing:
     path: the accepted nodes, root first.
     target: the target's own token after the last of them.
     title: one line about the round.
+    said: (N,) the target's choice after every node, or empty.
+    chances: the target's own probability, at temperature 1, of the nodes behind the path, by node; -1 is `target`.
     """
 
     labels: list[str]
@@ -54,6 +64,8 @@ class TreeDrawing:
     path: list[int]
     target: str
     title: str
+    said: list[str] = field(default_factory=list)
+    chances: dict[int, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.text()
@@ -101,93 +113,76 @@ class TreeDrawing:
             found[self.parents[node]].append(node)
         return found
 
-    def _repr_svg_(self) -> str:
-        return self.svg()
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """For notebooks: a picture that answers the mouse, the same as a plain picture, and text."""
+        return Picture(self.svg(), self.title, HINT)._repr_mimebundle_() | {"text/plain": self.text()}
 
-    def svg(self) -> str:
+    def svg(self, width: float = PAGE_WIDTH) -> str:
         """A picture: time runs to the right, the accepted path is green and bold and has ticks, the target's
-        token is dashed."""
-        columns, rows = self._places()
-        width, height = columns[-1], ROW * (max(rows) + 1) + 30
-        edges = [self._edge(node, columns, rows) for node in range(1, len(self.labels))]
-        boxes = [self._box(node, columns, rows) for node in range(len(self.labels))]
-        left = columns[self.depths[self.path[-1]] + 1]
-        start = columns[self.depths[self.path[-1]]] + self._widths[self.path[-1]]
-        middle, end = _middle(rows[self.path[-1]]), _middle(rows[-1])
-        edges.append(_curve(start, middle, left, end, f'stroke="{TARGET}" stroke-dasharray="4 3" stroke-width="2"'))
-        boxes.append(_rectangle(left, rows[-1], f"→ {self.target}", TARGET, "the target's own token", "target", True))
-        return "\n".join(
-            [
-                f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" '
-                f'viewBox="0 0 {width:.0f} {height}" role="img" aria-label="{escape(self.title)}" '
-                f'font-family="ui-monospace, Menlo, Consolas, monospace" font-size="12">',
-                f'<rect width="{width:.0f}" height="{height}" fill="#ffffff"/>',
-                f'<text x="8" y="18" fill="#333333">{escape(self.title)}</text>',
-                *edges,
-                *boxes,
-                "</svg>",
-            ]
+        token is dashed.  Dark where the reader's pages are.
+
+        width: pixels; what does not fit goes on below.
+        """
+        # The nodes in the order of `_rows`, and the target's token as one more box.
+        own = len(self.labels)
+        order: list[int] = []
+        stack = [0]
+        while stack:
+            node = stack.pop()
+            order.append(node)
+            if node != own:
+                stack += [own] if node == self.path[-1] else []
+                stack += reversed(self.children[node])
+        place = {node: i for i, node in enumerate(order)}
+        parents, depths = [*self.parents, self.path[-1]], [*self.depths, self.depths[self.path[-1]] + 1]
+        return tree_svg(
+            [self._box(node) for node in order],
+            [place[parents[node]] if node else -1 for node in order],
+            [depths[node] for node in order],
+            self.title,
+            width,
         )
 
-    def _places(self) -> tuple[list[float], list[int]]:
-        """(left edge of every depth's column and the width of all, row of every node and of the target's token)
+    def _box(self, node: int) -> Box:
+        """What stands in a node's box, or, one behind the nodes, in the target's."""
+        if node == len(self.labels):
+            return Box("target", f"→ {self.target}", f"{self.target}: the model's own token{self._chance(-1)}")
+        kind, mark = ("accepted", "✓ ") if node in self.path else ("drafted", "")
+        figure = f" {self.probabilities[node]:.2f}" if node else ""
+        return Box(kind, f"{mark}{self.labels[node]}{figure}", self._about(node))
 
-        A node stands in its first child's row, so the drafter's best path is a straight line.
-        """
-        children, last = self.children, self.path[-1]
-        rows, free = [0] * (len(self.labels) + 1), 0
-        stack = [0]
-        while stack:  # depth first; a node that opens a row of its own is no first child
-            node = stack.pop()
-            parent = self.parents[node] if node > 0 else last
-            first = node == 0 or (node > 0 and node == children[parent][0]) or (node == -1 and not children[last])
-            if node != 0:
-                if not first:
-                    free += 1
-                rows[node] = rows[parent] if first else free
-            if node >= 0:
-                stack += [-1] if node == last else []
-                stack += children[node][::-1]
-        widths = self._widths
-        widest = [0.0] * (max(*self.depths, self.depths[last] + 1) + 1)
-        for node, depth in enumerate([*self.depths, self.depths[last] + 1]):
-            widest[depth] = max(widest[depth], widths[node])
-        return [8.0 + float(sum(widest[:i])) + GAP * i for i in range(len(widest) + 1)], rows
+    def _about(self, node: int) -> str:
+        """The tooltip of a node: its probabilities, what became of it, the target's choice."""
+        label, said = self.labels[node], self.said
+        after = f"; after it the model says {said[node]}" if said else ""
+        if node == 0:
+            return f"{label}: decided before this draft{after}"
+        whole = float(np.exp(self.log_weights[node]))
+        drafted = f"drafted with probability {self.probabilities[node]:.3f} ({whole:.3f} for the whole path)"
+        if node in self.path:
+            became = f"accepted{self._chance(node)}"
+        elif self.parents[node] in self.path:
+            became = f"not taken{self._chance(node)}" + (f", the model said {said[self.parents[node]]}" if said else "")
+        else:
+            became = "not reached"
+        return f"{label}: {drafted}; {became}{after}"
 
-    @cached_property
-    def _widths(self) -> list[float]:
-        """Widths of the nodes' boxes and of the target's."""
-        labels = [*(self._written(node) for node in range(len(self.labels))), f"→ {self.target}"]
-        return [cells(label) * CHARACTER + 2 * PADDING for label in labels]
-
-    def _written(self, node: int) -> str:
-        mark = "✓ " if node in self.path else ""
-        return f"{mark}{self.labels[node]}" + (f" {self.probabilities[node]:.2f}" if node else "")
-
-    def _edge(self, node: int, columns: list[float], rows: list[int]) -> str:
-        parent = self.parents[node]
-        accepted = node in self.path
-        style = f'stroke="{ACCEPTED if accepted else DRAFTED}" stroke-width="{3 if accepted else 1}"'
-        start = columns[self.depths[parent]] + self._widths[parent]
-        return _curve(start, _middle(rows[parent]), columns[self.depths[node]], _middle(rows[node]), style)
-
-    def _box(self, node: int, columns: list[float], rows: list[int]) -> str:
-        accepted = node in self.path
-        figures = f"probability {self.probabilities[node]:.4f}, path {self.log_weights[node]:.3f} (log)"
-        about = figures if node else "the token before the draft"
-        color = ACCEPTED if accepted else DRAFTED
-        kind = "accepted" if accepted else "drafted"
-        return _rectangle(columns[self.depths[node]], rows[node], self._written(node), color, about, kind, False)
+    def _chance(self, node: int) -> str:
+        return f" (the model's probability {self.chances[node]:.3f})" if node in self.chances else ""
 
 
-def draw_tree(done: GenerationResponse | Round, tokenizer: Decoder) -> TreeDrawing:
+def draw_tree(done: HasRound | Round, tokenizer: Decoder | None = None) -> TreeDrawing:
     """The draft tree of one round, to `print` or to let a notebook show.
 
     done: what `stream_generate` yields.
-    tokenizer: the pair's.
+    tokenizer: the pair's; a response knows it.
     """
-    number = f"round {done.rounds}: " if isinstance(done, GenerationResponse) else ""
-    done = done.round if isinstance(done, GenerationResponse) else done
+    number = ""
+    if not isinstance(done, Round):
+        number = f"round {done.rounds}: "
+        tokenizer = tokenizer or done.tokenizer
+        done = done.round
+    assert tokenizer is not None, "a round alone does not know its tokenizer"
     tree = done.tree
     weights = tree.log_weights.astype(np.float64)
     with np.errstate(invalid="ignore"):
@@ -201,7 +196,30 @@ def draw_tree(done: GenerationResponse | Round, tokenizer: Decoder) -> TreeDrawi
         path=list(done.path),
         target=label(tokenizer, done.chosen[-1]),
         title=f"{number}{done.kind}, {done.nodes} nodes, {done.accepted} accepted",
+        said=[label(tokenizer, token) for token in done.said],
+        chances=_chances(done),
     )
+
+
+def _chances(done: Round) -> dict[int, float]:
+    """The target's probabilities of what stands behind the path, by node; -1 is its own token.
+
+    Logits are there for the nodes whose choice was emitted; none where they were given up (Answer).
+    """
+    if not done.logits.size:
+        return {}
+    behind = {node: i for i, node in enumerate(done.path[: len(done.token_ids)])}
+    asked = {
+        n: (behind[p], int(done.tree.token_ids[n])) for n, p in enumerate(done.tree.parents.tolist()) if p in behind
+    }
+    if len(behind) == len(done.path):
+        asked[-1] = behind[done.path[-1]], done.chosen[-1]
+    if not asked:
+        return {}
+    rows, tokens = zip(*asked.values(), strict=True)
+    logits = done.logits.astype(mx.float32)
+    logs = logits[mx.array(rows), mx.array(tokens)] - mx.logsumexp(logits, axis=-1)[mx.array(rows)]
+    return dict(zip(asked, mx.exp(logs).tolist(), strict=True))  # type: ignore[arg-type]
 
 
 def label(tokenizer: Decoder, token_id: int) -> str:
@@ -212,35 +230,7 @@ def label(tokenizer: Decoder, token_id: int) -> str:
     return text if cells(text) <= LONGEST_LABEL else _cut(text, LONGEST_LABEL - 2) + "…" + text[-1]
 
 
-def cells(text: str) -> int:
-    """Columns that `text` takes in a terminal."""
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
-
-
 def _cut(text: str, width: int) -> str:
     while cells(text) > width:
         text = text[:-1]
     return text
-
-
-def _middle(row: int) -> float:
-    return 30 + ROW * row + BOX / 2
-
-
-def _curve(x0: float, y0: float, x1: float, y1: float, style: str) -> str:
-    bend = (x0 + x1) / 2
-    path = f"M{x0:.1f} {y0:.1f}C{bend:.1f} {y0:.1f} {bend:.1f} {y1:.1f} {x1:.1f} {y1:.1f}"
-    return f'<path d="{path}" fill="none" {style}/>'
-
-
-def _rectangle(x: float, row: int, text: str, color: str, about: str, kind: str, dashed: bool) -> str:
-    y, width = 30 + ROW * row, cells(text) * CHARACTER + 2 * PADDING
-    bold = kind != "drafted"
-    line = f'stroke="{color}" stroke-width="{2 if bold else 1}"' + (' stroke-dasharray="4 3"' if dashed else "")
-    weight = ' font-weight="bold"' if bold else ""
-    return (
-        f'<g class="{kind}"><title>{escape(about)}</title>'
-        f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BOX}" rx="5" fill="#ffffff" {line}/>'
-        f'<text x="{x + PADDING:.1f}" y="{y + 15}" fill="{color if bold else "#333333"}"{weight} '
-        f'xml:space="preserve">{escape(text)}</text></g>'
-    )

@@ -9,17 +9,20 @@ from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.decoding.round import Clock, Round
 from mlx_ddtree.decoding.text import TextStream
+from mlx_ddtree.generation.draw import draw_tree
 from mlx_ddtree.generation.shorten import Shortening
 from mlx_ddtree.icecache.reads import Reads
 from mlx_ddtree.pflash.compress import CompressionReport
+from mlx_ddtree.pictures.tables import bars_table, side_by_side
 from mlx_ddtree.target import Target
 from mlx_ddtree.target.rank_traffic import RankTraffic
 
 
-@dataclass
+@dataclass(repr=False)
 class RoundStatistics:
     """Counts over the rounds so far.
 
@@ -70,8 +73,21 @@ class RoundStatistics:
         exchange = "" if self.exchange is None else f"\n{self.exchange.line(rounds)}"
         return f"Rounds by kind: {kinds}\nRounds by nodes: {nodes}\nAccepted nodes: {predicted}{reads}{exchange}"
 
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{kind}={count}" for kind, count in self.kinds.most_common())
+        return f"RoundStatistics({self.nodes.total()} rounds: {kinds})" if kinds else "RoundStatistics(0 rounds)"
 
-@dataclass
+    def _repr_html_(self) -> str:
+        """For notebooks: rounds by what they accepted, by the size of their tree, by kind, with bars."""
+        accepted = {nodes + 1: self.accepted[nodes] for nodes in sorted(self.accepted)}
+        return side_by_side(
+            bars_table("Tokens a round", "tokens", accepted),
+            bars_table("Nodes of the draft tree", "nodes", dict(sorted(self.nodes.items()))),
+            bars_table("Kind of round", "kind", dict(self.kinds.most_common())),
+        )
+
+
+@dataclass(repr=False)
 class GenerationResponse:
     """One round's output; mlx-lm's fields, and the round's statistics.
 
@@ -92,6 +108,9 @@ class GenerationResponse:
     finish_reason: 'length', 'stop' or None.
     stopped_by: the stop string that has ended the text, where one has.
     round: the round itself, with its tree and the accepted path (`mlx_ddtree.draw_tree`).
+    tokenizer: what wrote the text.
+
+    A notebook shows a response as a line and its tree.
     """
 
     text: str
@@ -104,10 +123,11 @@ class GenerationResponse:
     rounds: int
     statistics: RoundStatistics
     seconds: dict[str, float]
-    round: Round = field(repr=False)
+    round: Round
     finish_reason: str | None = None
     stopped_by: str | None = None
     compression: CompressionReport | None = None
+    tokenizer: TokenizerWrapper | None = None
 
     # What follows from the round is computed when it is asked for: the device waits while a response is made.
 
@@ -144,6 +164,18 @@ class GenerationResponse:
     def mean_acceptance_length(self) -> float:
         """tau: tokens per round so far."""
         return (self.generation_tokens - 1) / self.rounds if self.rounds else 1.0
+
+    def __repr__(self) -> str:
+        tokens = f"{len(self.tokens)} token{'s' if len(self.tokens) > 1 else ''}"
+        how = f"{self.kind}, {tokens}, {self.nodes} drafted" if self.rounds else "the prompt's own token"
+        end = f", finish_reason={self.finish_reason!r}" if self.finish_reason else ""
+        return f"GenerationResponse(round {self.rounds}: {how}, text={self.text!r}{end})"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """For notebooks: the round's tree, where it drafted one."""
+        if self.tokenizer is None or not self.nodes:
+            return {"text/plain": repr(self)}
+        return draw_tree(self)._repr_mimebundle_() | {"text/plain": repr(self)}
 
 
 def summary(response: GenerationResponse) -> str:
@@ -204,4 +236,5 @@ class Meter:
             finish_reason=text.finish_reason,
             stopped_by=text.stopped_by,
             compression=self._shortening.report if self._shortening else None,
+            tokenizer=text.tokenizer,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from inspect import GEN_CLOSED, getgeneratorstate
+from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from threading import current_thread
 from typing import Any
 
@@ -161,7 +161,8 @@ class Session:
         answer = self._open
         if answer is None or getgeneratorstate(answer) == GEN_CLOSED:
             return
-        if self._reader is not current_thread() and self._reader.is_alive():
+        elsewhere = self._reader is not current_thread() and self._reader.is_alive()
+        if elsewhere or getgeneratorstate(answer) == GEN_RUNNING:
             raise OptionError(
                 "this session is answering another thread's prompt: wait for the end of that answer, or use a session "
                 "of your own"

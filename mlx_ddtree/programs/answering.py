@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +48,6 @@ def answer(args: argparse.Namespace) -> int:
     options = protect_prompt(pair, prompt, options)
     # 3. The answer, or several.
     if args.compare:
-        if options.seed is None:
-            options = options.changed(seed=secrets.randbits(31))  # all methods draw the same tokens
         return print_comparison(pair, prompt.ids, options, args.json)
     if args.n > 1:
         return answers.print_branches(pair, prompt.ids, options, args)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mlx_ddtree.benchmarking.plot_style import COLORS, HATCHES, MARKERS, PAGE, label_logarithmic, plot_style
+
 DOCS = Path(__file__).parents[2] / "docs"
-COLORS, MARKERS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"), "osD^v"
 
 
 def table(page: str, first: str) -> list[list[str]]:
@@ -40,16 +40,15 @@ def curves(axes: Axes, groups: dict[str, tuple[list[float], list[float]]], title
     for (name, (x, y)), color, marker in zip(groups.items(), COLORS, MARKERS, strict=False):
         axes.plot(x, y, color=color, marker=marker, label=name)
     axes.set(xscale="log", yscale="log", xlabel="tokens of context", ylabel=unit, title=title)
-    ticks = sorted({place for x, _ in groups.values() for place in x})
-    axes.set_xticks(ticks, [f"{place / 1024:.0f}k" for place in ticks])
-    axes.minorticks_off()
+    label_logarithmic(axes.yaxis)
+    label_logarithmic(axes.xaxis, {place for x, _ in groups.values() for place in x})
+    axes.xaxis.set_major_formatter(lambda place, _: f"{place / 1024:.0f}k")
     axes.legend()
-    axes.grid(alpha=0.3)
 
 
 def rounds() -> Figure:
     """Verifications and memory with the whole cache, in part, and with pages on disk."""
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
     rows = table("icecache", "context | cache")
     for axes, column, title, unit in zip(
         figure.subplots(1, 3),
@@ -86,11 +85,12 @@ def drafts() -> Figure:
 def needles() -> Figure:
     """Kept needles by scorer and kind of text, at the two keep ratios."""
     rows = table("prefill_compression", "scorer | 0.2 code")
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(PAGE, 3.6), layout="constrained")
     for axes, first, keep in zip(figure.subplots(1, 2, sharey=True), (1, 4), ("0.2", "0.3"), strict=True):
         for i, kind in enumerate(("code", "prose", "repeated")):
             places = [place + 0.27 * i for place in range(len(rows))]
-            axes.barh(places, [number(row[first + i]) for row in rows], 0.25, color=COLORS[i], label=kind)
+            kept = [number(row[first + i]) for row in rows]
+            axes.barh(places, kept, 0.25, color=COLORS[i], hatch=HATCHES[i], edgecolor="white", label=kind)
         axes.set_yticks([place + 0.27 for place in range(len(rows))], [row[0] for row in rows])
         axes.set(title=f"keep {keep}", xlabel="needles kept, %", xlim=(0, 100))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right")
@@ -104,7 +104,9 @@ def pages() -> Figure:
     axes = figure.subplots()
     for i, (column, budget) in enumerate(((1, 64), (2, 256))):
         places = [place + 0.4 * i for place in range(len(rows))]
-        axes.barh(places, [number(row[column]) for row in rows], 0.38, color=COLORS[i], label=f"{budget} tokens")
+        caught = [number(row[column]) for row in rows]
+        look = {"color": COLORS[i], "hatch": HATCHES[i], "edgecolor": "white", "label": f"{budget} tokens"}
+        axes.barh(places, caught, 0.38, **look)
     axes.set_yticks([place + 0.2 for place in range(len(rows))], [row[0] for row in rows])
     axes.set(xlabel="share of the attention between sinks and window", xlim=(0, 1))
     axes.legend(loc="lower right")
@@ -116,7 +118,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DOCS / "long-context", help="folder of the pictures")
     folder = parser.parse_args().out
     folder.mkdir(exist_ok=True)
-    with matplotlib.rc_context({"svg.hashsalt": "mlx_ddtree", "svg.fonttype": "none", "font.size": 9}):
+    with plot_style():
         for draw in (rounds, drafts, needles, pages):
             draw().savefig(folder / f"{draw.__name__}.svg", metadata={"Date": None})
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mlx_ddtree import draw_tree, load, stream_generate
 from mlx_ddtree.decoding.round import Round
-from mlx_ddtree.generation.draw import cells
+from mlx_ddtree.pictures.letters import cells
 from mlx_ddtree.programs.generate import main
 from mlx_ddtree.tree import DraftTree, accept
 
@@ -40,8 +40,13 @@ def rounds(draw):
     return round_of(tree, path, [chosen[node] for node in path])
 
 
-def round_of(tree, path, chosen):
-    return Round(chosen, mx.zeros((len(chosen), 8)), tree, path, chosen)
+def round_of(tree, path, chosen, said=()):
+    return Round(chosen, mx.zeros((len(chosen), 128)), tree, path, chosen, said=said)
+
+
+def boxes_of(root):
+    """The boxes of a picture, those left out that stand once more where their children go on below."""
+    return [group for group in root.findall(f"{SVG}g") if group.get("class") != "again"]
 
 
 def numbered(done):
@@ -72,7 +77,7 @@ def test_exactly_the_accepted_path_is_marked(done):
     lines = drawing.text().splitlines()[1:]
     assert [int(re.search(r"<(\d+)>", line)[1]) for line in lines if "✓" in line] == done.path
     assert [line for line in lines if "→" in line] == [line for line in lines if "target" in line]
-    groups = ElementTree.fromstring(drawing.svg()).findall(f"{SVG}g")
+    groups = boxes_of(ElementTree.fromstring(drawing.svg()))
     text = {group.find(f"{SVG}text").text: group.get("class") for group in groups}
     accepted = [int(re.search(r"<(\d+)>", label)[1]) for label, kind in text.items() if kind == "accepted"]
     assert sorted(accepted) == sorted(done.path)
@@ -85,17 +90,18 @@ def test_any_text_gives_well_formed_pictures_and_clean_lines(done, texts):
     """Control characters, quotes, markup, lone surrogates: nothing reaches a terminal or XML unescaped."""
     drawing = draw_tree(done, Words(texts))
     root = ElementTree.fromstring(drawing.svg().encode("utf-8"))
-    assert len(root.findall(f"{SVG}g")) == len(done.tree) + 1
-    assert drawing._repr_svg_() == drawing.svg()
+    assert len(boxes_of(root)) == len(done.tree) + 1
+    assert drawing._repr_mimebundle_()["image/svg+xml"] == drawing.svg()
     lines = drawing.text().split("\n")
     assert len(lines) == len(done.tree) + 2
     assert all(line.isprintable() for line in lines)
 
 
 @settings(max_examples=50)
-@given(rounds())
-def test_boxes_lie_apart_inside_the_picture(done):
-    root = ElementTree.fromstring(numbered(done).svg())
+@given(rounds(), st.sampled_from([1, 200, 860, 5000]))
+def test_boxes_lie_apart_inside_the_picture(done, width):
+    """Also where the tree goes on below: there a box stands once more before each of its children's rows."""
+    root = ElementTree.fromstring(numbered(done).svg(width))
     boxes = [group.find(f"{SVG}rect") for group in root.findall(f"{SVG}g")]
     places = [[float(box.get(key)) for key in ("x", "y", "width", "height")] for box in boxes]
     assert all(x + w <= float(root.get("width")) and y + h <= float(root.get("height")) for x, y, w, h in places)

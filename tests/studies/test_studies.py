@@ -3,6 +3,7 @@
 import ast
 import runpy
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ TARGET = str(Path(str(DEMO)) / "target")
 TOKENIZER = f"{TARGET}/tokenizer.json"
 PROMPTS = str(Path(str(DEMO)) / "heldout_prompts.jsonl")
 slow = pytest.mark.slow
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium takes the photographs")
 needs_clang = pytest.mark.skipif(missing_compiler() is not None, reason=str(missing_compiler()))
 
 ANSWERS = Path(__file__).parent / "answers.jsonl"
@@ -29,6 +31,7 @@ RUNS = [
     pytest.param(f"budget/memory_walk.py --memory {ANSWERS} --held {ANSWERS} --answers 0 6", "tree 32"),
     pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
     pytest.param(f"budget/random_leaf_gain.py {PROMPTS} --count 2 --max-tokens 16", "nodes"),
+    pytest.param("code/api_page.py --check", "public names, each on the page"),
     pytest.param("code/planted_faults.py --check", ", 0 complaints"),
     pytest.param("code/planted_faults.py named", "1 of 1 planted faults killed", marks=slow),
     pytest.param("code/round_trace.py --count 2 --tokens 32", "imports that run up"),
@@ -45,6 +48,8 @@ RUNS = [
     pytest.param("kernels/kernel_bytes_delta.py --nodes 4 --heads 4 --key-heads 2 --dim 32", "fork", marks=needs_clang),
     pytest.param("kernels/kernel_bytes_qmm.py topk", "topk", marks=[slow, needs_clang]),
     pytest.param("kernels/qmm_expectations.py", "M4 Max"),
+    pytest.param("pictures/notebook.py --output TMP", "notebook-dark.png", marks=[slow, needs_chromium]),
+    pytest.param("pictures/draft_tree.py --max-tokens 32 --output TMP/tree.svg", "accepted"),
     pytest.param(
         "machines/blas_threads.py --threads 1 --blocktimes 0 --busy 0 --count 1 --tokens 8", "stock tok/s", marks=slow
     ),
