@@ -8,7 +8,7 @@ refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -42,6 +42,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "stop_token_ids": ([],),
     "suffix": ("",),
     "tool_choice": ("auto", "none"),
+    "truncation": ("disabled",),
     "typical_p": (1, 1.0),
     "use_beam_search": (False,),
     "verbosity": ("medium",),
@@ -56,12 +57,15 @@ HINTS = {
 }
 
 
-def check_fields(kind: type[BaseModel], body: Mapping[str, Any]) -> None:
-    """Raises ApiError 400 for the first field that asks for what is not offered.  Null asks for nothing."""
+def check_fields(kind: type[BaseModel], body: Mapping[str, Any], passing: Container[str] = ABOUT_NO_ANSWER) -> None:
+    """Raises ApiError 400 for the first field that asks for what is not offered.  Null asks for nothing.
+
+    passing: names that say nothing about the answer.
+    """
     for name, value in body.items():
         if value is None:
             continue
-        if name in kind.model_fields or name in ABOUT_NO_ANSWER:
+        if name in kind.model_fields or name in passing:
             continue
         if name in NEUTRAL:
             _check_neutral(name, value)

@@ -7,12 +7,13 @@ not know; what is known to change an answer and is not offered is refused by nam
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.parsing import refusal_of
 from mlx_ddtree.server.requests import ChatRequest, JsonObject, StopStrings, Text, TokenLimit
@@ -43,10 +44,10 @@ class ClientTool(JsonObject):
 
 
 class ToolChoice(JsonObject):
-    """Whether tools may be called."""
+    """Whether tools may be called, and several in one answer."""
 
     type: Literal["auto", "none"]
-    disable_parallel_tool_use: Literal[False] | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class Thinking(JsonObject):
@@ -117,6 +118,8 @@ def _chat_body(asked: MessagesRequest) -> dict[str, Any]:
         chat["stop"] = asked.stop_sequences
     if asked.tool_choice is not None:
         chat["tool_choice"] = asked.tool_choice.type
+        if asked.tool_choice.disable_parallel_tool_use:
+            chat["parallel_tool_calls"] = False
     if asked.tools:
         chat["tools"] = [_tool(tool, f"tools.{number}") for number, tool in enumerate(asked.tools)]
     if asked.thinking is not None:
@@ -148,51 +151,39 @@ def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _messages(asked: MessagesRequest) -> list[dict[str, Any]]:
     """The conversation as chat messages, the system prompt first.  Raises ApiError 400."""
-    messages: list[dict[str, Any]] = []
+    talk = Conversation()
     if asked.system:
-        messages.append({"role": "system", "content": _joined(asked.system, "system")})
-    names: dict[str, str] = {}  # tools' names by the ids of their calls
+        talk.instruct(joined(asked.system, "system"))
     for number, message in enumerate(asked.messages):
         where = f"messages.{number}"
         role = message.get("role")
-        blocks = list(_blocks(message.get("content"), f"{where}.content"))
+        blocks = list(blocks_of(message.get("content"), f"{where}.content"))
         if role == "assistant":
-            messages.append(_answer(blocks, names, where))
+            talk.begin_answer()
+            for place, block in enumerate(blocks):
+                _add_to_answer(talk, block, f"{where}.content.{place}")
         elif role in ("user", "system"):
-            _add_user(messages, blocks, names, where)
+            _add_user(talk, blocks, where)
         else:
             raise ApiError(400, f"{where}.role: must be 'user' or 'assistant'", param="messages")
-    if messages[-1]["role"] == "system":
-        raise ApiError(400, "messages: nothing is asked", param="messages")
-    return messages
+    return talk.asked("messages")
 
 
-def _answer(blocks: list[dict[str, Any]], names: dict[str, str], where: str) -> dict[str, Any]:
-    """An earlier answer: its text, its reasoning and its calls."""
-    answer: dict[str, Any] = {"role": "assistant", "content": ""}
-    calls: list[dict[str, Any]] = []
-    for place, block in enumerate(blocks):
-        kind, name = block["type"], f"{where}.content.{place}"
-        if kind == "text":
-            answer["content"] += _text_of(block, "text", name)
-        elif kind == "thinking":
-            answer["reasoning_content"] = answer.get("reasoning_content", "") + _text_of(block, "thinking", name)
-        elif kind == "tool_use":
-            call, tool = _text_of(block, "id", name), _text_of(block, "name", name)
-            names[call] = tool
-            function = {"name": tool, "arguments": block.get("input") or {}}
-            calls.append({"id": call, "type": "function", "function": function})
-        elif kind != "redacted_thinking":
-            raise _unreadable(kind, name)
-    if calls:
-        answer["tool_calls"] = calls
-    return answer
+def _add_to_answer(talk: Conversation, block: dict[str, Any], name: str) -> None:
+    """A block of an earlier answer: of its text, of its reasoning, or a call."""
+    kind = block["type"]
+    if kind == "text":
+        talk.say(text_of(block, "text", name))
+    elif kind == "thinking":
+        talk.think(text_of(block, "thinking", name))
+    elif kind == "tool_use":
+        talk.call(text_of(block, "id", name), text_of(block, "name", name), block.get("input") or {})
+    elif kind != "redacted_thinking":
+        raise unreadable(kind, name)
 
 
-def _add_user(
-    messages: list[dict[str, Any]], blocks: list[dict[str, Any]], names: Mapping[str, str], where: str
-) -> None:
-    """A user's turn: what tools gave, each a message, and behind them what is said, joined to what was said before.
+def _add_user(talk: Conversation, blocks: list[dict[str, Any]], where: str) -> None:
+    """A user's turn: what tools gave, each a message, and behind them what is said.
 
     Instructions that agents put between messages are such a turn's, because templates take a system prompt at the
     beginning only.
@@ -201,59 +192,18 @@ def _add_user(
     for place, block in enumerate(blocks):
         name = f"{where}.content.{place}"
         if block["type"] == "text":
-            texts.append(_text_of(block, "text", name))
+            texts.append(text_of(block, "text", name))
         elif block["type"] == "tool_result":
-            messages.append(_result(block, names, name))
+            _add_result(talk, block, name)
         else:
-            raise _unreadable(block["type"], name)
-    if not texts:
-        return
-    text = "\n\n".join(texts)
-    if messages and messages[-1]["role"] == "user":
-        messages[-1]["content"] += "\n\n" + text
-    else:
-        messages.append({"role": "user", "content": text})
+            raise unreadable(block["type"], name)
+    if texts:
+        talk.ask(BETWEEN.join(texts))
 
 
-def _result(block: dict[str, Any], names: Mapping[str, str], where: str) -> dict[str, Any]:
+def _add_result(talk: Conversation, block: dict[str, Any], where: str) -> None:
     """What a tool gave."""
-    call = _text_of(block, "tool_use_id", where)
-    text = _joined(block.get("content") or "", f"{where}.content")
+    text = joined(block.get("content") or "", f"{where}.content")
     if block.get("is_error"):
         text = f"Error: {text}"
-    result = {"role": "tool", "tool_call_id": call, "content": text}
-    return result | ({"name": names[call]} if call in names else {})
-
-
-def _joined(content: Any, where: str) -> str:
-    """The text of a content that may hold nothing else."""
-    texts = []
-    for place, block in enumerate(_blocks(content, where)):
-        if block["type"] != "text":
-            raise _unreadable(block["type"], f"{where}.{place}")
-        texts.append(_text_of(block, "text", f"{where}.{place}"))
-    return "\n\n".join(texts)
-
-
-def _blocks(content: Any, where: str) -> Iterable[dict[str, Any]]:
-    """A content's blocks; a text is one."""
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    if not isinstance(content, list):
-        raise ApiError(400, f"{where}: must be a text or a list of blocks", param=where.partition(".")[0])
-    for place, block in enumerate(content):
-        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            raise ApiError(400, f"{where}.{place}: must be a block with a type", param=where.partition(".")[0])
-        yield block
-
-
-def _text_of(block: Mapping[str, Any], key: str, where: str) -> str:
-    value = block.get(key)
-    if not isinstance(value, str):
-        raise ApiError(400, f"{where}.{key}: must be a text", param=where.partition(".")[0])
-    return value
-
-
-def _unreadable(kind: str, where: str) -> ApiError:
-    message = f"{where}: a block of type {kind[:40]!r} cannot be read here: no images, documents or tools of servers"
-    return ApiError(400, message, param=where.partition(".")[0])
+    talk.result(text_of(block, "tool_use_id", where), text)

@@ -96,6 +96,8 @@ def template_options(pair: Pair, request: ChatRequest, template: Mapping[str, An
     options = {**conversation_template(pair.tokenizer), **template, **(request.chat_template_kwargs or {})}
     if request.reasoning_effort is not None:
         options["reasoning_effort"] = request.reasoning_effort
+    if request.reasoning_effort == "none":
+        options.setdefault("enable_thinking", False)
     reserved = set(inspect.signature(pair.tokenizer.apply_chat_template).parameters) | _RESERVED
     if wrong := sorted(reserved & set(options)):
         message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"

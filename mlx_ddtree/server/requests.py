@@ -183,6 +183,7 @@ class ChatRequest(CompletionRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
     tool_choice: Annotated[Any, AfterValidator(_tool_choice)] = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     continue_final_message: bool | None = None
@@ -203,6 +204,11 @@ class ChatRequest(CompletionRequest):
         if self.continue_final_message and (self.messages[-1].tool_calls or not self.messages[-1].content):
             raise ValueError("continue_final_message: the last message must have content, and no calls")
         return self
+
+    @property
+    def one_call(self) -> bool:
+        """Whether an answer ends with its first call."""
+        return self.parallel_tool_calls is False
 
     @property
     def limit(self) -> int | None:

@@ -21,7 +21,7 @@ NOT_OFFERED = {
     **{"continue_final_message": True, "add_generation_prompt": False, "stop_token_ids": [5], "min_tokens": 100},
     **{"ignore_eos": True, "adapters": "/a", "enable_thinking": False, "best_of": 3, "echo": True, "suffix": "x"},
     **{"response_format": {"type": "json_object"}, "tool_choice": "required", "functions": [{}], "audio": {}},
-    **{"parallel_tool_calls": False, "verbosity": "low", "web_search_options": {}, "modalities": ["audio"]},
+    **{"verbosity": "low", "web_search_options": {}, "modalities": ["audio"]},
     **{"prompt": "x", "Temperature": 1, "mirostat": 2, "repeat_penalty": 1.1},
 }
 
