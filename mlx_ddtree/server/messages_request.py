@@ -143,10 +143,8 @@ def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:
         known = ClientTool.model_validate(tool)
     except ValidationError as error:
         raise refusal_of(error, ClientTool, f"{name}.") from None
-    function = {"name": known.name, "parameters": known.input_schema}
-    if known.description is not None:
-        function["description"] = known.description
-    return {"type": "function", "function": function}
+    described = {} if known.description is None else {"description": known.description}
+    return {"type": "function", "function": {"name": known.name, **described, "parameters": known.input_schema}}
 
 
 def _messages(asked: MessagesRequest) -> list[dict[str, Any]]:

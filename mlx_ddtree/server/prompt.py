@@ -15,7 +15,7 @@ from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
 from mlx_ddtree.server.errors import TOO_LONG, ApiError
-from mlx_ddtree.server.history import make_fit_for_template
+from mlx_ddtree.server.history import completed, make_fit_for_template
 from mlx_ddtree.server.reasonings import Reasonings
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
 
@@ -138,6 +138,8 @@ def chat_ids(
     except Exception as error:  # templates are programs that raise what they like
         if tolerated and options.pop("reasoning_effort", None) is not None:
             return chat_ids(pair, messages, tools, options)
+        if tools and (more := completed(tools)) != tools:
+            return chat_ids(pair, messages, more, options)
         raise ApiError(400, f"messages: the chat template cannot use them: {error}", param="messages") from error
 
 
