@@ -13,7 +13,7 @@ from mlx_ddtree.server.replies import ChatReply
 class BlockReply(ChatReply):
     """One answer.  A block goes on until something of another kind comes; a call is a block that comes whole.
 
-    Blank text is kept until more of its kind follows, so that no block is empty to the eye.
+    Blank lines and spaces between blocks belong to none of them; those at the answer's own begin and end stay.
 
     thinks: whether reasoning is handed out; else it is dropped.
     """
@@ -30,7 +30,8 @@ class BlockReply(ChatReply):
         super().__init__(model, False, False, reader, finished)
         self._thinks = thinks
         self._open: str | None = None  # the kind of the block that goes on
-        self._blank: tuple[str, str] = ("", "")  # a kind, and its blank text that waits
+        self._spaces = ""  # of the open block, or before the first one; they wait for more of its kind
+        self._is_first = True
 
     def events_of(self, piece: Piece) -> list[dict[str, Any]]:
         """The events of what became certain with a piece; the last piece closes the last block."""
@@ -57,23 +58,27 @@ class BlockReply(ChatReply):
         if part.call is not None:
             yield from self._close()
             yield from self.call(part.call)
-            return
-        if part.kind == "reasoning" and not self._thinks:
-            return
-        text = part.text
-        if self._open != part.kind:
-            kind, blank = self._blank
-            text = blank + text if kind == part.kind else text
-            self._blank = (part.kind, text)
-            if not text.strip():
-                return
+        elif part.kind == "content" or self._thinks:
+            yield from self._text(part.kind, part.text)
+        self._is_first = self._is_first and part.call is None and not part.text.strip()
+
+    def _text(self, kind: str, text: str) -> Iterator[dict[str, Any]]:
+        goes_on = self._open == kind
+        keeps_spaces = goes_on or (self._is_first and kind == "content")
+        text = self._spaces + text if keeps_spaces else text.lstrip()
+        said = text.rstrip()
+        if said and not goes_on:
             yield from self._close()
-            self._open = part.kind
-            yield from self.begin(part.kind)
-        self._blank = ("", "")
-        yield from self.go_on(part.kind, text)
+            self._open = kind
+            yield from self.begin(kind)
+        if said or keeps_spaces:
+            self._spaces = text[len(said) :]
+        if said:
+            yield from self.go_on(kind, said)
 
     def _close(self, last: bool = False) -> Iterator[dict[str, Any]]:
         if self._open is not None:
-            self._open = None
+            if last and self._spaces and self._open == "content":
+                yield from self.go_on(self._open, self._spaces)
+            self._open, self._spaces = None, ""
             yield from self.close(last)

@@ -265,12 +265,12 @@ def whole_of(events):
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_thinking_text_and_calls_are_blocks(tokenizers, size):  # noqa: F811
-    text = f"I wonder.</think>\n\nI look. {JSON_CALL}"
+    text = f"\nI wonder.\n</think>\n\nI look. {JSON_CALL}"
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     whole, events = reply_of(pieces, AnswerReader(tokenizers["json_tools"], "reasoning", TOOLS))
     assert [block["type"] for block in whole["content"]] == ["thinking", "text", "tool_use"]
     thought, said, call = whole["content"]
-    assert thought["thinking"] == "I wonder." and said["text"].strip() == "I look."
+    assert (thought["thinking"], said["text"]) == ("I wonder.", "I look.")
     assert (call["name"], call["input"]) == ("weather", {"city": "Bern"}) and call["id"]
     assert whole["stop_reason"] == "tool_use"
     assert whole["usage"] == {
