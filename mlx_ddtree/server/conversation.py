@@ -97,6 +97,21 @@ def joined(content: Any, where: str, text_types: tuple[str, ...] = ("text",)) ->
     return BETWEEN.join(texts)
 
 
+def result_text(content: Any, where: str, text_types: tuple[str, ...] = ("text",)) -> str:
+    """The text of what a tool gave.  Raises ApiError 400.
+
+    The model is told of an image or a document that it cannot see: were it refused, an agent's every request would be
+    refused from then on.
+    """
+    texts = []
+    for place, block in enumerate(blocks_of(content, where, text_types[0])):
+        if block["type"] in text_types:
+            texts.append(text_of(block, "text", f"{where}.{place}"))
+        else:
+            texts.append(f"[a block of type {block['type'][:40]!r}, which cannot be read here]")
+    return BETWEEN.join(texts)
+
+
 def text_of(block: Mapping[str, Any], key: str, where: str) -> str:
     """A text in a block.  Raises ApiError 400."""
     value = block.get(key)

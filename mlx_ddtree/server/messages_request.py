@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, text_of, unreadable
+from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.parsing import refusal_of
 from mlx_ddtree.server.requests import ChatRequest, JsonObject, StopStrings, Text, TokenLimit
@@ -201,7 +201,7 @@ def _add_user(talk: Conversation, blocks: list[dict[str, Any]], where: str) -> N
 
 def _add_result(talk: Conversation, block: dict[str, Any], where: str) -> None:
     """What a tool gave."""
-    text = joined(block.get("content") or "", f"{where}.content")
+    text = result_text(block.get("content") or "", f"{where}.content")
     if block.get("is_error"):
         text = f"Error: {text}"
     talk.result(text_of(block, "tool_use_id", where), text)

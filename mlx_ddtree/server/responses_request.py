@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.server.conversation import Conversation, blocks_of, joined, text_of, unreadable
+from mlx_ddtree.server.conversation import Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.fields import check_fields
 from mlx_ddtree.server.parsing import refusal_of
@@ -221,7 +221,7 @@ def _add_item(talk: Conversation, item: dict[str, Any], where: str) -> None:
         arguments: Any = {INPUT: text_of(item, INPUT, where)} if custom else text_of(item, "arguments", where)
         talk.call(text_of(item, "call_id", where), text_of(item, "name", where), arguments)
     elif kind in ("function_call_output", "custom_tool_call_output"):
-        talk.result(text_of(item, "call_id", where), joined(item.get("output"), f"{where}.output", TEXTS))
+        talk.result(text_of(item, "call_id", where), result_text(item.get("output"), f"{where}.output", TEXTS))
     elif kind == "item_reference":
         raise ApiError(400, f"{where}: {NOT_STORED}, not a reference to it", param="input")
     elif kind not in PASSED_OVER:

@@ -29,6 +29,7 @@ WEATHER = {
     "parameters": {"type": "object"},
     "strict": None,
 }
+UNSEEN = "[a block of type 'input_image', which cannot be read here]"
 EVENTS = {kind.model_fields["type"].annotation.__args__[0]: kind for kind in get_args(get_args(ResponseStreamEvent)[0])}
 
 
@@ -175,7 +176,11 @@ def test_a_conversation_is_read_item_by_item():
             {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Bern"}'},
             {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": "*** x"},
             {"type": "function_call_output", "call_id": "c1", "output": "rain"},
-            {"type": "custom_tool_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "done"}]},
+            {
+                "type": "custom_tool_call_output",
+                "call_id": "c2",
+                "output": [{"type": "input_text", "text": "done"}, {"type": "input_image"}],
+            },
             {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Good."}], "encrypted_content": "x"},
             {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]},
             {"role": "assistant", "content": "Or yes."},
@@ -193,7 +198,7 @@ def test_a_conversation_is_read_item_by_item():
         {"role": "user", "content": "Weather?\n\nIn\n\nBern."},
         {"role": "assistant", "content": "I look.", "reasoning_content": "A tool.", "tool_calls": calls},
         {"role": "tool", "tool_call_id": "c1", "content": "rain", "name": "weather"},
-        {"role": "tool", "tool_call_id": "c2", "content": "done", "name": "patch"},
+        {"role": "tool", "tool_call_id": "c2", "content": f"done\n\n{UNSEEN}", "name": "patch"},
         {"role": "assistant", "content": "No.", "reasoning_content": "Good."},
         {"role": "assistant", "content": "Or yes."},
         {"role": "user", "content": "Be kind.\n\nAnd?"},
