@@ -95,12 +95,16 @@ CLIENTS = (
         before=("auth", "-p", "openai", "-k", "none", "-m", "default_model", "-b", "{url}/v1"),
     ),
     Client(
-        *("aider", "chat", "aider", ("--model", "openai/default_model", *AIDER)),
-        environment={"OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": "none"},
+        *("aider", "chat", "aider", AIDER),
+        environment={"AIDER_MODEL": "openai/default_model", "OPENAI_API_BASE": "{url}/v1", "OPENAI_API_KEY": "none"},
     ),
     Client(
-        *("aider", "Messages", "aider", ("--model", "anthropic/default_model", *AIDER)),
-        environment={"ANTHROPIC_API_BASE": "{url}", "ANTHROPIC_API_KEY": "none"},
+        *("aider", "Messages", "aider", AIDER),
+        environment={
+            "AIDER_MODEL": "anthropic/default_model",
+            "ANTHROPIC_API_BASE": "{url}",
+            "ANTHROPIC_API_KEY": "none",
+        },
     ),
     Client("pi", "chat", "pi", PI, files=pi("openai-completions", "{url}/v1")),
     Client("pi", "Responses", "pi", PI, files=pi("openai-responses", "{url}/v1")),
