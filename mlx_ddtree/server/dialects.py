@@ -52,7 +52,7 @@ class Beginning:
     prompt_tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dialect:
     """One API.
 

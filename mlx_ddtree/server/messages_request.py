@@ -15,8 +15,9 @@ from pydantic import Field, ValidationError
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.fields import NEUTRAL, check_options
 from mlx_ddtree.server.parsing import refusal_of
-from mlx_ddtree.server.requests import ChatRequest, JsonObject, StopStrings, Text, TokenLimit
+from mlx_ddtree.server.requests import EXTENSIONS, ChatRequest, JsonObject, StopStrings, Text, TokenLimit
 from mlx_ddtree.untrusted import read_json
 
 LOG = logging.getLogger(__name__)
@@ -24,12 +25,13 @@ NOT_OFFERED = {
     "container": "code is not run here",
     "mcp_servers": "the server calls no other servers; give their tools in tools",
     "output_format": "answers cannot be forced into a format",
+    "thread": "conversations are not kept here; send all messages",
 }
 """Fields that would change an answer, and why they are refused."""
 ABOUT_NO_ANSWER = frozenset(
     """
-    anthropic_beta anthropic_version betas cache_control context_management diagnostics inference_geo metadata
-    service_tier speed
+    anthropic_beta anthropic_version betas billing_policy cache_control compaction context_management diagnostics
+    fallback_credit_token fallbacks inference_geo metadata service_tier speed user_profile_id workspace_id
     """.split()
 )
 """Fields for bookkeeping, for speed, and for shortening a conversation that the client shortens itself here."""
@@ -90,7 +92,7 @@ def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
     _check_fields(body)
     try:
         asked = MessagesRequest.model_validate(body)
-        chat = _chat_body(asked)
+        chat = {name: body[name] for name in EXTENSIONS & body.keys()} | _chat_body(asked)
         return ChatRequest.model_validate(chat), chat
     except ValidationError as error:
         raise refusal_of(error, MessagesRequest) from None
@@ -98,8 +100,10 @@ def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
 
 def _check_fields(body: Mapping[str, Any]) -> None:
     """Raises ApiError 400 for the first field that asks for what is not offered.  Null asks for nothing."""
+    known = MessagesRequest.model_fields.keys() | ABOUT_NO_ANSWER | EXTENSIONS
+    check_options(MessagesRequest, {name: value for name, value in body.items() if name not in known})
     for name, value in body.items():
-        if value is None or name in MessagesRequest.model_fields or name in ABOUT_NO_ANSWER:
+        if value is None or name in known or name in NEUTRAL:
             continue
         if name in NOT_OFFERED:
             if value:

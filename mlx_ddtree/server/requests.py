@@ -219,6 +219,10 @@ class ChatRequest(CompletionRequest):
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
+EXTENSIONS = (CompletionRequest.model_fields.keys() - {"n", "max_tokens", "stream_options"}) | {"chat_template_kwargs"}
+"""Fields of chats that other APIs' requests may have too; they mean the same there."""
+
+
 class TextRequest(CompletionRequest):
     """POST /v1/completions; prompt: all of its prompts, each a text or token ids."""
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.server import fields
 from mlx_ddtree.server.conversation import Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
-from mlx_ddtree.server.fields import check_fields
 from mlx_ddtree.server.parsing import refusal_of
-from mlx_ddtree.server.requests import ChatRequest, CompletionRequest, JsonObject, TokenLimit
+from mlx_ddtree.server.requests import EXTENSIONS, ChatRequest, JsonObject, TokenLimit
 from mlx_ddtree.server.responses_tools import INPUT, Tools
 from mlx_ddtree.untrusted import read_json
 
@@ -28,15 +28,10 @@ NOT_OFFERED = {
     "top_logprobs": "log-probabilities are offered by /v1/chat/completions",
 }
 """Fields that would change an answer, and why they are refused."""
-ABOUT_NO_ANSWER = frozenset(
-    """
-    access_programs background_options client_metadata image max_tool_calls metadata prompt_cache_key
-    prompt_cache_options prompt_cache_retention safety_identifier service_tier store user
-    """.split()
-)
+ABOUT_NO_ANSWER = fields.ABOUT_NO_ANSWER | {
+    *("access_programs", "background_options", "client_metadata", "image", "max_tool_calls"),
+}
 """Fields for bookkeeping and speed, and for tools and inputs that are refused themselves."""
-EXTENSIONS = (CompletionRequest.model_fields.keys() - {"n", "max_tokens", "stream_options"}) | {"chat_template_kwargs"}
-"""Fields of chats that this API's own requests do not have; here they mean the same."""
 TEXTS = ("input_text", "output_text", "text")
 """Types of blocks that are text."""
 LOGPROBS = "message.output_text.logprobs"
@@ -138,8 +133,8 @@ def read_responses(raw: bytes) -> ReadResponses:
     tools = Tools()
     for number, tool in enumerate(given.tools or []):
         tools.add(tool, f"tools.{number}")
-    chat = _chat_body(given, tools) | {name: body[name] for name in EXTENSIONS if body.get(name) is not None}
-    check_fields(ChatRequest, chat)
+    chat = {name: body[name] for name in EXTENSIONS & body.keys()} | _chat_body(given, tools)
+    fields.check_fields(ChatRequest, chat)
     try:
         return ReadResponses(given, tools, ChatRequest.model_validate(chat), chat)
     except ValidationError as error:
@@ -154,7 +149,7 @@ def _check_fields(body: Mapping[str, Any]) -> None:
     for name, why in NOT_OFFERED.items():
         if body.get(name):
             raise ApiError(400, f"{name}: {why}; leave it out", param=name)
-    check_fields(ResponsesRequest, body, passing=ABOUT_NO_ANSWER | EXTENSIONS | NOT_OFFERED.keys())
+    fields.check_fields(ResponsesRequest, body, passing=ABOUT_NO_ANSWER | EXTENSIONS | NOT_OFFERED.keys())
     if LOGPROBS in (body.get("include") or ()):
         raise ApiError(400, f"include: {LOGPROBS!r} is not offered; {NOT_OFFERED['top_logprobs']}", param="include")
 
