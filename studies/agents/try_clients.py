@@ -71,7 +71,10 @@ def run(client: Client, program: str, url: str, home: Path) -> tuple[subprocess.
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [program, *(argument.replace("{url}", url) for argument in arguments)]
         options = {"cwd": folder, "env": environment, "stdin": subprocess.DEVNULL, "timeout": SECONDS}
-        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        except subprocess.TimeoutExpired as error:
+            return subprocess.CompletedProcess(command, 124, str(error.stdout), f"not done after {SECONDS} s")
 
     if client.before:
         call(*client.before)

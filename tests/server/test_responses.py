@@ -394,3 +394,17 @@ def test_what_an_answer_thought_is_remembered_for_clients_that_drop_it(tokenizer
     messages = chat_of(input=[{"role": "user", "content": "x"}, *items, result])["messages"]
     reasonings.put_back(messages)
     assert messages[1]["reasoning_content"] == "I wonder."
+
+
+def test_while_nothing_is_said_the_response_is_shown_as_in_progress(tokenizers):  # noqa: F811
+    """Clients that give a silent stream up count events, not comments; once there is output, a comment must do."""
+    asked = read()
+    reply = ResponsesReply("m", AnswerReader(tokenizers["json_tools"]), None, asked.echo(), asked.tools)
+    first = "".join(map(reply.sent, reply.opening()))
+    assert reply.waiting(5, 9) == ": prompt 5/9\n\n"
+    reply._last_sign -= 60
+    (event,) = events_of(first + reply.waiting(6, 9))[2:]
+    assert (event["type"], event["response"]["output"]) == ("response.in_progress", [])
+    reply._last_sign -= 60
+    reply.add(Piece("Well", [], None))
+    assert reply.waiting() == ": still here\n\n"

@@ -215,3 +215,13 @@ def test_other_answers_are_not_ended_by_what_ends_calls(site):
     chat = {"messages": Chat().asked(QUESTION), "parallel_tool_calls": False}
     said = site.http.post("/v1/chat/completions", json=chat).json()["choices"][0]
     assert len(said["message"]["tool_calls"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("site", ["qwen3"], indirect=True)
+def test_a_stream_says_that_it_is_alive_while_a_long_call_is_written(site):
+    site.engine.script = lambda prompt: written("weather", city=" ".join(map(str, range(3000))))
+    body = Chat().body(Chat().asked(QUESTION), TOOLS, stream=True, max_tokens=9000)
+    text = site.http.post("/v1/chat/completions", json=body).text
+    assert text.count(": still here") >= 1
+    assert len(Chat().streamed(text)[2]) == 1
