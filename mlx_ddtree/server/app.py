@@ -30,7 +30,8 @@ def make_app(engine: Engine, settings: ServerSettings) -> Starlette:
             Route(f"{base}/messages/count_tokens", service.count_tokens(MESSAGES), methods=["POST"]),
             Route(f"{base}/responses", service.answer(RESPONSES), methods=["POST"]),
             Route(f"{base}/responses/input_tokens", service.count_tokens(RESPONSES), methods=["POST"]),
-            Route(f"{base}/responses/{{rest:path}}", service.stored, methods=["GET", "POST", "DELETE"]),
+            Route(f"{base}/responses/{{name}}/cancel", service.stored, methods=["POST"]),
+            Route(f"{base}/responses/{{name:path}}", service.stored, methods=["GET", "DELETE"]),
             Route(f"{base}/models", service.models),
             Route(f"{base}/models/{{name:path}}", service.model),
         ]

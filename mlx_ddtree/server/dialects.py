@@ -29,11 +29,6 @@ class Asked:
     body: dict[str, Any]
     given: Any = None
 
-    @property
-    def thinks(self) -> bool:
-        """Whether the answer's reasoning is handed out."""
-        return (self.request.chat_template_kwargs or {}).get("enable_thinking", True) is not False
-
 
 @dataclass(frozen=True)
 class Beginning:
@@ -73,10 +68,11 @@ class Dialect:
 
     def renamed(self, error: ApiError) -> ApiError:
         """A refusal of a chat with this API's names of its fields."""
-        name = self.names.get(error.param or "")
-        if name is None or error.param is None:
+        theirs = error.param or ""
+        if theirs not in self.names:
             return error
-        text = name + str(error).removeprefix(error.param)
+        name = self.names[theirs]
+        text = name + str(error).removeprefix(theirs) if str(error).startswith(theirs) else str(error)
         return ApiError(error.status, text, name.partition(".")[0], error.code, error.headers)
 
 
@@ -108,7 +104,8 @@ def _text_reply(begin: Beginning) -> Reply:
 
 
 def _messages_reply(begin: Beginning) -> Reply:
-    return MessagesReply(begin.model, begin.reader, begin.finished, begin.prompt_tokens, begin.asked.thinks)
+    thinks = (begin.asked.request.chat_template_kwargs or {}).get("enable_thinking", True)
+    return MessagesReply(begin.model, begin.reader, begin.finished, begin.prompt_tokens, thinks)
 
 
 def _responses_reply(begin: Beginning) -> Reply:

@@ -59,9 +59,8 @@ class ResponsesReply(BlockReply):
         echo: dict[str, Any],
         tools: Tools,
         summary: bool = False,
-        thinks: bool = True,
     ) -> None:
-        super().__init__(model, reader, finished, thinks)
+        super().__init__(model, reader, finished)
         begin = {"id": f"resp_{uuid4().hex}", "object": "response", "created_at": int(time())}
         self._head: dict[str, Any] = {**begin, **echo, "model": model}
         self._tools = tools
@@ -69,18 +68,19 @@ class ResponsesReply(BlockReply):
         self._kind = MESSAGE  # of the open item
         self._output: list[dict[str, Any]] = []
         self._events = 0
-        self._last_sign = monotonic()
+        self._last_sent = monotonic()
 
     def sent(self, chunk: dict[str, Any]) -> str:
         numbered = {**chunk, "sequence_number": self._events}
         self._events += 1
+        self._last_sent = monotonic()
         return named_event(numbered)
 
     def waiting(self, done: int | None = None, total: int | None = None) -> str:
-        if self._output or monotonic() - self._last_sign < SIGNS_OF_LIFE:
+        if monotonic() - self._last_sent < SIGNS_OF_LIFE:
             return super().waiting(done, total)
-        self._last_sign = monotonic()
-        return self.sent(self._lifecycle("in_progress"))
+        is_open = self._open is not None
+        return self.sent(self._about_text("delta", delta="") if is_open else self._lifecycle("in_progress"))
 
     def refusal(self, error: ApiError) -> dict[str, Any]:
         return self._lifecycle("failed", error={"code": error.responses_code, "message": str(error)})

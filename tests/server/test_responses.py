@@ -3,6 +3,7 @@
 import json
 from typing import get_args
 
+import httpx
 import openai
 import pytest
 from hypothesis import given
@@ -396,15 +397,27 @@ def test_what_an_answer_thought_is_remembered_for_clients_that_drop_it(tokenizer
     assert messages[1]["reasoning_content"] == "I wonder."
 
 
-def test_while_nothing_is_said_the_response_is_shown_as_in_progress(tokenizers):  # noqa: F811
-    """Clients that give a silent stream up count events, not comments; once there is output, a comment must do."""
+def test_while_nothing_is_said_there_are_events_that_say_nothing(tokenizers):  # noqa: F811
+    """Clients that give a silent stream up count events, not comments."""
     asked = read()
     reply = ResponsesReply("m", AnswerReader(tokenizers["json_tools"]), None, asked.echo(), asked.tools)
-    first = "".join(map(reply.sent, reply.opening()))
+    sent = "".join(map(reply.sent, reply.opening()))
     assert reply.waiting(5, 9) == ": prompt 5/9\n\n"
-    reply._last_sign -= 60
-    (event,) = events_of(first + reply.waiting(6, 9))[2:]
-    assert (event["type"], event["response"]["output"]) == ("response.in_progress", [])
-    reply._last_sign -= 60
-    reply.add(Piece("Well", [], None))
-    assert reply.waiting() == ": still here\n\n"
+    reply._last_sent -= 60
+    sent += reply.waiting(6, 9)
+    assert reply.waiting(7, 9) == ": prompt 7/9\n\n"
+    sent += "".join(map(reply.sent, reply.add(Piece("Well", [], None))))
+    reply._last_sent -= 60
+    sent += reply.waiting()
+    assert kinds_of(events_of(sent)) == ["created", "in_progress", *TEXT_EVENTS[:3]]
+    assert [e["delta"] for e in events_of(sent) if "delta" in e] == ["Well", ""]
+    last = Piece(f".{JSON_CALL}", [], AnswerTotals("stop", 9, 4, 50, 1, 1.0, 1.0, 1.0, {}))
+    sent += "".join(map(reply.sent, reply.add(last)))
+    answer = httpx.Response(200, text=sent, headers={"content-type": "text/event-stream"})
+    http = httpx.Client(transport=httpx.MockTransport(lambda request: answer))
+    with (
+        openai.OpenAI(api_key="x", http_client=http) as client,
+        client.responses.stream(model="m", input="x") as stream,
+    ):
+        final = stream.get_final_response()
+    assert final.output_text == "Well." and final.output[1].arguments == '{"city": "Bern"}'
