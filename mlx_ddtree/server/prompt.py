@@ -11,6 +11,7 @@ from mlx_lm.server import convert_chat
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.errors import PromptError
+from mlx_ddtree.generation.grammars import is_reasoning
 from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template, prompt_token_ids
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
@@ -163,7 +164,5 @@ def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompress
 
 def initial_state(tokenizer: TokenizerWrapper, ids: list[int]) -> str:
     """Templates may end in the middle of the model's reasoning."""
-    state = "normal"
-    if tokenizer.has_thinking and tokenizer.rfind_think_start(ids) > tokenizer.rfind_think_end(ids):
-        state = "reasoning"
+    state = "reasoning" if is_reasoning(tokenizer, ids) else "normal"
     return tokenizer.response_initial_state or state
