@@ -129,8 +129,12 @@ class FixedProposer(NoProposer):
 
     def _is_certain(self) -> bool:
         """Whether a grammar leaves no choice as far as the drafter sees."""
+        if self.state.walk is None:
+            return False
+        self.state.walk.stand(self.state.token_ids)
         reach = min(self.block_size - 1, self.budget)
-        return len(forced_tokens(self.state, reach)) == reach
+        forced = self.state.walk.forced(reach)
+        return len(forced) == reach or self.state.walk.ends(forced)
 
     def propose(self, root: int) -> Proposed:
         if self.started is None:
@@ -174,14 +178,6 @@ def within_grammar(state: DecodeState, first: NextTokens) -> NextTokens:
         return first
     state.walk.stand(state.token_ids)
     return follow_grammar(state.walk, first)
-
-
-def forced_tokens(state: DecodeState, most: int) -> list[int]:
-    """What must follow the text by its grammar, `most` tokens at most."""
-    if state.walk is None:
-        return []
-    state.walk.stand(state.token_ids)
-    return state.walk.forced(most)
 
 
 def _chain(root: int, first: NextTokens, nodes: int) -> DraftTree:

@@ -23,8 +23,9 @@ space would leave almost nothing that is certain, and small models get lost in i
 
 
 def limits() -> LLParserLimits:
-    """What a grammar may take: llguidance's own limits, but memory for states of about 50 MB and messages of a line."""
-    return LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
+    """What a grammar may take: llguidance's own limits, but about 50 MB of states, a quarter of the readings that it
+    lets a text have at once (their time grows with the square), and messages without the grammar's text."""
+    return LLParserLimits(max_lexer_states=50_000, max_items_in_row=500, verbose_errors=False)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class _Unfolding:
 
     def row(self, following: NextTokens, path: Path) -> NextTokens:
         """What may follow a path, of what the draft says may follow it."""
-        if len(path) >= LONGEST or (path and path[-1] in self.walk.vocabulary.ends):
+        if len(path) >= LONGEST or self.walk.ends(path):
             return END
         place = self.walk.place(path)
         if place.only is not None:

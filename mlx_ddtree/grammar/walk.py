@@ -110,6 +110,10 @@ class GrammarWalk:
             rows.append(self._free.words if path is None else self.place(path).words)
         return np.stack(rows)
 
+    def ends(self, path: Sequence[int]) -> bool:
+        """Whether the answer ends with a path."""
+        return bool(path) and path[-1] in self.vocabulary.ends
+
     def forced(self, most: int) -> list[int]:
         """The tokens that must follow the text, as far as there is no choice; `most` at most."""
         path: Path = ()

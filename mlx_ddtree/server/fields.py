@@ -36,7 +36,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "min_tokens": (0,),
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
-    "response_format": ({"type": "text"},),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "stop_token_ids": ([],),
@@ -50,6 +49,12 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 HINTS = {
     "enable_thinking": "it belongs into chat_template_kwargs",
+    "grammar": "the name here is structured_outputs: {grammar: ...}, in Lark",
+    "guided_choice": "the name here is structured_outputs: {choice: [...]}",
+    "guided_grammar": "the name here is structured_outputs: {grammar: ...}, in Lark",
+    "guided_json": "the name here is response_format, or structured_outputs: {json: ...}",
+    "guided_regex": "the name here is structured_outputs: {regex: ...}",
+    "json_schema": "the name here is response_format",
     "messages": "they belong to /v1/chat/completions",
     "prompt": "it belongs to /v1/completions; a chat has messages",
     "stop_sequences": "the name here is stop",

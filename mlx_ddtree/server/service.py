@@ -143,8 +143,8 @@ class Service:
         kept = settings.kv_keep_ratio if asked.kv_keep_ratio is None else asked.kv_keep_ratio
 
         def options(prepared: Prepared, number: int) -> dict[str, Any]:
-            long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
-            return decoding_options_of(asked, settings.defaults, logit_bias, number) | long_context
+            more = {"compression": prepared.compression, "kv_keep_ratio": kept, "grammar": prepared.grammar}
+            return decoding_options_of(asked, settings.defaults, logit_bias, number) | more
 
         count = asked.n or 1
         answers: list[Answer] = []
