@@ -83,8 +83,8 @@ def _coder(name: str, function: Function) -> list[str]:
         lines.append(part if key in required else f"{part}?")
         begin = json.dumps(f"<parameter={key}>\n")
         if _is_text(schema):
-            rules.append(f"{part}: {begin} {part}_text")
-            rules.append(f"{part}_text[lazy]: /(.|\\n)*\\n<\\/parameter>\\n/")
+            rules.append(f'{part}: {begin} {part}_text "\\n"')
+            rules.append(f"{part}_text[lazy]: /(.|\\n)*<\\/parameter>/")
         else:
             rules.append(f'{part}: {begin} {part}_value "\\n</parameter>\\n"')
             rules.append(f"{part}_value: %json {_schema(schema, defs=parameters)}")

@@ -78,6 +78,8 @@ def _response_format(value: Any) -> Any:
 
 def _structured_outputs(value: Any) -> Any:
     """vLLM's: one of json, regex, choice, grammar (in Lark) and json_object."""
+    if value is None:
+        return None
     kinds = {"json": (str, dict), "regex": str, "choice": list, "grammar": str, "json_object": bool}
     given = {name: form for name, form in value.items() if form is not None} if isinstance(value, dict) else {}
     if len(given) != 1 or not given.keys() <= kinds.keys():
