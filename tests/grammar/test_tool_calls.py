@@ -62,7 +62,7 @@ def spoken(tokenizer, seed, **how):
         now = allowed(walk)
         if EOS in now:
             return tokenizer.decode(ids)
-        ids += enough if len(now) > 150 and draw.random() < 0.5 else [draw.choice(sorted(now))]
+        ids += enough if len(now) > 150 and enough[0] in now and draw.random() < 0.5 else [draw.choice(sorted(now))]
         walk.stand(ids)
     raise AssertionError(tokenizer.decode(ids))
 
