@@ -85,8 +85,12 @@ def _coder(name: str, function: Function) -> list[str]:
         if _is_text(schema):
             rules.append(f'{part}: {begin} {part}_text "\\n"')
             rules.append(f"{part}_text[lazy]: /(.|\\n)*<\\/parameter>/")
+            continue
+        rules.append(f'{part}: {begin} {part}_value "\\n</parameter>\\n"')
+        texts = schema.get("enum", [])
+        if texts and all(isinstance(text, str) for text in texts):
+            rules.append(f"{part}_value: {' | '.join(map(json.dumps, texts))}")
         else:
-            rules.append(f'{part}: {begin} {part}_value "\\n</parameter>\\n"')
             rules.append(f"{part}_value: %json {_schema(schema, defs=parameters)}")
     lines.append(json.dumps("</function>\n"))
     return [" ".join(lines), *rules]
@@ -96,6 +100,7 @@ _BODIES: Mapping[str, Callable[[str, Function], list[str]]] = {"json_tools": _he
 
 
 def _is_text(schema: Any) -> bool:
+    """Whether an argument may be any text: what says nothing of its type is read as one."""
     return not isinstance(schema, Mapping) or (schema.get("type", "string") == "string" and "enum" not in schema)
 
 
