@@ -46,10 +46,8 @@ def open_walk(pair: Pair, grammar: Grammar | None, ids: Sequence[int]) -> Gramma
     """
     if grammar is None:
         return None
-    tokenizer = pair.tokenizer
-    refuse_channels(tokenizer)
     vocabulary = vocabulary_of(pair)
-    reasoning = reasoning_of(tokenizer, ids) if grammar.after_reasoning else None
+    reasoning = reasoning_of(pair.tokenizer, ids) if grammar.after_reasoning else None
     return GrammarWalk(vocabulary, vocabulary.matcher(grammar), reasoning=reasoning)
 
 
@@ -57,6 +55,7 @@ def vocabulary_of(pair: Pair) -> Vocabulary:
     """The pair's tokenizer as grammars see it, made once for its end tokens.  Raises OptionError."""
     ends = frozenset(pair.tokenizer.eos_token_ids)
     if ends not in pair.vocabularies:
+        refuse_channels(pair.tokenizer)
         tokenizer = hf_tokenizer(pair.tokenizer)
         size = getattr(pair.target, "vocab_size", len(tokenizer))
         pair.vocabularies[ends] = Vocabulary(tokenizer, ends, size)
