@@ -1,7 +1,7 @@
 """Where one text stands in its grammar, and where every path of its drafts would stand.
 
-One matcher follows all of them: it goes back to what two paths share and on from there.  What may follow a path is a
-function of the path alone, however the matcher came there.
+Matchers only go on.  Where paths part a copy is made: llguidance could also go back, but what its matchers allow after
+that may be wrong (1.9.1; tests/grammar/test_walk.py has a case).
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from mlx_ddtree.tree import DraftTree
 
 Path = tuple[int, ...]
 """Tokens behind the text."""
+CHEAP = 1000
+"""Tokens of a text up to which a copy of its matcher takes less than letting it go on by one token; a copy's time grows
+with the text."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +53,21 @@ class GrammarWalk:
     def __init__(
         self, vocabulary: Vocabulary, matcher: LLMatcher, start: int = 0, reasoning: Reasoning | None = None
     ) -> None:
-        """matcher: at the grammar's beginning; it is this walk's from now on."""
+        """matcher: at the grammar's beginning, where it stays."""
         self.vocabulary = vocabulary
         self.start = start
-        self._matcher = matcher
         self._free = Place(vocabulary.anything)
         first = vocabulary.allowed(matcher)
         if reasoning is not None and not reasoning.begun and has(first, reasoning.start[0]):
             reasoning = None  # what would begin it can belong to the form
         self._reasoning = reasoning
+        self._beginning = matcher
+        self._matcher = matcher.deep_copy()  # behind the text
         self._text: list[int] = []  # the answer
         self._form = self._begins([], 0)  # its place where the form begins; None while the model reasons
         self._consumed = 0  # tokens of the form in the text, which the matcher has
-        self._path: Path = ()  # tokens of the form behind the text, which it also has
         self._places: dict[Path, Place] = {}
+        self._ahead: dict[Path, LLMatcher] = {}  # by the tokens of the form behind the text
 
     def stand(self, token_ids: Sequence[int]) -> None:
         """From now on paths begin behind this text, prompt included.
@@ -73,17 +77,17 @@ class GrammarWalk:
         before, answer = self._text, list(token_ids[self.start :])
         if answer == before:
             return
-        self._go(())
         grown = answer[: len(before)] == before
         if not grown:  # a part of it was taken back
-            self._matcher.reset()
+            self._matcher = self._beginning.deep_copy()
             self._consumed = 0
         if not (grown and before and self._form is not None):
             self._form = self._begins(answer, len(before) if grown else 0)
         self._text = answer
         self._places = {}
+        self._ahead = {}
         if self._form is not None:
-            self._consume(answer[self._form + self._consumed :])
+            self._consume(self._matcher, answer[self._form + self._consumed :])
             self._consumed = len(answer) - self._form
 
     def place(self, path: Path = ()) -> Place:
@@ -130,8 +134,7 @@ class GrammarWalk:
         behind = self._of_the_form(path)
         if behind is None:
             return self._free
-        self._go(behind)
-        words = self.vocabulary.allowed(self._matcher)
+        words = self.vocabulary.allowed(self._at(behind))
         reasoning = self._reasoning
         if reasoning is not None and not reasoning.begun and not self._text and not path:
             words = with_token(words, reasoning.start[0])
@@ -149,23 +152,24 @@ class GrammarWalk:
         """Where in an answer the form begins; None where the model still reasons."""
         return 0 if self._reasoning is None else self._reasoning.form_begins(answer, searched)
 
-    def _go(self, path: Path) -> None:
-        """Bring the matcher from one path behind the text to another."""
-        shared = 0
-        for ours, theirs in zip(self._path, path, strict=False):
-            if ours != theirs:
-                break
-            shared += 1
-        back = len(self._path) - shared
-        if back:
-            self._matcher.rollback(back)
-            self._path = path[:shared]
-        self._consume(path[shared:])
-        self._path = path
+    def _at(self, path: Path) -> LLMatcher:
+        """A matcher that stands behind tokens of the form, for as long as no other one is asked for."""
+        if not path:
+            return self._matcher
+        before = self._ahead.get(path[:-1]) if len(path) > 1 else self._matcher
+        if before is None:
+            matcher = self._matcher.deep_copy()
+            self._consume(matcher, path)
+        else:
+            goes_on = len(path) > 1 and self._consumed > CHEAP
+            matcher = self._ahead.pop(path[:-1]) if goes_on else before.deep_copy()
+            self._consume(matcher, path[-1:])
+        self._ahead[path] = matcher
+        return matcher
 
-    def _consume(self, tokens: Sequence[int]) -> None:
-        """Let the matcher take tokens, all but an end.  Raises OptionError where the grammar does not allow them."""
+    def _consume(self, matcher: LLMatcher, tokens: Sequence[int]) -> None:
+        """Let a matcher take tokens, all but an end.  Raises OptionError where the grammar does not allow them."""
         taken = [token for token in tokens if token not in self.vocabulary.ends]
-        if taken and not self._matcher.consume_tokens(taken):
-            check(self._matcher, "grammar")
+        if taken and not matcher.consume_tokens(taken):
+            check(matcher, "grammar")
             raise OptionError("the text does not follow its grammar")

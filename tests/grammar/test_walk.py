@@ -1,9 +1,12 @@
 """One matcher follows all paths, and allows behind each of them what a fresh one would."""
 
 import random
+from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
+from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from mlx_ddtree import Grammar, OptionError
 from mlx_ddtree.generation.grammars import open_walk, reasoning_of, vocabulary_of
@@ -67,6 +70,39 @@ def test_what_is_allowed_depends_on_the_path_alone(pair, grammar):
             text = text[: random_one.randrange(len(text) + 1)] if random_one.random() < 0.3 else [*text, *path]
             walk.stand(text)
             paths = [()]
+
+
+def test_paths_that_part_leave_nothing_behind():
+    """A case in which llguidance's own way back (LLMatcher.rollback) allows what cannot follow."""
+    tokenizer = load_tokenizer(Path(str(files("mlx_ddtree") / "demo" / "target")))
+    vocabulary = Vocabulary(tokenizer._tokenizer, tokenizer.eos_token_ids, len(tokenizer._tokenizer))
+
+    def ids(*pieces):
+        tokens = [tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
+        assert all(len(token) == 1 for token in tokens)
+        return tuple(token for (token,) in tokens)
+
+    walk = GrammarWalk(vocabulary, vocabulary.matcher(Grammar.json_object()))
+    text = ids("{", '"', '":')
+    walk.stand(text)
+    parting = [ids(' "', "alse"), ids(' ["', '",', ' ["', " import"), ids(' ["', '"],', ' "')]
+    for path in (path[:length] for path in parting for length in range(1, len(path) + 1)):
+        fresh_one = vocabulary.matcher(Grammar.json_object())
+        assert fresh_one.consume_tokens([*text, *path])
+        assert allowed(walk, path) == set(allowed_ids(vocabulary, fresh_one).tolist())
+
+
+def test_long_texts_copy_matchers_only_where_paths_part(pair, monkeypatch):
+    """Then a matcher goes on along the first path, and is made anew for others: with the same masks."""
+    monkeypatch.setattr("mlx_ddtree.grammar.walk.CHEAP", 0)
+    grammar = Grammar.json_object()
+    walk = open_walk(pair, grammar, [])
+    text = encoded(pair, '{"a": [1, ')
+    walk.stand(text)
+    for path in ("2", "2]", "2],", "2, 3", "2, 34", "2, 3]", "2]}", "[", "[5", "2], "):
+        tokens = tuple(encoded(pair, path))
+        for length in range(len(tokens) + 1):
+            assert allowed(walk, tokens[:length]) == fresh(pair, grammar, [*text, *tokens[:length]])
 
 
 def test_an_end_is_allowed_exactly_where_the_form_may_end(pair):
