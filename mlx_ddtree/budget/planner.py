@@ -2,7 +2,7 @@
 
 Pure numpy, fed by decoding/adaptive.py while a model runs, and by studies/budget/simulate_machines.py from recorded
 drafts.  A round of kind 'draft' asks the drafter, 'lookup' only copies what stood behind the same tokens earlier,
-'plain' is a step of plain decoding.  Copies also enter a drafted round's tree, as further paths.
+'forced' what a grammar leaves no choice about, 'plain' is a step of plain decoding.  Copies also enter drafted trees.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def test_paths_that_part_leave_nothing_behind():
     text = ids("{", '"', '":')
     walk.stand(text)
     parting = [ids(' "', "alse"), ids(' ["', '",', ' ["', " import"), ids(' ["', '"],', ' "')]
-    for path in (path[:length] for path in parting for length in range(1, len(path) + 1)):
+    for path in (whole[:length] for whole in parting for length in range(1, len(whole) + 1)):
         fresh_one = vocabulary.matcher(Grammar.json_object())
         assert fresh_one.consume_tokens([*text, *path])
         assert allowed(walk, path) == set(allowed_ids(vocabulary, fresh_one).tolist())
