@@ -14,6 +14,7 @@ from mlx_ddtree.grammar.reasoning import Reasoning
 from mlx_ddtree.grammar.vocabulary import Vocabulary
 from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.untrusted import read_json, read_text
 
 
 def grammar_of(grammar: str | Grammar | None, json_schema: str | None, regex: str | None) -> Grammar | None:
@@ -30,10 +31,13 @@ def grammar_of(grammar: str | Grammar | None, json_schema: str | None, regex: st
     if isinstance(grammar, Grammar):
         return grammar
     if grammar is not None:
-        return Grammar.lark(_text_of(grammar, "grammar"))
+        name = f"the grammar {grammar}"
+        return Grammar.lark(read_text(Path(grammar), name=name, most_bytes=MOST_BYTES, error=OptionError))
     if json_schema is not None:
-        is_text = json_schema.lstrip().startswith("{")
-        return Grammar.json_schema(json_schema if is_text else _text_of(json_schema, "JSON schema"))
+        if json_schema.lstrip().startswith("{"):
+            return Grammar.json_schema(json_schema)
+        name = f"the JSON schema {json_schema}"
+        return Grammar.json_schema(read_json(Path(json_schema), name=name, most_bytes=MOST_BYTES, error=OptionError))
     return None if regex is None else Grammar.regex(regex)
 
 
@@ -93,19 +97,3 @@ def refuse_channels(tokenizer: TokenizerWrapper) -> None:
 def hf_tokenizer(tokenizer: TokenizerWrapper) -> Any:
     """What mlx-lm has wrapped."""
     return getattr(tokenizer, "_tokenizer", tokenizer)
-
-
-def _text_of(name: str, what: str) -> str:
-    """A file's text.  Raises OptionError."""
-    try:
-        with Path(name).open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise OptionError(f"the {what} {name} has more than {MOST_BYTES >> 20} MiB")
-        return data.decode()
-    except OSError as error:
-        raise OptionError(f"the {what} {name} cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, OptionError):
-            raise
-        raise OptionError(f"the {what} {name[:60]} is no file of UTF-8 text") from None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from llguidance import LLMatcher, LLParserLimits
 
 from mlx_ddtree.errors import LONGEST_LINE, OptionError
+from mlx_ddtree.untrusted import read_json
 
 Kind = Literal["json_schema", "regex", "lark"]
 KINDS: tuple[Kind, ...] = ("json_schema", "regex", "lark")
@@ -64,9 +65,9 @@ class Grammar:
 
         Raises OptionError.
         """
-        if isinstance(schema, Mapping):
-            schema = json.dumps(schema)
-        return cls("json_schema", schema, after_reasoning)
+        if not isinstance(schema, Mapping):
+            schema = read_json(schema, name="the JSON schema", most_bytes=MOST_BYTES, error=OptionError)
+        return cls("json_schema", json.dumps(schema), after_reasoning)
 
     @classmethod
     def json_object(cls, *, after_reasoning: bool = True) -> Grammar:

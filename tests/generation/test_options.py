@@ -112,7 +112,7 @@ def test_a_form_is_a_file_a_text_or_an_object(tmp_path):
     with pytest.raises(OptionError, match="one form: give one of grammar, regex"):
         GenerationOptions(grammar=str(lark), regex="a")
     lark.write_bytes(b"\xff\xfe")
-    with pytest.raises(OptionError, match="no file of UTF-8 text"):
+    with pytest.raises(OptionError, match="is not UTF-8 text"):
         GenerationOptions(grammar=str(lark))
 
 

@@ -9,9 +9,10 @@ from mlx_ddtree.grammar.grammar import MOST_BYTES
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Grammar.json_schema("nonsense"), "the JSON schema is no JSON object: expected ident"),
-        (lambda: Grammar.json_schema('{"type": '), "the JSON schema is no JSON object"),
-        (lambda: Grammar.json_schema("[1]"), "the JSON schema is no JSON object"),
+        (lambda: Grammar.json_schema("nonsense"), "the JSON schema is not valid JSON"),
+        (lambda: Grammar.json_schema("[1]"), "the JSON schema does not hold a JSON object"),
+        (lambda: Grammar.json_schema('{"not": ' * 70 + "{}" + "}" * 70), "the JSON schema is nested too deeply"),
+        (lambda: Grammar("json_schema", "nonsense"), "the JSON schema is no JSON object"),
         (lambda: Grammar.json_schema({"type": "objekt"}), "the JSON schema cannot be used: Invalid type: objekt"),
         (lambda: Grammar.json_schema({"not": {}}), 'Unimplemented keys: ["not"]'),
         (lambda: Grammar.json_schema({"$ref": "http://example.com/x.json"}), "not present in a registry"),

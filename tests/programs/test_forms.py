@@ -52,8 +52,8 @@ def test_all_methods_say_the_same(capsys):
     ("options", "words"),
     [
         (("--regex", "(a"), "the regular expression cannot be used"),
-        (("--json-schema", "no/such/file"), "the JSON schema no/such/file cannot be read"),
-        (("--grammar", "no/such/file"), "the grammar no/such/file cannot be read"),
+        (("--json-schema", "no/such/file"), "the JSON schema no/such/file does not exist"),
+        (("--grammar", "no/such/file"), "the grammar no/such/file does not exist"),
         (("--regex", "a", "--json-schema", "{}"), "give one of json_schema, regex"),
         (("--regex", "a", "--n", "2", "--temp", "1"), "follow no grammar"),
     ],

@@ -1,10 +1,12 @@
 """Answers of a given form, and calls that must be made, over every API; what cannot be followed is a 400."""
 
 import json
+from typing import Literal
 
 import openai
 import pytest
 from mlx_lm.tool_parsers import json_tools
+from pydantic import BaseModel, Field
 
 from mlx_ddtree import Grammar, generate, load
 from mlx_ddtree.server.messages_request import parse_messages
@@ -49,6 +51,17 @@ def test_a_chat_has_the_form_that_was_asked_for(site, pair):
     assert json.loads(expected)["kind"] in ("function", "class")
     assert whole.choices[0].finish_reason == "stop"
     assert site.http.post("/v1/chat/completions", json=ASK | {"response_format": {"type": "text"}}).status_code == 200
+
+
+class Thing(BaseModel):
+    name: str = Field(max_length=12)
+    kind: Literal["function", "class"]
+    size: int | None
+
+
+def test_the_official_client_parses_what_it_asked_for(site):
+    answer = site.openai.chat.completions.parse(response_format=Thing, **ASK | {"max_tokens": 100})
+    assert isinstance(answer.choices[0].message.parsed, Thing)
 
 
 def test_any_json_object(site, pair):
