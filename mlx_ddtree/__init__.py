@@ -31,6 +31,7 @@ from mlx_ddtree.generation.options import GenerationOptions  # noqa: E402
 from mlx_ddtree.generation.response import GenerationResponse  # noqa: E402
 from mlx_ddtree.generation.session import Session  # noqa: E402
 from mlx_ddtree.generation.stream import generate, stream_generate  # noqa: E402
+from mlx_ddtree.grammar.grammar import Grammar  # noqa: E402
 from mlx_ddtree.machine import __version__  # noqa: E402
 from mlx_ddtree.pair import Pair  # noqa: E402
 
@@ -41,6 +42,7 @@ __all__ = [
     "ConfigError",
     "GenerationOptions",
     "GenerationResponse",
+    "Grammar",
     "MissingExtraError",
     "MlxDdtreeError",
     "OptionError",

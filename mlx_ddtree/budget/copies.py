@@ -73,6 +73,7 @@ class Copies:
             following = after_token(following, token, off_spine, depth)
             depth += 1
             row = self._row(node, following, chance)
+            assert isinstance(before.after, list)
             before.after[rank] = row if row.token_ids else None
         return first
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,17 @@ LARGEST = 2**63
 """Whole numbers from here on fit no array's type."""
 NONE = "none"
 """How a chat writes that an option is not set."""
+ELSEWHERE = {
+    "temperature": "temp",
+    "num_draft_tokens": "block_size",
+    "draft_model": "load(target, draft)",
+    "max_new_tokens": "max_tokens",
+    "response_format": "json_schema",
+    "guided_json": "json_schema",
+    "guided_regex": "regex",
+    "guided_grammar": "grammar",
+}
+"""Names that users bring from other programs, and what they are called here."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,22 @@ def checked(name: str, flag: Flag, default: Any, value: Any) -> Any:
     if not flag.contains(value):
         raise OptionError(f"{name} {_shown(value)} is out of range; use {flag.range_text()}")
     return value
+
+
+def refuse_both(name: str, others: set[str]) -> None:
+    """Raise OptionError where an object and what would make it are given."""
+    if others:
+        raise OptionError(f"{name} and {', '.join(sorted(others))} say the same twice: give one or the other")
+
+
+def refuse_unknown(names: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raise OptionError for a name that is no option, with the one that was probably meant; known: all options."""
+    for name in names:
+        if name in known:
+            continue
+        close = [ELSEWHERE[name]] if name in ELSEWHERE else get_close_matches(name, known, 1, 0.5)
+        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        raise OptionError(f"there is no option {name!r}; {meant}")
 
 
 def _shown(value: Any) -> str:

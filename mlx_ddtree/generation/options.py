@@ -6,9 +6,8 @@ The command line (programs/arguments.py), a chat's /set, a server's defaults and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from typing import Any
 
 from mlx_lm.sample_utils import LogitsProcessor, make_logits_processors
@@ -20,7 +19,9 @@ from mlx_ddtree.decoding.plan import Auto
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, make_sampler
 from mlx_ddtree.decoding.small_caches import KvQuantization
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
+from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option, refuse_both, refuse_unknown
+from mlx_ddtree.generation.grammars import grammar_of
+from mlx_ddtree.grammar.grammar import Grammar
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.pflash.compress import MODES, POSITIONS, PrefillCompression
 from mlx_ddtree.tree.build import MAX_BUDGET
@@ -28,19 +29,12 @@ from mlx_ddtree.tree.build import MAX_BUDGET
 METHODS = ("ddtree", "dflash", "ar")
 
 ANSWER = "answer"
+FORM = "form of the answer (docs/grammar.md)"
 SAMPLING = "sampling"
 DECODING = "decoding"
 CACHES = "caches (as in mlx-lm; approximate)"
 PROMPTS = "long prompts (approximate: answers may change; all off by default)"
 CONTEXTS = "long contexts, approximate (docs/icecache.md)"
-
-_ELSEWHERE = {
-    "temperature": "temp",
-    "num_draft_tokens": "block_size",
-    "draft_model": "load(target, draft)",
-    "max_new_tokens": "max_tokens",
-}
-"""Names that users bring from other programs, and what they are called here."""
 
 
 def tree_budget(text: str) -> int | Auto:
@@ -57,6 +51,7 @@ class GenerationOptions:
     sampler: takes the place of temp, top_p and so on: `make_sampler(...)`, or any of mlx-lm's.
     logits_processors: mlx-lm's; they see each tree node's own path, and come before the repetition penalty.
     compression: takes the place of the prefill_* options (pflash/compress.py).
+    grammar: besides a file, a Grammar (grammar/grammar.py).
     memory: besides a file, 'process' (until it ends), or a Memory (budget/memory.py).
     kv_budget: besides a number, all of IceCacheOptions (docs/icecache.md).
 
@@ -65,6 +60,14 @@ class GenerationOptions:
 
     max_tokens: int = option(256, ANSWER, "exact limit of an answer; -1 is the model's context", short="-m")
     stop: Sequence[str] = option((), ANSWER, "strings that end the answer", metavar="TEXT")
+
+    json_schema: str | None = option(
+        None, FORM, "the answer is JSON of this schema, a file or a text", metavar="FILE|TEXT", reaches_out=True
+    )
+    regex: str | None = option(None, FORM, "the answer is what this regular expression matches", metavar="TEXT")
+    grammar: str | Grammar | None = option(
+        None, FORM, "the answer follows this grammar, in Lark", metavar="FILE", kind=str, reaches_out=True
+    )
 
     temp: float = option(0.0, SAMPLING, "temperature; 0 is greedy", least=0)
     top_p: float = option(1.0, SAMPLING, "nucleus sampling", least=0, most=1)
@@ -151,7 +154,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         for name, flag in FLAGS.items():
             value = getattr(self, name)
-            if not isinstance(value, IceCacheOptions | Memory):
+            if not isinstance(value, IceCacheOptions | Memory | Grammar):
                 object.__setattr__(self, name, checked(name, flag, DEFAULTS[name], value))
         if self.max_tokens == 0 or self.max_tokens < -1:
             raise OptionError(f"max_tokens is {self.max_tokens}; use a positive number, or -1 for no limit")
@@ -164,6 +167,7 @@ class GenerationOptions:
         self._check_caches()
         self.make_compression()
         self.make_icecache()
+        self.make_grammar()
 
     def _check_objects(self) -> None:
         """Objects have the type they must have, and nothing is said twice."""
@@ -241,6 +245,10 @@ class GenerationOptions:
             return self.kv_budget
         return IceCacheOptions(self.kv_budget, self.kv_page_size, offload=self.kv_offload)
 
+    def make_grammar(self) -> Grammar | None:
+        """The form that the answer is to have; None: any.  Raises OptionError."""
+        return grammar_of(self.grammar, self.json_schema, self.regex)
+
     def make_quantization(self) -> KvQuantization | None:
         """How keys and values are quantised; None: they are not."""
         if self.kv_bits is None:
@@ -259,7 +267,7 @@ class GenerationOptions:
 
     def changed(self, **changes: Any) -> GenerationOptions:
         """These options with others in their place.  Raises OptionError, also for names that are none."""
-        refuse_unknown(changes)
+        refuse_unknown(changes, DEFAULTS)
         return replace(self, **changes)
 
     def with_text(self, name: str, text: str) -> GenerationOptions:
@@ -280,19 +288,3 @@ class GenerationOptions:
 DEFAULTS: dict[str, Any] = {option.name: option.default for option in fields(GenerationOptions)}
 FLAGS: dict[str, Flag] = flags_of(GenerationOptions)
 """The options that can be given as text."""
-
-
-def refuse_both(name: str, others: set[str]) -> None:
-    """Raise OptionError where an object and what would make it are given."""
-    if others:
-        raise OptionError(f"{name} and {', '.join(sorted(others))} say the same twice: give one or the other")
-
-
-def refuse_unknown(names: Mapping[str, Any]) -> None:
-    """Raise OptionError for a name that is no option, with the one that was probably meant."""
-    for name in names:
-        if name in DEFAULTS:
-            continue
-        close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, DEFAULTS, 1, 0.5)
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(DEFAULTS)}"
-        raise OptionError(f"there is no option {name!r}; {meant}")

@@ -62,10 +62,13 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_generation_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Every option of GenerationOptions that has a flag; `defaults` are in place of its own."""
+def add_generation_options(parser: argparse.ArgumentParser, leave_out: str = "", **defaults: Any) -> None:
+    """Every option of GenerationOptions that has a flag, but for the group `leave_out`; `defaults` are in place of its
+    own."""
     groups: dict[str, Any] = {}
     for name, flag in FLAGS.items():
+        if flag.group == leave_out:
+            continue
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         default = defaults.get(name, DEFAULTS[name])
@@ -114,7 +117,7 @@ def add_output_options(parser: argparse.ArgumentParser, verbose: str) -> None:
 def generation_options(args: argparse.Namespace) -> GenerationOptions:
     """What `add_generation_options` was given.  Raises OptionError."""
     given = vars(args)
-    return GenerationOptions(**{name: given[name] for name in FLAGS})
+    return GenerationOptions(**{name: given[name] for name in FLAGS if name in given})
 
 
 def load_pair(args: argparse.Namespace, need_drafter: bool = False) -> Pair:

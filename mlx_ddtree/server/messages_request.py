@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, result_text, text_of, unreadable
@@ -24,7 +24,6 @@ LOG = logging.getLogger(__name__)
 NOT_OFFERED = {
     "container": "code is not run here",
     "mcp_servers": "the server calls no other servers; give their tools in tools",
-    "output_format": "answers cannot be forced into a format",
     "thread": "conversations are not kept here; send all messages",
 }
 """Fields that would change an answer, and why they are refused."""
@@ -46,10 +45,24 @@ class ClientTool(JsonObject):
 
 
 class ToolChoice(JsonObject):
-    """Whether tools may be called, and several in one answer."""
+    """Whether tools may be called, or must be, and several in one answer."""
 
-    type: Literal["auto", "none"]
+    type: Literal["auto", "none", "any", "tool"]
+    name: str | None = None
     disable_parallel_tool_use: bool | None = None
+
+    @model_validator(mode="after")
+    def _forced(self) -> ToolChoice:
+        if self.type == "tool" and not self.name:
+            raise ValueError("tool_choice.name: is missing")
+        return self
+
+
+class OutputFormat(JsonObject):
+    """The form of the answer's text."""
+
+    type: Literal["json_schema"]
+    json_schema: dict[str, Any] = Field(alias="schema")
 
 
 class Thinking(JsonObject):
@@ -59,10 +72,10 @@ class Thinking(JsonObject):
 
 
 class OutputConfig(JsonObject):
-    """How much the model is to reason, and in which form it answers, which cannot be chosen here."""
+    """How much the model is to reason, and in which form it answers."""
 
     effort: str | None = None
-    format: None = None
+    format: OutputFormat | None = None
 
 
 class MessagesRequest(JsonObject):
@@ -81,6 +94,7 @@ class MessagesRequest(JsonObject):
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
 
 
 def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
@@ -120,10 +134,7 @@ def _chat_body(asked: MessagesRequest) -> dict[str, Any]:
             chat[name] = getattr(asked, name)
     if asked.stop_sequences:
         chat["stop"] = asked.stop_sequences
-    if asked.tool_choice is not None:
-        chat["tool_choice"] = asked.tool_choice.type
-        if asked.tool_choice.disable_parallel_tool_use:
-            chat["parallel_tool_calls"] = False
+    chat |= _forms(asked)
     if asked.tools:
         chat["tools"] = [_tool(tool, f"tools.{number}") for number, tool in enumerate(asked.tools)]
     if asked.thinking is not None:
@@ -135,6 +146,22 @@ def _chat_body(asked: MessagesRequest) -> dict[str, Any]:
     if last["role"] == "assistant" and last["content"] and not last.get("tool_calls"):
         chat["continue_final_message"] = True
     return chat
+
+
+def _forms(asked: MessagesRequest) -> dict[str, Any]:
+    """Which tools must be called, and which form the answer's text has; output_format is what it was called first."""
+    forms: dict[str, Any] = {}
+    choice = asked.tool_choice
+    if choice is not None and choice.type == "tool":
+        forms["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice is not None:
+        forms["tool_choice"] = {"any": "required"}.get(choice.type, choice.type)
+    if choice is not None and choice.disable_parallel_tool_use:
+        forms["parallel_tool_calls"] = False
+    output = asked.output_format or (asked.output_config and asked.output_config.format)
+    if output:
+        forms["response_format"] = {"type": "json_schema", "json_schema": {"schema": output.json_schema}}
+    return forms
 
 
 def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:

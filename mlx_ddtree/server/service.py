@@ -151,8 +151,8 @@ class Service:
         def options(prepared: Prepared, reader: AnswerReader, number: int) -> dict[str, Any]:
             made = decoding_options_of(request, self.settings.defaults, logit_bias, number)
             ends = [] if reader.stop is None else [reader.stop]
-            long_context = {"compression": prepared.compression, "kv_keep_ratio": kept}
-            return made | long_context | {"stop": [*made["stop"], *ends]}
+            more = {"compression": prepared.compression, "kv_keep_ratio": kept, "grammar": prepared.grammar}
+            return made | more | {"stop": [*made["stop"], *ends]}
 
         count = request.n or 1
         answers: list[Answer] = []

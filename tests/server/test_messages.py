@@ -197,8 +197,9 @@ def test_what_says_nothing_about_the_answer_passes():
     [
         ({"container": "c"}, "container: code is not run here"),
         ({"mcp_servers": [{}]}, "mcp_servers: the server calls no other servers"),
-        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice.type: must be 'auto' or 'none'"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema: is missing"),
+        ({"output_format": {"type": "xml", "schema": {}}}, "output_format.type: must be 'json_schema'"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name: is missing"),
         (
             {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
             "tools.0: 'web_search_20250305' is run by",
