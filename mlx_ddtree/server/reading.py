@@ -82,6 +82,7 @@ class AnswerReader:
         self._tool_text = None
         try:
             calls = self._format([text])
+            calls = calls if all(isinstance(call["function"]["name"], str) for call in calls) else []
         except Exception as error:  # the parsers raise whatever a model's mistake leads them to
             logging.getLogger(__name__).info("a tool call cannot be parsed: %r", error)
             calls = []

@@ -35,7 +35,7 @@ ABOUT_NO_ANSWER = fields.ABOUT_NO_ANSWER | {
 TEXTS = ("input_text", "output_text", "text")
 """Types of blocks that are text."""
 LOGPROBS = "message.output_text.logprobs"
-PASSED_OVER = ("web_search_call", "file_search_call", "additional_tools")
+PASSED_OVER = ("web_search_call", "file_search_call")
 """Items of other servers' answers that say nothing which a model here could read."""
 
 
@@ -130,6 +130,8 @@ def read_responses(raw: bytes) -> ReadResponses:
         given = ResponsesRequest.model_validate(body)
     except ValidationError as error:
         raise refusal_of(error, ResponsesRequest) from None
+    if LOGPROBS in (given.include or ()):
+        raise ApiError(400, f"include: {LOGPROBS!r} is not offered; {NOT_OFFERED['top_logprobs']}", param="include")
     tools = Tools()
     for number, tool in enumerate(given.tools or []):
         tools.add(tool, f"tools.{number}")
@@ -150,8 +152,6 @@ def _check_fields(body: Mapping[str, Any]) -> None:
         if body.get(name):
             raise ApiError(400, f"{name}: {why}; leave it out", param=name)
     fields.check_fields(ResponsesRequest, body, passing=ABOUT_NO_ANSWER | EXTENSIONS | NOT_OFFERED.keys())
-    if LOGPROBS in (body.get("include") or ()):
-        raise ApiError(400, f"include: {LOGPROBS!r} is not offered; {NOT_OFFERED['top_logprobs']}", param="include")
 
 
 def _chat_body(given: ResponsesRequest, tools: Tools) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def test_templates_may_begin_the_reasoning(tokenizers):
         '<tool_call>{"name": "weather", "arg',  # the limit came first
         "<tool_call>not JSON</tool_call> then",
         '<tool_call>{"name": "weather"}</tool_call>',  # no arguments
+        '<tool_call>{"arguments": {}}</tool_call>',
+        '<tool_call>{"name": 5, "arguments": {}}</tool_call>',
         "<tool_call>[1, 2]</tool_call>",
         "5 < 6 <tool",
     ],

@@ -6,7 +6,7 @@ from typing import get_args
 import httpx
 import openai
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
 
@@ -292,6 +292,7 @@ VALUES = st.recursive(
 
 
 @given(st.sampled_from(["input", "tools", "tool_choice", "reasoning", "text", "include", "metadata"]), VALUES)
+@example("include", True)
 def test_every_refusal_is_one_of_our_sentences(name, value):
     try:
         read(**{name: value})
