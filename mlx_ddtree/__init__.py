@@ -27,6 +27,7 @@ __all__ = [
     "ConfigError",
     "GenerationOptions",
     "GenerationResponse",
+    "Grammar",
     "MissingExtraError",
     "MlxDdtreeError",
     "OptionError",

@@ -24,6 +24,7 @@ from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.generation.session import Session
 from mlx_ddtree.generation.stream import generate, stream_generate
 from mlx_ddtree.generation.watch import Answer, watch
+from mlx_ddtree.grammar.grammar import Grammar
 from mlx_ddtree.pair import Pair
 
 sharded_load = load

@@ -16,6 +16,7 @@ from mlx_ddtree.drafter.config import default_target_layer_ids
 from mlx_ddtree.drafter.make import scores_pairs
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
+from mlx_ddtree.grammar.vocabulary import Vocabulary
 from mlx_ddtree.pictures.tables import facts_table
 from mlx_ddtree.target import PlainTarget, Target, family_of
 
@@ -34,6 +35,7 @@ class Pair:
     openings: with what the chat template begins messages, by template (generation/turns.py).
     told: whether the user was told what is used in place of a drafter that is missing.
     scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
+    vocabularies: the tokenizer as grammars see it, by the tokens that end an answer (generation/grammars.py).
     """
 
     target: Target
@@ -45,6 +47,7 @@ class Pair:
     scorers: dict[str, Any] = field(default_factory=dict)
     memories: dict[str, Memory] = field(default_factory=dict)
     openings: dict[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
+    vocabularies: dict[frozenset[int], Vocabulary] = field(default_factory=dict)
     told: bool = False
     lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 

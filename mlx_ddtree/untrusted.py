@@ -64,6 +64,20 @@ def read_json(
     return value
 
 
+def read_text(file: Path, *, name: str, most_bytes: int, error: type[MlxDdtreeError] = ConfigError) -> str:
+    """A file's text, UTF-8.  Raises `error` with one line that begins with `name`."""
+    try:
+        return _text_of(file, most_bytes)
+    except FileNotFoundError:
+        raise error(f"{name} does not exist") from None
+    except OSError as problem:
+        raise error(f"{name} cannot be read: {problem.strerror or problem}") from None
+    except UnicodeError:
+        raise error(f"{name} is not UTF-8 text") from None
+    except ValueError as problem:
+        raise error(f"{name} {problem}") from None
+
+
 def _text_of(source: Path | str | bytes, most_bytes: int) -> str:
     """Raises OSError, UnicodeError, and ValueError where the source is too large or no ordinary file."""
     if isinstance(source, Path):

@@ -78,6 +78,7 @@ class Copies:
             following = after_token(following, token, off_spine, depth)
             depth += 1
             row = self._row(node, following, chance, going_on)
+            assert isinstance(before.after, list)
             before.after[rank] = row if row.token_ids else None
         return first
 

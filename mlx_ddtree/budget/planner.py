@@ -2,15 +2,17 @@
 
 Pure numpy, fed by decoding/adaptive.py while a model runs, and by studies/budget/simulate_machines.py from recorded
 drafts.  A round of kind 'draft' asks the drafter, 'lookup' only copies what stood behind the same tokens earlier,
-'plain' is a step of plain decoding.  Copies also enter a drafted round's tree, as further paths.
+'forced' what a grammar leaves no choice about, 'plain' is a step of plain decoding.  Copies also enter drafted trees.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from mlx_ddtree.budget.certainty import Constrain, certain_tokens, doubtful, likely_behind
 from mlx_ddtree.budget.copies import Copies
 from mlx_ddtree.budget.graphs import Graph, GraphsAhead
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
@@ -22,6 +24,7 @@ from mlx_ddtree.budget.unread import UnreadChains
 from mlx_ddtree.tree.build import grow_tree
 from mlx_ddtree.tree.draft_tree import DraftTree
 from mlx_ddtree.tree.lattice import (
+    END,
     Candidates,
     NextTokens,
     add_lattice,
@@ -45,6 +48,7 @@ class Planner:
     linear: chains only, and no copies beside a drafter (method 'dflash').
     block_size: the only one to use; None chooses among the measured ones.
     memory: earlier texts that may be copied from.
+    constrain: what a grammar makes of a draft's lattice; None: there is none.
     drafts: whether there is a drafter; without one, rounds copy or are plain.
     """
 
@@ -56,9 +60,11 @@ class Planner:
         linear: bool = False,
         block_size: int | None = None,
         memory: Sequence[SuffixIndex] = (),
+        constrain: Constrain | None = None,
     ) -> None:
         self.profile = profile
         self.linear = linear
+        self.constrain = constrain
         self.drafts = bool(profile.cost.draft)
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
         known = profile.advantage_of_chains(greedy) if block_size is None else None
@@ -66,7 +72,7 @@ class Planner:
         self.graphs = GraphsAhead(profile.cost)
         self.calibration = profile.draft_calibration(greedy)
         self.copies = Copies(profile.lookups, memory)
-        self.top_k = 1 if linear else TOP_K
+        self.top_k = 1 if linear and constrain is None else TOP_K
 
     # Planning
 
@@ -84,26 +90,49 @@ class Planner:
         return self.copies.after(token_ids, beside_drafter=self.drafts)
 
     def without_draft(self, root: int, copy: Recalled | None, context: int) -> Proposal | None:
-        """A round that copies, where the drafter could add little; else None."""
-        if copy is None or (self.drafts and not self.policy.may_skip_drafter()):
+        """A round that copies, or verifies what a grammar forces, where the drafter could add little; else None."""
+        if self.constrain is None and (copy is None or (self.drafts and not self.policy.may_skip_drafter())):
             return None
-        affordable = self.policy.affordable_copy(context, self.copies.first_chance(copy))
-        tree, choice, _ = self._worth(root, self.copies.lattice(copy), context, affordable)
+        return self._without_draft(root, self._copied(copy), copy, context)
+
+    def _copied(self, copy: Recalled | None) -> NextTokens:
+        """A copy as a lattice, and what a grammar makes of it."""
+        return self._constrained(END if copy is None else self.copies.lattice(copy))
+
+    def _constrained(self, first: NextTokens) -> NextTokens:
+        return first if self.constrain is None else self.constrain(first)
+
+    def _without_draft(self, root: int, first: NextTokens, copy: Recalled | None, context: int) -> Proposal | None:
+        """The lattice of a copy, or of what must follow, as a round; None where it is not worth one."""
+        may_skip = not self.drafts or self.policy.may_skip_drafter()
+        if not first.token_ids or not (may_skip or certain_tokens(first)):
+            return None
+        affordable = self.policy.affordable_copy(context, math.exp(first.scores[0]))
+        tree, choice, _ = self._worth(root, first, context, affordable)
         if choice.nodes == 0 or not self.policy.beats_others(choice, context):
             return None
-        return Proposal("lookup", tree, choice, None, copy)
+        return Proposal("forced" if copy is None else "lookup", tree, choice, None, copy)
 
     def ends_plain_run(self, token_ids: Sequence[int], context: int) -> bool:
         """Whether plain decoding is to be interrupted, behind a token that is not known yet, for a copy."""
         copy = self.copy_after(token_ids)
+        if self.constrain is not None:
+            return self._ends_in_grammar(self._copied(copy), copy, context)
         if copy is None:
             return False
         best = copy.token_ids[0]
         behind = copy.after(best)
-        chance = self.copies.first_chance(copy)
-        if chance * self.copies.first_chance(behind) < LEAST_FOR_A_STOP:
+        if self.copies.first_chance(copy) * self.copies.first_chance(behind) < LEAST_FOR_A_STOP:
             return False
-        proposal = self.without_draft(best, behind, context + 1)
+        return self._gains(self.without_draft(best, behind, context + 1), context)
+
+    def _ends_in_grammar(self, first: NextTokens, copy: Recalled | None, context: int) -> bool:
+        """The same, also for what a grammar forces; by the lattice of what may follow the text."""
+        behind = likely_behind(first, LEAST_FOR_A_STOP)
+        return self._gains(self._without_draft(-1, behind, copy, context + 1), context)  # nobody asks for the root
+
+    def _gains(self, proposal: Proposal | None, context: int) -> bool:
+        """Whether a round is worth more than a step of plain decoding, which is interrupted for it."""
         return proposal is not None and self.policy.gain(proposal.choice, context) > 0
 
     def next_block_size(self, context: int) -> int:
@@ -136,6 +165,7 @@ class Planner:
         if copy is not None:
             others = off_spine_by_depth(first)
             first = add_lattice(first, self.copies.lattice(copy, first, others), others)
+        first = self._constrained(first)
         # 2. The part of its best tree, or of its best chain, that is worth its rows.
         affordable = self.policy.affordable(context) - self.profile.cost.drafting(len(candidates.token_ids) + 1)
         tree, choice, (grown, chain) = self._worth(root, first, context, affordable)
@@ -151,7 +181,7 @@ class Planner:
                 choice = filled
                 graph = built
         # 4. What the whole of its best path, unread, would have been worth.
-        if copy is None and not candidates.pairwise:
+        if copy is None and not candidates.pairwise and self.constrain is None:
             reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
             self.unread.compare(reached, choice, rate, context)
         return Proposal("draft", tree, choice, candidates, copy, graph=graph)
@@ -161,8 +191,10 @@ class Planner:
     ) -> tuple[DraftTree, Choice, tuple[DraftTree, DraftTree]]:
         """What of a lattice is worth its rows, and the best tree and the best chain of it, whole.
 
-        affordable: seconds that its verification may take.
+        affordable: seconds that its verification may take, beside those of tokens that are certain.
         """
+        if self.constrain is not None:
+            affordable += certain_tokens(first) * self.profile.cost.step(context)
         # 1. The best tree.
         grown = DraftTree.root(root)
         chain = grown
@@ -236,7 +268,10 @@ class Planner:
 
     def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
         """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""
-        self._calibrate(candidates, outcome.chosen)
+        if self.constrain is None:
+            self._calibrate(candidates, outcome.chosen)
+        else:
+            self.policy.trust.update(*doubtful(proposal.tree, outcome.chosen))
         block_size = len(candidates.token_ids) + 1
         reached = proposal.tree.expected_by_depth(block_size)
         accepted = len(outcome.chosen) - 1
@@ -244,8 +279,7 @@ class Planner:
         self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
 
     def _learn_unread(self, proposal: Proposal, outcome: Outcome) -> None:
-        """How deep an unread chain was accepted, and how long its round took: draft and verification are not told
-        apart."""
+        """How deep an unread chain was accepted, and how long its round took, draft and verification together."""
         block_size = len(proposal.tree)
         accepted = len(outcome.chosen) - 1
         seconds = outcome.draft_seconds + outcome.verify_seconds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,6 +45,7 @@ class Profile:
     chains: what whole chains, unread, were worth against trees, by how the target chooses.
     measured: the share of all measurements that was made; below 1 the rest is guessed, and measured later.
     numbers: what was measured of an incomplete profile, by name.
+    in_grammars: what texts that follow a grammar go by and add to, in memory only; None before the first of them.
     """
 
     cost: CostTable
@@ -60,6 +62,17 @@ class Profile:
     rounds_unsaved: int = 0
     measured: float = 1.0
     numbers: dict[str, float] = field(default_factory=dict)
+    in_grammars: Profile | None = field(default=None, repr=False)
+
+    def for_grammars(self) -> Profile:
+        """This profile for texts that follow a grammar, whose rounds would teach free texts the wrong chances.
+
+        It is made anew once more of this one was measured.
+        """
+        if self.in_grammars is None or self.in_grammars.measured != self.measured:
+            self.in_grammars = None
+            self.in_grammars = replace(deepcopy(self), path=None)
+        return self.in_grammars
 
     @property
     def complete(self) -> bool:

@@ -40,7 +40,8 @@ class Outcome(NamedTuple):
 class Proposal:
     """What a round is about to verify, and why.
 
-    kind: 'draft' or 'lookup'.  choice: what the tree's size promises.  candidates: of the drafter, if it was asked.
+    kind: 'draft', 'lookup' or 'forced'.  choice: what the tree's size promises.  candidates: of the drafter, if it was
+        asked.
     copy: what entered the tree beside them, or alone, if something did.
     unread: whether the tree is a block's best path whose tokens nobody has read yet.
     graph: of its verification, where that was made before the draft was read.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 
 from mlx_ddtree.budget.graphs import Graph
@@ -16,6 +17,7 @@ from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
+from mlx_ddtree.decoding.propose import profile_for, within_grammar
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
@@ -53,13 +55,15 @@ class AdaptiveProposer:
         self.state = state
         self.plan = plan
         self.clock = clock
-        assert state.pair.profile is not None
+        profile = profile_for(state)
+        assert profile is not None
         self.planner = Planner(
-            state.pair.profile,
+            profile,
             greedy=is_greedy(plan.sampler),
             linear=plan.method == "dflash",
             block_size=plan.block_size,
             memory=plan.memory,
+            constrain=None if state.walk is None else partial(within_grammar, state),
         )
         self.ahead = AheadBuilder(state)
         self.prepared = _Prepared()
@@ -96,7 +100,7 @@ class AdaptiveProposer:
         """Send the drafter off for a tree, or for a chain that need not be read."""
         planner = self.planner
         block_size = 0
-        if can_stay_unread(self.state.pair, self.plan):
+        if self.state.walk is None and can_stay_unread(self.state.pair, self.plan):
             block_size = planner.unread_block(prepared.copy, prepared.context)
         prepared.unread = block_size > 0
         with self.state.all_or_nothing(), self.clock("draft"):

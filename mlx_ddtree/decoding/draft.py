@@ -129,6 +129,7 @@ def draft(state: DecodeState, block_size: int, top_k: int) -> Candidates:
 def can_stay_unread(pair: Pair, plan: RoundPlan) -> bool:
     """Whether the host need not see a chain before the target does.
 
-    Logits processors read the tokens there, and it compares the candidates of drafters that score pairs.
+    Logits processors read the tokens there, and it compares the candidates of drafters that score pairs.  Where a
+    grammar is followed (DecodeState.walk) it reads all of them.
     """
     return not plan.processors and pair.drafter is not None and not scores_pairs(pair.drafter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -20,6 +21,19 @@ from mlx_ddtree.tree import DraftTree
 _ONE_ROW = DraftTree.root(0)
 FEATURES_HELD = 256
 """Tokens whose features may wait for the drafter's cache."""
+
+
+class _Step(NamedTuple):
+    """A forward of one token that was sent off, and the choice after it.
+
+    logits: (1, V).
+    position: of the token that it decides.
+    choices: None until the token before is known, where a grammar says what may follow that.
+    """
+
+    logits: mx.array
+    position: int
+    choices: Choices | None
 
 
 def plain_rounds(
@@ -39,19 +53,22 @@ def plain_rounds(
         return
     bound = 0.0 if state.exact == state.length else plan.parity.cache
     with state.all_or_nothing() as before:
-        ahead: Choices | None = _step(state, plan, mx.array([state.root]), bound)
+        ahead: _Step | None = _step(state, plan, mx.array([state.root]), bound)
         state.length += 1
         state.root = None
     for done in count(1):
         assert ahead is not None
-        step = ahead
+        choices = ahead.choices
+        if choices is None:
+            with clock("verify"):
+                choices = _masked_choice(state, plan, ahead, bound)
         with clock("verify"), state.all_or_nothing() as after:
             # 1. Send the next step off before this one's token is known.
             goes_on = more(done) and not state.quantization_due
-            ahead = _step(state, plan, step.token_ids, bound) if goes_on else None
+            ahead = _step(state, plan, choices.token_ids, bound) if goes_on else None
             # 2. Wait for this one's token; a near tie takes both steps back.
-            token = int(step.token_ids.tolist()[0])  # type: ignore[index,arg-type]
-            if step.close is not None and bool(step.close.item()):
+            token = int(choices.token_ids.tolist()[0])  # type: ignore[index,arg-type]
+            if choices.close is not None and bool(choices.close.item()):
                 state.back_to_root(before, steps=2 if goes_on else 1)
                 return
             # 3. The token is part of the text.
@@ -64,7 +81,7 @@ def plain_rounds(
             else:
                 state.root = token
         keep([token])
-        yield Round.of_one_token(token, step.logits)
+        yield Round.of_one_token(token, choices.logits)
         if not goes_on:
             return
 
@@ -79,14 +96,31 @@ def _one_at_a_time(
             return
 
 
-def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> Choices:
+def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> _Step:
     """Put `token` (1,) into the caches; what the target says after it, sent off and not awaited."""
     target = state.pair.target
     hidden, features = target.forward(token[None], state.target_cache, state.coverage.gap)
-    choices = choose_tokens(target.unembed(hidden[0]), _ONE_ROW, state.position + 1, [], plan.sampler, bound=bound)
+    logits = target.unembed(hidden[0])
+    position = state.position + 1
+    choices = None
+    if state.walk is None:
+        choices = choose_tokens(logits, _ONE_ROW, position, [], plan.sampler, bound=bound)
     state.append_features(features)
     if len(state.features) >= FEATURES_HELD:
         state.extend_drafter()
     drafter_state = [] if state.features else [cache.state for cache in state.drafter_cache]
-    mx.async_eval(choices, drafter_state)
+    mx.async_eval(logits if choices is None else choices, drafter_state)
+    return _Step(logits, position, choices)
+
+
+def _masked_choice(state: DecodeState, plan: RoundPlan, step: _Step, bound: float) -> Choices:
+    """What the target says among the tokens that the grammar allows, sent off and not awaited.
+
+    The host finds these while the device computes the step's logits.
+    """
+    assert state.walk is not None
+    state.walk.stand(state.token_ids)
+    allowed = state.walk.place().words[None]
+    choices = choose_tokens(step.logits, _ONE_ROW, step.position, [], plan.sampler, bound=bound, allowed=allowed)
+    mx.async_eval(choices)
     return choices

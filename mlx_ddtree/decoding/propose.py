@@ -11,6 +11,7 @@ import numpy as np
 from mlx_ddtree.budget.calibration import RecallCalibration
 from mlx_ddtree.budget.copies import Copies
 from mlx_ddtree.budget.policy import ENDLESS
+from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
@@ -18,9 +19,13 @@ from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock, Keep, Round
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import AheadBuilder, Proposed
+from mlx_ddtree.grammar.lattice import follow_grammar
 from mlx_ddtree.tree import DraftTree
 from mlx_ddtree.tree.build import grow_tree
-from mlx_ddtree.tree.lattice import NextTokens, add_lattice, best_chain, candidate_lattice, off_spine_by_depth
+from mlx_ddtree.tree.lattice import END, NextTokens, add_lattice, best_chain, candidate_lattice, off_spine_by_depth
+
+CHAIN_CANDIDATES = 16
+"""Candidates of a chain's position where a grammar may forbid the best ones."""
 
 
 class Proposer(Protocol):
@@ -76,17 +81,19 @@ class CopyingProposer(NoProposer):
     def propose(self, root: int) -> Proposed:
         with self.clock("tree"):
             self.recalled = self.copies.after(self.state.token_ids, beside_drafter=False)
-            if self.recalled is None:
+            if self.recalled is None and self.state.walk is None:
                 return DraftTree.root(root)
-            first = self.copies.lattice(self.recalled)
+            first = END if self.recalled is None else self.copies.lattice(self.recalled)
+            first = within_grammar(self.state, first)
             if self.plan.method == "ddtree":
                 return grow_tree(root, first, self.budget)
-            tokens, scores = best_chain(first)
-            return DraftTree.chain(np.array([root, *tokens]), np.array(scores)).prefix(min(self.budget, len(tokens)))
+            return _chain(root, first, self.budget)
 
     def learn(self, done: Round, seconds: float) -> Round:
-        if self.recalled is None or done.alone:
+        if done.alone:
             return done
+        if self.recalled is None:
+            return replace(done, kind="forced") if done.nodes else done
         self.copies.learn(self.recalled, done.chosen)
         return replace(done, kind="lookup")
 
@@ -104,31 +111,47 @@ class FixedProposer(NoProposer):
         assert plan.tree_budget != "auto"
         self.block_size = plan.block_size
         self.budget = plan.tree_budget
-        self.top_k = 1 if plan.method == "dflash" else plan.tree_budget
+        self.linear = plan.method == "dflash"
+        self.top_k = 1 if self.linear else plan.tree_budget
+        if self.linear and state.walk is not None:
+            self.top_k = CHAIN_CANDIDATES
         self.ahead = AheadBuilder(state)
         self.started: StartedDraft | None = None
         self.copies = _copies(state, plan) if plan.memory and plan.method == "ddtree" else None
         self.recalled: Recalled | None = None
 
     def prepare(self) -> int:
-        if self.state.root is not None and not self.state.near_tie:
+        self.started = None
+        if self.state.root is not None and not self.state.near_tie and not self._is_certain():
             with self.state.all_or_nothing(), self.clock("draft"):
                 self.started = start_draft(self.state, self.block_size, self.top_k)
         return 0
 
+    def _is_certain(self) -> bool:
+        """Whether a grammar leaves no choice as far as the drafter sees."""
+        if self.state.walk is None:
+            return False
+        self.state.walk.stand(self.state.token_ids)
+        reach = min(self.block_size - 1, self.budget)
+        forced = self.state.walk.forced(reach)
+        return len(forced) == reach or self.state.walk.ends(forced)
+
     def propose(self, root: int) -> Proposed:
-        assert self.started is not None
-        if self.top_k == 1 and can_stay_unread(self.state.pair, self.plan):
+        if self.started is None:
+            with self.clock("tree"):
+                return _chain(root, within_grammar(self.state, END), self.budget)
+        if self.linear and self.state.walk is None and can_stay_unread(self.state.pair, self.plan):
             return UnreadChain(root, self.started)
         with self.clock("draft"):
             # Build the verification while the device drafts: trees of one size have rows of one number.
-            built = self.ahead.build(self.budget + 1, chain=self.top_k == 1)
+            built = self.ahead.build(self.budget + 1, chain=self.linear)
             token_ids, log_probs = finish_draft(self.started)
         with self.clock("tree"):
             first = candidate_lattice(token_ids, log_probs)
             if self.copies is not None:
                 first = self._with_copies(self.copies, first)
-            tree = grow_tree(root, first, self.budget)
+            first = within_grammar(self.state, first)
+            tree = _chain(root, first, self.budget) if self.linear else grow_tree(root, first, self.budget)
         return tree if built is None else built.for_tree(tree)
 
     def _with_copies(self, copies: Copies, first: NextTokens) -> NextTokens:
@@ -140,12 +163,36 @@ class FixedProposer(NoProposer):
         return add_lattice(first, copies.lattice(self.recalled, first, others), others)
 
     def learn(self, done: Round, seconds: float) -> Round:
-        if self.copies is not None and self.recalled is not None and not done.alone:
+        if done.alone:
+            return done
+        if self.started is None:
+            return replace(done, kind="forced")
+        if self.copies is not None and self.recalled is not None:
             self.copies.learn(self.recalled, done.chosen)
         return done
 
 
+def within_grammar(state: DecodeState, first: NextTokens) -> NextTokens:
+    """What of a draft's lattice the text's grammar allows, with what it forces put in; all of it without a grammar."""
+    if state.walk is None:
+        return first
+    state.walk.stand(state.token_ids)
+    return follow_grammar(state.walk, first)
+
+
+def _chain(root: int, first: NextTokens, nodes: int) -> DraftTree:
+    """The best path of a lattice, `nodes` tokens at most."""
+    tokens, scores = best_chain(first)
+    return DraftTree.chain(np.array([root, *tokens]), np.array(scores)).prefix(min(nodes, len(tokens)))
+
+
+def profile_for(state: DecodeState) -> Profile | None:
+    """What is known of the pair, for texts like this one."""
+    profile = state.pair.profile
+    return profile if profile is None or state.walk is None else profile.for_grammars()
+
+
 def _copies(state: DecodeState, plan: RoundPlan) -> Copies:
     """What this text's rounds copy, calibrated by the pair's counts where it has some."""
-    profile = state.pair.profile
+    profile = profile_for(state)
     return Copies(RecallCalibration() if profile is None else profile.lookups, plan.memory)

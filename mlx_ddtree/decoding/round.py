@@ -54,7 +54,7 @@ class Round:
     tree: what was verified.
     path: the accepted nodes, root first; chosen: what the target said after each of them.
     alone: whether a near tie made a row of its own decide the token (RoundPlan.parity).
-    kind: 'draft', 'lookup', 'plain' or 'tie' (alone).
+    kind: 'draft', 'lookup', 'forced', 'plain' or 'tie' (alone).
     expected: accepted nodes that were predicted, where they were.
     said: what the target says after every node of the tree; empty where the round did not ask it of a tree.
     """

@@ -17,9 +17,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.sample_utils import LogitsProcessor, apply_min_p, apply_top_k, apply_top_p, apply_xtc, greedy_sampler
+from numpy.typing import NDArray
 
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.kernels.token_mask import masked
 from mlx_ddtree.kernels.topk import top_margins
 from mlx_ddtree.tree import DraftTree
 
@@ -177,29 +180,31 @@ def choose_tokens(
     sampler: Sampler | MlxLmSampler,
     processors: Sequence[LogitsProcessor] = (),
     bound: float = 0.0,
+    allowed: NDArray[np.uint32] | None = None,
 ) -> Choices:
     """The target's choice after every node of the tree.
 
     logits: (N, V).  start: absolute position of the token that follows the root.
     context: the token ids up to the root, root included; processors see each node's own path.
     bound: how far rounding can move two logits of a row against each other (ParityBounds); 0 does not ask.
+    allowed: (N, W) the tokens that a grammar allows after each node, as sets (kernels/token_mask.py); None: all.
     """
-    processed = _processed(logits, tree, context, processors)
+    processed = _processed(logits, tree, context, processors, allowed)
     asked = bound > 0 and is_repeatable(sampler)
     if asked and isinstance(sampler, Sampler) and sampler.temp > 0 and not sampler.filters and not processors:
-        scores = sampler.scores(_log_probs(logits), tree.depths.tolist(), start)
+        scores = sampler.scores(_log_probs(processed), tree.depths.tolist(), start)
         chosen = mx.argmax(scores, axis=-1)
         return Choices(chosen, processed, top_margins(scores, chosen) < bound / sampler.temp)
     chosen = _draw(processed, tree, start, sampler)
     if not asked:
         return Choices(chosen, processed, None)
     if is_greedy(sampler) and not processors:
-        return Choices(chosen, processed, top_margins(logits, chosen) < bound)
+        return Choices(chosen, processed, top_margins(processed, chosen) < bound)
     # The choice against itself at the worst rounding: its own logit lower, all others higher.  What processors make
     # of a logit may depend on its sign, so there both sides move by the whole bound.
     lowered = mx.put_along_axis(mx.zeros_like(logits), chosen[:, None], mx.array(-bound, logits.dtype), axis=-1)
     moved = logits + lowered if not processors else logits + bound + 2 * lowered
-    moved = _processed(moved, tree, context, processors)
+    moved = _processed(moved, tree, context, processors, allowed)
     close = _draw(moved, tree, start, sampler, bound) != chosen
     if isinstance(sampler, Sampler) and sampler.filters and sampler.temp > 0:
         close |= _draw(moved, tree, start, sampler, -bound) != chosen
@@ -234,11 +239,18 @@ def _log_probs(logits: mx.array) -> mx.array:
 
 
 def _processed(
-    logits: mx.array, tree: DraftTree, context: Sequence[int], processors: Sequence[LogitsProcessor]
+    logits: mx.array,
+    tree: DraftTree,
+    context: Sequence[int],
+    processors: Sequence[LogitsProcessor],
+    allowed: NDArray[np.uint32] | None,
 ) -> mx.array:
-    """(N, V) logits after the processors, each of which sees the context and the node's own path."""
+    """(N, V) logits after the processors, each of which sees the context and the node's own path.
+
+    What a grammar does not allow is cut last, so that no processor can let it through.
+    """
     if not processors:
-        return logits
+        return logits if allowed is None else masked(logits, allowed)
     rows = []
     for node in range(len(tree)):
         path = tree.token_ids[tree.path_to(node)[1:]].tolist()
@@ -247,7 +259,8 @@ def _processed(
         for processor in processors:
             row = processor(token_ids, row)
         rows.append(row)
-    return mx.concatenate(rows)
+    processed = mx.concatenate(rows)
+    return processed if allowed is None else masked(processed, allowed)
 
 
 def _top_k(log_probs: mx.array, k: int, slack: float) -> mx.array:

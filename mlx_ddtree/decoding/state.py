@@ -11,6 +11,7 @@ from mlx_lm.models.cache import RotatingKVCache
 
 from mlx_ddtree.decoding.context import Coverage, PromptCache
 from mlx_ddtree.decoding.small_caches import KvQuantization
+from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.kernels.rope import Positions
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.target.marks import Mark
@@ -32,6 +33,7 @@ class DecodeState:
     near_tie: whether what follows the root is to be decided by a row of its own.
     reads_at_most: context tokens that a layer of the target reads (icecache/); None: all.
     quantization: what happens to the target's caches once they hold enough tokens; None: nothing.
+    walk: the answer's way through its grammar, which catches up with the text whenever it is asked; None: no grammar.
     """
 
     def __init__(self, pair: Pair, caches: PromptCache, root: int | None = None) -> None:
@@ -46,6 +48,7 @@ class DecodeState:
         self.near_tie = False
         self.reads_at_most: int | None = None
         self.quantization: KvQuantization | None = None
+        self.walk: GrammarWalk | None = None
 
     @property
     def target_cache(self) -> list[Any]:

@@ -10,13 +10,16 @@ from typing import Literal, NamedTuple
 
 import mlx.core as mx
 import numpy as np
+from numpy.typing import NDArray
 
 from mlx_ddtree.budget.cost import ROWS
 from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.kernels.metal import waits
+from mlx_ddtree.kernels.token_mask import masked, masked_by_numpy
 from mlx_ddtree.kernels.topk_host import best_and_margins
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
@@ -205,19 +208,30 @@ def _choose(state: DecodeState, hidden: mx.array, tree: DraftTree, token_ids: mx
     choices = _best_without_logits(state, hidden, plan, bound)
     if choices is None:
         logits = target.unembed_tree(hidden)
+        allowed = None if state.walk is None else _allowed(state, state.walk, tree, logits)
         if _takes_the_best(plan) and mx.default_device() == mx.cpu and logits.dtype == mx.float32:
             mx.eval(logits, token_ids)
-            return _best_by_numpy(logits, bound)
+            return _best_by_numpy(logits, bound, allowed)
         start = state.position + 1
-        choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound)
+        choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound, allowed)
         mx.eval(choices, token_ids)
     close = None if choices.close is None else choices.close.tolist()
     return _Said(choices.token_ids.tolist(), choices.logits, close)  # type: ignore[arg-type]
 
 
-def _best_by_numpy(logits: mx.array, bound: float) -> _Said:
+def _allowed(state: DecodeState, walk: GrammarWalk, tree: DraftTree, logits: mx.array) -> NDArray[np.uint32]:
+    """(N, W) what the text's grammar allows after each node, found while the device computes the logits."""
+    mx.async_eval(logits)
+    walk.stand(state.token_ids)
+    return walk.masks(tree)
+
+
+def _best_by_numpy(logits: mx.array, bound: float, allowed: NDArray[np.uint32] | None) -> _Said:
     """Greedy choices from fp32 logits (N, V) that are there, on the processor, where MLX takes ten times as long."""
     read = np.asarray(logits)
+    if allowed is not None:
+        read = masked_by_numpy(read, allowed)
+        logits = masked(logits, allowed)
     if bound == 0:
         return _Said(read.argmax(axis=1).tolist(), logits, None)
     token_ids, margins = best_and_margins(read)
@@ -232,7 +246,7 @@ def _takes_the_best(plan: RoundPlan) -> bool:
 def _best_without_logits(state: DecodeState, hidden: mx.array, plan: RoundPlan, bound: float) -> Choices | None:
     """Greedy choices by the kernel that writes no logits, where there is one; logits wait until somebody looks."""
     target = state.pair.target
-    if not _takes_the_best(plan):
+    if not _takes_the_best(plan) or state.walk is not None:
         return None
     best = target.best_of_tree(hidden, 2)
     if best is None:

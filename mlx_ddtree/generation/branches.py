@@ -112,6 +112,10 @@ def refuse_partial_reading(options: GenerationOptions) -> None:
     wrong = [name for name, is_asked in asked.items() if is_asked]
     if wrong:
         raise OptionError(f"several answers at once (n, --n) read all of the prompt: leave out {', '.join(wrong)}")
+    if options.make_grammar() is not None:
+        raise OptionError(
+            "several answers at once (n, --n) follow no grammar: ask for one after the other, with a seed each"
+        )
 
 
 def branch_samplers(sampler: object, n: int) -> list[Sampler]:

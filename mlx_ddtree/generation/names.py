@@ -12,6 +12,10 @@ _ELSEWHERE = {
     "num_draft_tokens": "block_size",
     "draft_model": "load(target, draft)",
     "max_new_tokens": "max_tokens",
+    "response_format": "json_schema",
+    "guided_json": "json_schema",
+    "guided_regex": "regex",
+    "guided_grammar": "grammar",
 }
 """Names that users bring from other programs, and what they are called here."""
 

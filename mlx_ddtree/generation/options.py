@@ -15,6 +15,7 @@ from mlx_ddtree.budget.profile import PARITY_MODES, ParityMode
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
 from mlx_ddtree.generation.names import refuse_both, refuse_unknown
+from mlx_ddtree.grammar.grammar import Grammar
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.pflash.modes import MODES, POSITIONS, THRESHOLD
 from mlx_ddtree.tree.build import MAX_BUDGET
@@ -31,6 +32,7 @@ if TYPE_CHECKING:  # a command line is read without MLX: what needs it is import
 METHODS = ("ddtree", "dflash", "ar")
 
 ANSWER = "answer"
+FORM = "form of the answer (docs/grammar.md)"
 SAMPLING = "sampling"
 DECODING = "decoding"
 CACHES = "caches (as in mlx-lm; approximate)"
@@ -52,6 +54,7 @@ class GenerationOptions:
     sampler: takes the place of temp, top_p and so on: `make_sampler(...)`, or any of mlx-lm's.
     logits_processors: mlx-lm's; they see each tree node's own path, and come before the repetition penalty.
     compression: takes the place of the prefill_* options (pflash/compress.py).
+    grammar: besides a file, a Grammar (grammar/grammar.py).
     memory: besides a file, 'process' (until it ends), or a Memory (budget/memory.py).
     kv_budget: besides a number, all of IceCacheOptions (docs/icecache.md).
 
@@ -60,6 +63,14 @@ class GenerationOptions:
 
     max_tokens: int = option(256, ANSWER, "exact limit of an answer; -1 is the model's context", short="-m")
     stop: Sequence[str] = option((), ANSWER, "strings that end the answer", metavar="TEXT")
+
+    json_schema: str | None = option(
+        None, FORM, "the answer is JSON of this schema, a file or a text", metavar="FILE|TEXT", reaches_out=True
+    )
+    regex: str | None = option(None, FORM, "the answer is what this regular expression matches", metavar="TEXT")
+    grammar: str | Grammar | None = option(
+        None, FORM, "the answer follows this grammar, in Lark", metavar="FILE", kind=str, reaches_out=True
+    )
 
     temp: float = option(0.0, SAMPLING, "temperature; 0 is greedy", least=0)
     top_p: float = option(1.0, SAMPLING, "nucleus sampling", least=0, most=1)
@@ -147,7 +158,7 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         for name, flag in FLAGS.items():
             value = getattr(self, name)
-            if not isinstance(value, IceCacheOptions | Memory):
+            if not isinstance(value, IceCacheOptions | Memory | Grammar):
                 object.__setattr__(self, name, checked(name, flag, DEFAULTS[name], value))
         if self.max_tokens == 0 or self.max_tokens < -1:
             raise OptionError(f"max_tokens is {self.max_tokens}; use a positive number, or -1 for no limit")
@@ -161,6 +172,7 @@ class GenerationOptions:
         if self._changed(PROMPTS) - {"kv_keep_ratio"}:
             self.make_compression()
         self.make_icecache()
+        self.make_grammar()
 
     def _check_objects(self) -> None:
         """Objects have the type they must have, and nothing is said twice."""
@@ -243,6 +255,14 @@ class GenerationOptions:
         if self.kv_budget is None or isinstance(self.kv_budget, IceCacheOptions):
             return self.kv_budget
         return IceCacheOptions(self.kv_budget, self.kv_page_size, offload=self.kv_offload)
+
+    def make_grammar(self) -> Grammar | None:
+        """The form that the answer is to have; None: any.  Raises OptionError."""
+        if self.grammar is None and self.json_schema is None and self.regex is None:
+            return None
+        from mlx_ddtree.generation.grammars import grammar_of  # noqa: PLC0415  (brings MLX)
+
+        return grammar_of(self.grammar, self.json_schema, self.regex)
 
     def make_quantization(self) -> KvQuantization | None:
         """How keys and values are quantised; None: they are not."""

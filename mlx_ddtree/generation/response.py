@@ -27,7 +27,8 @@ class RoundStatistics:
     """Counts over the rounds so far.
 
     nodes: rounds by size of their tree, root excluded.
-    kinds: rounds by kind: 'draft', 'lookup', 'plain', 'tie' (a near tie, decided by a row of its own).
+    kinds: rounds by kind: 'draft', 'lookup', 'forced' (by a grammar), 'plain', 'tie' (a near tie, decided by a row of
+        its own).
     accepted: rounds by accepted nodes.
     predicted, observed: accepted nodes in all, of the rounds whose outcome was predicted.
     reads: what a cache that is read in part was asked for (icecache).
@@ -99,8 +100,8 @@ class GenerationResponse:
     acceptance_length: tokens this round emits unless the text ends: accepted nodes + 1.
     nodes, depth: size and depth of this round's draft tree, root excluded.
     rounds: rounds so far; the first token comes from the prompt's own forward and counts as none.
-    kind: of this round: 'draft', 'lookup' (a copied continuation), 'plain', or 'tie' (a near tie that a
-        row of its own decided).
+    kind: of this round: 'draft', 'lookup' (a copied continuation), 'forced' (only what a grammar leaves no choice
+        about), 'plain', or 'tie' (a near tie that a row of its own decided).
     statistics: counts over the rounds so far.
     seconds: wall time by stage so far: prefill, draft, tree, verify, commit.
     compression: what the prompt has lost, where it was to be compressed or filtered.

@@ -16,6 +16,7 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.generation.branches import generate_branches
 from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
+from mlx_ddtree.generation.grammars import open_walk
 from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.planning import (
@@ -28,6 +29,7 @@ from mlx_ddtree.generation.planning import (
 from mlx_ddtree.generation.prompts import Prompt, prompt_token_ids
 from mlx_ddtree.generation.response import GenerationResponse, Meter, summary
 from mlx_ddtree.generation.shorten import Shortening
+from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.icecache.paging import make_paging
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tree import DraftTree
@@ -59,6 +61,7 @@ def stream_generate(
     sampler: `mlx_ddtree.make_sampler(...)`, or any of mlx-lm's, in their place.
     logits_processors: mlx-lm's; they see each tree node's own path.
     stop: strings that end the text and are not part of it.
+    grammar: a Grammar that the answer follows; or json_schema, regex (docs/grammar.md).
     method: 'ddtree', 'dflash' (linear block) or 'ar' (plain decoding).
     tree_budget: 'auto' chooses every round's tree from what rounds cost on this machine (measured for
         some seconds at first use) and how often drafts are right; or nodes without the root, 0..1024.
@@ -83,19 +86,21 @@ def stream_generate(
     how = fit_to_pair(pair, how, caches)
     check_small_caches(pair, caches, how)
     open_memory(pair, how.memory)
-    answer = _Answer(DecodeState(pair, caches), how, prompt, ids, prompt_progress_callback)
+    walk = open_walk(pair, how.make_grammar(), ids)
+    answer = _Answer(DecodeState(pair, caches), how, prompt, ids, prompt_progress_callback, walk)
     return _in_turns(pair, answer.stream(prompt_cache))
 
 
 @dataclass
 class _Answer:
-    """One call's work: a state, how to answer, and the prompt with its ids."""
+    """One call's work: a state, how to answer, the prompt with its ids, and the answer's way through a grammar."""
 
     state: DecodeState
     options: GenerationOptions
     prompt: Prompt
     ids: list[int]
     progress: Progress | None
+    walk: GrammarWalk | None
 
     def stream(self, prompt_cache: list[Any] | None) -> Iterator[GenerationResponse]:
         """Decode; prompt_cache: what the caller gave, and goes on using afterwards."""
@@ -123,6 +128,9 @@ class _Answer:
         length = state.caches.length  # another call may have gone on with the caches since this one was made
         state.length = length
         keep_caches_small(state, options)
+        state.walk = self.walk
+        if self.walk is not None:
+            self.walk.start = len(state.token_ids) + len(self.ids)
         # 2. What of the prompt is read, and how much may follow it.
         compression = options.make_compression()
         shortening = Shortening.of(

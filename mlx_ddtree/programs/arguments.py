@@ -78,10 +78,13 @@ def add_template_arguments(group: argparse._ActionsContainer, default: Mapping[s
     )
 
 
-def add_generation_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Every option of GenerationOptions that has a flag; `defaults` are in place of its own."""
+def add_generation_options(parser: argparse.ArgumentParser, leave_out: str = "", **defaults: Any) -> None:
+    """Every option of GenerationOptions that has a flag, but for the group `leave_out`; `defaults` are in place of its
+    own."""
     groups: dict[str, Any] = {}
     for name, flag in FLAGS.items():
+        if flag.group == leave_out:
+            continue
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
         default = defaults.get(name, DEFAULTS[name])
@@ -140,7 +143,7 @@ def add_json(group: argparse._ActionsContainer, more: str = "") -> None:
 def generation_options(args: argparse.Namespace) -> GenerationOptions:
     """What `add_generation_options` was given.  Raises OptionError."""
     given = vars(args)
-    return GenerationOptions(**{name: given[name] for name in FLAGS})
+    return GenerationOptions(**{name: given[name] for name in FLAGS if name in given})
 
 
 def positive(text: str) -> int:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from mlx_ddtree.errors import MissingExtraError
+from mlx_ddtree.generation.options import FORM
 from mlx_ddtree.programs import arguments, cli
 
 EXAMPLES = """\
@@ -38,7 +39,7 @@ def make_arguments(program: str = "mlx_ddtree.server") -> argparse.ArgumentParse
     limits.add_argument("--prompt-cache-size", type=int, default=10, help="prompt caches kept (default: %(default)s)")
     limits.add_argument("--prompt-cache-bytes", metavar="SIZE", help="of all of them: 500MB, 4GB (default: memory / 8)")
     arguments.add_model_options(parser, several=True)
-    arguments.add_generation_options(parser, max_tokens=1024)
+    arguments.add_generation_options(parser, leave_out=FORM, max_tokens=1024)  # requests say which form they want
     arguments.add_output_options(parser, "log requests, and how models are loaded")
     return parser
 

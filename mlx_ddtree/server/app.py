@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from mlx_ddtree.server.access import access_middleware
 from mlx_ddtree.server.bodies import LingeringClose
+from mlx_ddtree.server.dialects import CHAT, MESSAGES, RESPONSES, TEXT
 from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.json_response import error_response
@@ -23,10 +24,14 @@ def make_app(engine: Engine, settings: ServerSettings) -> Starlette:
     routes = [Route("/health", service.health), Route("/metrics", service.metrics)]
     for base in ("/v1", ""):  # some clients are told the server's address, and leave the version out
         routes += [
-            Route(f"{base}/chat/completions", service.chat, methods=["POST"]),
-            Route(f"{base}/completions", service.completion, methods=["POST"]),
-            Route(f"{base}/messages", service.messages, methods=["POST"]),
-            Route(f"{base}/messages/count_tokens", service.count_tokens, methods=["POST"]),
+            Route(f"{base}/chat/completions", service.answer(CHAT), methods=["POST"]),
+            Route(f"{base}/completions", service.answer(TEXT), methods=["POST"]),
+            Route(f"{base}/messages", service.answer(MESSAGES), methods=["POST"]),
+            Route(f"{base}/messages/count_tokens", service.count_tokens(MESSAGES), methods=["POST"]),
+            Route(f"{base}/responses", service.answer(RESPONSES), methods=["POST"]),
+            Route(f"{base}/responses/input_tokens", service.count_tokens(RESPONSES), methods=["POST"]),
+            Route(f"{base}/responses/{{name}}/cancel", service.stored, methods=["POST"]),
+            Route(f"{base}/responses/{{name:path}}", service.stored, methods=["GET", "DELETE"]),
             Route(f"{base}/models", service.models),
             Route(f"{base}/models/{{name:path}}", service.model),
         ]

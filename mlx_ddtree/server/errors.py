@@ -53,6 +53,15 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
+    @property
+    def responses_code(self) -> str:
+        """Why a response of OpenAI's Responses API failed; agents look for the code of a prompt that is too long."""
+        if self.code == TOO_LONG:
+            return TOO_LONG
+        if self.status == 429:
+            return "rate_limit_exceeded"
+        return "server_error" if self.status >= 500 else "invalid_prompt"
+
     def messages_body(self) -> dict[str, Any]:
         """What Anthropic's clients read; agents shorten a conversation when they are told that it is too long."""
         message = str(self)

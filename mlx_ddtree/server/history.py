@@ -14,12 +14,14 @@ from mlx_ddtree.server.errors import ApiError
 def make_fit_for_template(tokenizer: TokenizerWrapper, messages: list[dict[str, Any]]) -> None:
     """Change messages in place to what mlx-lm's templates expect.  Raises ApiError 400 that names the message.
 
-    1. The arguments of earlier calls become objects.
+    1. The arguments of earlier calls become objects, and a list without calls goes, which templates take for calls.
     2. The role "developer" becomes "system" where the template does not know it.
     3. Contents become texts, by mlx-lm's own function.
     """
     knows_developer = _mentions_developer(tokenizer)
     for number, message in enumerate(messages):
+        if not message.get("tool_calls"):
+            message.pop("tool_calls", None)
         for place, call in enumerate(message.get("tool_calls") or []):
             function = call["function"]
             name = f"messages.{number}.tool_calls.{place}.function.arguments"
@@ -27,6 +29,16 @@ def make_fit_for_template(tokenizer: TokenizerWrapper, messages: list[dict[str, 
         if message["role"] == "developer" and not knows_developer:
             message["role"] = "system"
     process_message_content(messages)
+
+
+def completed(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools with what some templates count on: a description, and parameters with properties."""
+    made = []
+    for tool in tools:
+        function = {"description": "", **tool["function"]}
+        function["parameters"] = {"type": "object", "properties": {}} | (function.get("parameters") or {})
+        made.append(tool | {"function": function})
+    return made
 
 
 def _mentions_developer(tokenizer: TokenizerWrapper) -> bool:

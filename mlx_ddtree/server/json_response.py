@@ -26,3 +26,8 @@ def error_response(error: ApiError, path: str) -> AsciiJson:
 def server_sent(data: dict[str, Any]) -> str:
     """A server-sent event."""
     return f"data: {json.dumps(data, allow_nan=False)}\n\n"
+
+
+def named_event(data: dict[str, Any]) -> str:
+    """A server-sent event that has its type's name."""
+    return f"event: {data['type']}\n{server_sent(data)}"

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
+from mlx_ddtree.server.blocks import BlockReply
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.events import AnswerTotals, Piece
-from mlx_ddtree.server.reading import AnswerReader, Part
-from mlx_ddtree.server.replies import ChatReply
+from mlx_ddtree.server.json_response import named_event
+from mlx_ddtree.server.reading import AnswerReader
 
 _BLOCKS = {"content": ("text", "text"), "reasoning": ("thinking", "thinking")}
 """A part's kind -> the type of its block, and the field with its text."""
 
 
-class MessagesReply(ChatReply):
+class MessagesReply(BlockReply):
     """One answer.
 
     prompt_tokens: of its prompt.
@@ -31,18 +32,13 @@ class MessagesReply(ChatReply):
         prompt_tokens: int,
         thinks: bool = True,
     ) -> None:
-        super().__init__(model, False, False, reader, finished)
+        super().__init__(model, reader, finished, thinks)
         self._prompt_tokens = prompt_tokens
-        self._thinks = thinks
         self._message = {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "model": model}
         self._blocks: list[dict[str, Any]] = []
-        self._open = False
-
-    ending = ""
 
     def sent(self, chunk: dict[str, Any]) -> str:
-        """An event of a stream, with its name."""
-        return f"event: {chunk['type']}\ndata: {json.dumps(chunk, allow_nan=False)}\n\n"
+        return named_event(chunk)
 
     def waiting(self, done: int | None = None, total: int | None = None) -> str:
         """What is sent while nothing is said."""
@@ -64,12 +60,12 @@ class MessagesReply(ChatReply):
         return [{"type": "message_start", "message": message}]
 
     def add(self, piece: Piece) -> list[dict[str, Any]]:
-        events = [event for part in self.note(piece) for event in self._part(part)]
+        events = self.events_of(piece)
         if self.totals is None:
             return events
         delta = {"stop_reason": self.stop_reason, "stop_sequence": self.totals.stopped_by}
         ended = {"type": "message_delta", "delta": delta, "usage": usage(self.totals)}
-        return [*events, *self._close(), ended, {"type": "message_stop"}]
+        return [*events, ended, {"type": "message_stop"}]
 
     def whole(self) -> dict[str, Any]:
         assert self.totals is not None
@@ -84,42 +80,31 @@ class MessagesReply(ChatReply):
             return "stop_sequence"
         return {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}[self.finish_reason]
 
-    def _part(self, part: Part) -> Iterator[dict[str, Any]]:
-        """The events of what came; a block goes on until something of another kind comes."""
-        if part.call is not None:
-            yield from self._close()
-            yield from self._call(part.call)
-            return
-        kind, field = _BLOCKS[part.kind]
-        if kind == "thinking" and not self._thinks:
-            return
-        if not self._open or self._blocks[-1]["type"] != kind:
-            yield from self._close()
-            empty = {"type": kind, field: ""} | ({"signature": ""} if kind == "thinking" else {})
-            yield self._begin(empty)
-        self._blocks[-1][field] += part.text
-        yield self._delta({"type": f"{kind}_delta", field: part.text})
+    def begin(self, kind: str) -> Iterator[dict[str, Any]]:
+        block, field = _BLOCKS[kind]
+        yield self._begin({"type": block, field: ""} | ({"signature": ""} if kind == "reasoning" else {}))
 
-    def _call(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """A whole call, which comes at once."""
+    def go_on(self, kind: str, text: str) -> Iterator[dict[str, Any]]:
+        block, field = _BLOCKS[kind]
+        self._blocks[-1][field] += text
+        yield self._delta({"type": f"{block}_delta", field: text})
+
+    def close(self, last: bool) -> Iterator[dict[str, Any]]:
+        yield {"type": "content_block_stop", "index": len(self._blocks) - 1}
+
+    def call(self, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         name, arguments = call["function"]["name"], call["function"]["arguments"]
         yield self._begin({"type": "tool_use", "id": call["id"], "name": name, "input": {}})
         self._blocks[-1]["input"] = json.loads(arguments)
         yield self._delta({"type": "input_json_delta", "partial_json": arguments})
-        yield from self._close()
+        yield from self.close(last=False)
 
     def _begin(self, block: dict[str, Any]) -> dict[str, Any]:
-        self._open = True
         self._blocks.append(dict(block))
         return {"type": "content_block_start", "index": len(self._blocks) - 1, "content_block": block}
 
     def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
         return {"type": "content_block_delta", "index": len(self._blocks) - 1, "delta": delta}
-
-    def _close(self) -> Iterator[dict[str, Any]]:
-        if self._open:
-            self._open = False
-            yield {"type": "content_block_stop", "index": len(self._blocks) - 1}
 
 
 def usage(totals: AnswerTotals) -> dict[str, Any]:

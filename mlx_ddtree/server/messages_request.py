@@ -7,28 +7,30 @@ not know; what is known to change an answer and is not offered is refused by nam
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
+from mlx_ddtree.server.fields import NEUTRAL, check_options
 from mlx_ddtree.server.parsing import refusal_of
-from mlx_ddtree.server.requests import ChatRequest, JsonObject, StopStrings, Text, TokenLimit
+from mlx_ddtree.server.requests import EXTENSIONS, ChatRequest, JsonObject, StopStrings, Text, TokenLimit
 from mlx_ddtree.untrusted import read_json
 
 LOG = logging.getLogger(__name__)
 NOT_OFFERED = {
     "container": "code is not run here",
     "mcp_servers": "the server calls no other servers; give their tools in tools",
-    "output_format": "answers cannot be forced into a format",
+    "thread": "conversations are not kept here; send all messages",
 }
 """Fields that would change an answer, and why they are refused."""
 ABOUT_NO_ANSWER = frozenset(
     """
-    anthropic_beta anthropic_version betas cache_control context_management diagnostics inference_geo metadata
-    service_tier speed
+    anthropic_beta anthropic_version betas billing_policy cache_control compaction context_management diagnostics
+    fallback_credit_token fallbacks inference_geo metadata service_tier speed user_profile_id workspace_id
     """.split()
 )
 """Fields for bookkeeping, for speed, and for shortening a conversation that the client shortens itself here."""
@@ -43,10 +45,24 @@ class ClientTool(JsonObject):
 
 
 class ToolChoice(JsonObject):
-    """Whether tools may be called."""
+    """Whether tools may be called, or must be, and several in one answer."""
 
-    type: Literal["auto", "none"]
-    disable_parallel_tool_use: Literal[False] | None = None
+    type: Literal["auto", "none", "any", "tool"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+    @model_validator(mode="after")
+    def _forced(self) -> ToolChoice:
+        if self.type == "tool" and not self.name:
+            raise ValueError("tool_choice.name: is missing")
+        return self
+
+
+class OutputFormat(JsonObject):
+    """The form of the answer's text."""
+
+    type: Literal["json_schema"]
+    json_schema: dict[str, Any] = Field(alias="schema")
 
 
 class Thinking(JsonObject):
@@ -56,10 +72,10 @@ class Thinking(JsonObject):
 
 
 class OutputConfig(JsonObject):
-    """How much the model is to reason, and in which form it answers, which cannot be chosen here."""
+    """How much the model is to reason, and in which form it answers."""
 
     effort: str | None = None
-    format: None = None
+    format: OutputFormat | None = None
 
 
 class MessagesRequest(JsonObject):
@@ -78,6 +94,7 @@ class MessagesRequest(JsonObject):
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
 
 
 def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
@@ -89,7 +106,7 @@ def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
     _check_fields(body)
     try:
         asked = MessagesRequest.model_validate(body)
-        chat = _chat_body(asked)
+        chat = {name: body[name] for name in EXTENSIONS & body.keys()} | _chat_body(asked)
         return ChatRequest.model_validate(chat), chat
     except ValidationError as error:
         raise refusal_of(error, MessagesRequest) from None
@@ -97,8 +114,10 @@ def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
 
 def _check_fields(body: Mapping[str, Any]) -> None:
     """Raises ApiError 400 for the first field that asks for what is not offered.  Null asks for nothing."""
+    known = MessagesRequest.model_fields.keys() | ABOUT_NO_ANSWER | EXTENSIONS
+    check_options(MessagesRequest, {name: value for name, value in body.items() if name not in known})
     for name, value in body.items():
-        if value is None or name in MessagesRequest.model_fields or name in ABOUT_NO_ANSWER:
+        if value is None or name in known or name in NEUTRAL:
             continue
         if name in NOT_OFFERED:
             if value:
@@ -115,8 +134,7 @@ def _chat_body(asked: MessagesRequest) -> dict[str, Any]:
             chat[name] = getattr(asked, name)
     if asked.stop_sequences:
         chat["stop"] = asked.stop_sequences
-    if asked.tool_choice is not None:
-        chat["tool_choice"] = asked.tool_choice.type
+    chat |= _forms(asked)
     if asked.tools:
         chat["tools"] = [_tool(tool, f"tools.{number}") for number, tool in enumerate(asked.tools)]
     if asked.thinking is not None:
@@ -130,6 +148,22 @@ def _chat_body(asked: MessagesRequest) -> dict[str, Any]:
     return chat
 
 
+def _forms(asked: MessagesRequest) -> dict[str, Any]:
+    """Which tools must be called, and which form the answer's text has; output_format is what it was called first."""
+    forms: dict[str, Any] = {}
+    choice = asked.tool_choice
+    if choice is not None and choice.type == "tool":
+        forms["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice is not None:
+        forms["tool_choice"] = {"any": "required"}.get(choice.type, choice.type)
+    if choice is not None and choice.disable_parallel_tool_use:
+        forms["parallel_tool_calls"] = False
+    output = asked.output_format or (asked.output_config and asked.output_config.format)
+    if output:
+        forms["response_format"] = {"type": "json_schema", "json_schema": {"schema": output.json_schema}}
+    return forms
+
+
 def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:
     """A tool as OpenAI's function.  Raises ApiError 400 for one that Anthropic's servers run."""
     if tool.get("type") not in (None, "custom"):
@@ -140,59 +174,45 @@ def _tool(tool: dict[str, Any], name: str) -> dict[str, Any]:
         known = ClientTool.model_validate(tool)
     except ValidationError as error:
         raise refusal_of(error, ClientTool, f"{name}.") from None
-    function = {"name": known.name, "parameters": known.input_schema}
-    if known.description is not None:
-        function["description"] = known.description
-    return {"type": "function", "function": function}
+    described = {} if known.description is None else {"description": known.description}
+    return {"type": "function", "function": {"name": known.name, **described, "parameters": known.input_schema}}
 
 
 def _messages(asked: MessagesRequest) -> list[dict[str, Any]]:
     """The conversation as chat messages, the system prompt first.  Raises ApiError 400."""
-    messages: list[dict[str, Any]] = []
+    talk = Conversation()
     if asked.system:
-        messages.append({"role": "system", "content": _joined(asked.system, "system")})
-    names: dict[str, str] = {}  # tools' names by the ids of their calls
+        talk.instruct(joined(asked.system, "system"))
     for number, message in enumerate(asked.messages):
         where = f"messages.{number}"
         role = message.get("role")
-        blocks = list(_blocks(message.get("content"), f"{where}.content"))
+        blocks = list(blocks_of(message.get("content"), f"{where}.content"))
         if role == "assistant":
-            messages.append(_answer(blocks, names, where))
+            talk.begin_answer()
+            for place, block in enumerate(blocks):
+                _add_to_answer(talk, block, f"{where}.content.{place}")
         elif role in ("user", "system"):
-            _add_user(messages, blocks, names, where)
+            _add_user(talk, blocks, where)
         else:
             raise ApiError(400, f"{where}.role: must be 'user' or 'assistant'", param="messages")
-    if messages[-1]["role"] == "system":
-        raise ApiError(400, "messages: nothing is asked", param="messages")
-    return messages
+    return talk.asked("messages")
 
 
-def _answer(blocks: list[dict[str, Any]], names: dict[str, str], where: str) -> dict[str, Any]:
-    """An earlier answer: its text, its reasoning and its calls."""
-    answer: dict[str, Any] = {"role": "assistant", "content": ""}
-    calls: list[dict[str, Any]] = []
-    for place, block in enumerate(blocks):
-        kind, name = block["type"], f"{where}.content.{place}"
-        if kind == "text":
-            answer["content"] += _text_of(block, "text", name)
-        elif kind == "thinking":
-            answer["reasoning_content"] = answer.get("reasoning_content", "") + _text_of(block, "thinking", name)
-        elif kind == "tool_use":
-            call, tool = _text_of(block, "id", name), _text_of(block, "name", name)
-            names[call] = tool
-            function = {"name": tool, "arguments": block.get("input") or {}}
-            calls.append({"id": call, "type": "function", "function": function})
-        elif kind != "redacted_thinking":
-            raise _unreadable(kind, name)
-    if calls:
-        answer["tool_calls"] = calls
-    return answer
+def _add_to_answer(talk: Conversation, block: dict[str, Any], name: str) -> None:
+    """A block of an earlier answer: of its text, of its reasoning, or a call."""
+    kind = block["type"]
+    if kind == "text":
+        talk.say(text_of(block, "text", name))
+    elif kind == "thinking":
+        talk.think(text_of(block, "thinking", name))
+    elif kind == "tool_use":
+        talk.call(text_of(block, "id", name), text_of(block, "name", name), block.get("input") or {})
+    elif kind != "redacted_thinking":
+        raise unreadable(kind, name)
 
 
-def _add_user(
-    messages: list[dict[str, Any]], blocks: list[dict[str, Any]], names: Mapping[str, str], where: str
-) -> None:
-    """A user's turn: what tools gave, each a message, and behind them what is said, joined to what was said before.
+def _add_user(talk: Conversation, blocks: list[dict[str, Any]], where: str) -> None:
+    """A user's turn: what tools gave, each a message, and behind them what is said.
 
     Instructions that agents put between messages are such a turn's, because templates take a system prompt at the
     beginning only.
@@ -201,59 +221,18 @@ def _add_user(
     for place, block in enumerate(blocks):
         name = f"{where}.content.{place}"
         if block["type"] == "text":
-            texts.append(_text_of(block, "text", name))
+            texts.append(text_of(block, "text", name))
         elif block["type"] == "tool_result":
-            messages.append(_result(block, names, name))
+            _add_result(talk, block, name)
         else:
-            raise _unreadable(block["type"], name)
-    if not texts:
-        return
-    text = "\n\n".join(texts)
-    if messages and messages[-1]["role"] == "user":
-        messages[-1]["content"] += "\n\n" + text
-    else:
-        messages.append({"role": "user", "content": text})
+            raise unreadable(block["type"], name)
+    if texts:
+        talk.ask(BETWEEN.join(texts))
 
 
-def _result(block: dict[str, Any], names: Mapping[str, str], where: str) -> dict[str, Any]:
+def _add_result(talk: Conversation, block: dict[str, Any], where: str) -> None:
     """What a tool gave."""
-    call = _text_of(block, "tool_use_id", where)
-    text = _joined(block.get("content") or "", f"{where}.content")
+    text = result_text(block.get("content") or "", f"{where}.content")
     if block.get("is_error"):
         text = f"Error: {text}"
-    result = {"role": "tool", "tool_call_id": call, "content": text}
-    return result | ({"name": names[call]} if call in names else {})
-
-
-def _joined(content: Any, where: str) -> str:
-    """The text of a content that may hold nothing else."""
-    texts = []
-    for place, block in enumerate(_blocks(content, where)):
-        if block["type"] != "text":
-            raise _unreadable(block["type"], f"{where}.{place}")
-        texts.append(_text_of(block, "text", f"{where}.{place}"))
-    return "\n\n".join(texts)
-
-
-def _blocks(content: Any, where: str) -> Iterable[dict[str, Any]]:
-    """A content's blocks; a text is one."""
-    if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
-    if not isinstance(content, list):
-        raise ApiError(400, f"{where}: must be a text or a list of blocks", param=where.partition(".")[0])
-    for place, block in enumerate(content):
-        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            raise ApiError(400, f"{where}.{place}: must be a block with a type", param=where.partition(".")[0])
-        yield block
-
-
-def _text_of(block: Mapping[str, Any], key: str, where: str) -> str:
-    value = block.get(key)
-    if not isinstance(value, str):
-        raise ApiError(400, f"{where}.{key}: must be a text", param=where.partition(".")[0])
-    return value
-
-
-def _unreadable(kind: str, where: str) -> ApiError:
-    message = f"{where}: a block of type {kind[:40]!r} cannot be read here: no images, documents or tools of servers"
-    return ApiError(400, message, param=where.partition(".")[0])
+    talk.result(text_of(block, "tool_use_id", where), text)

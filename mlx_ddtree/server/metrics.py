@@ -39,7 +39,7 @@ class Metrics:
         )
         self.generated_tokens = Counter(f"{name}_generated_tokens", "Tokens of answers", registry=registry)
         self.rounds = Counter(
-            f"{name}_rounds", "Verifications by kind: draft, lookup, plain, tie", ("kind",), registry=registry
+            f"{name}_rounds", "Verifications by kind: draft, lookup, forced, plain, tie", ("kind",), registry=registry
         )
         self.sessions = Gauge(f"{name}_prompt_cache_sessions", "Prompt caches kept", registry=registry)
         self.cache_bytes = Gauge(f"{name}_prompt_cache_bytes", "Memory of the prompt caches", registry=registry)

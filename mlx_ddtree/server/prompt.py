@@ -11,11 +11,14 @@ from mlx_lm.server import convert_chat
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_ddtree.errors import PromptError
+from mlx_ddtree.generation.grammars import is_reasoning
 from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template, prompt_token_ids
+from mlx_ddtree.grammar.grammar import Grammar
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import OFF, PrefillCompression
 from mlx_ddtree.server.errors import TOO_LONG, ApiError
-from mlx_ddtree.server.history import make_fit_for_template
+from mlx_ddtree.server.grammars import grammar_for
+from mlx_ddtree.server.history import completed, make_fit_for_template
 from mlx_ddtree.server.reasonings import Reasonings
 from mlx_ddtree.server.requests import ChatRequest, TextRequest
 
@@ -28,6 +31,7 @@ class Prepared:
     tools: as the client gave them.
     compression: of this prompt, with what is protected in it as spans of its tokens.
     conversation: the key of a chat's messages, under which the answer's reasoning is remembered.
+    grammar: the form that the answer must have.
     """
 
     ids: list[int]
@@ -35,6 +39,7 @@ class Prepared:
     tools: list[Any] | None = None
     compression: PrefillCompression | None = None
     conversation: bytes | None = None
+    grammar: Grammar | None = None
 
 
 def prepare_texts(pair: Pair, request: TextRequest, compression: PrefillCompression = OFF) -> list[Prepared]:
@@ -42,7 +47,8 @@ def prepare_texts(pair: Pair, request: TextRequest, compression: PrefillCompress
     prepared = []
     for prompt in request.prompt:
         ids = fitting(pair, text_ids(pair, prompt), "prompt", compression)
-        prepared.append(Prepared(ids, compression=protecting(pair, compression, ids, ids)))
+        grammar = grammar_for(pair, request, None, ids)
+        prepared.append(Prepared(ids, compression=protecting(pair, compression, ids, ids), grammar=grammar))
     return prepared
 
 
@@ -76,7 +82,8 @@ def prepare(
         fitting(pair, ids, "messages", compression)
     prompt: Any = body["messages"] if pair.tokenizer.has_chat_template else ids
     shorter = protecting(pair, compression, prompt, ids, tools=tools, **options)
-    return Prepared(ids, initial_state(pair.tokenizer, ids), tools, shorter, conversation)
+    grammar = grammar_for(pair, request, tools, ids)
+    return Prepared(ids, initial_state(pair.tokenizer, ids), tools, shorter, conversation, grammar)
 
 
 def protecting(
@@ -96,6 +103,8 @@ def template_options(pair: Pair, request: ChatRequest, template: Mapping[str, An
     options = {**conversation_template(pair.tokenizer), **template, **(request.chat_template_kwargs or {})}
     if request.reasoning_effort is not None:
         options["reasoning_effort"] = request.reasoning_effort
+    if request.reasoning_effort == "none":
+        options.setdefault("enable_thinking", False)
     reserved = set(inspect.signature(pair.tokenizer.apply_chat_template).parameters) | _RESERVED
     if wrong := sorted(reserved & set(options)):
         message = f"chat_template_kwargs: {', '.join(wrong)} cannot be set"
@@ -136,6 +145,8 @@ def chat_ids(
     except Exception as error:  # templates are programs that raise what they like
         if tolerated and options.pop("reasoning_effort", None) is not None:
             return chat_ids(pair, messages, tools, options)
+        if tools and (more := completed(tools)) != tools:
+            return chat_ids(pair, messages, more, options)
         raise ApiError(400, f"messages: the chat template cannot use them: {error}", param="messages") from error
 
 
@@ -163,7 +174,5 @@ def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompress
 
 def initial_state(tokenizer: TokenizerWrapper, ids: list[int]) -> str:
     """Templates may end in the middle of the model's reasoning."""
-    state = "normal"
-    if tokenizer.has_thinking and tokenizer.rfind_think_start(ids) > tokenizer.rfind_think_end(ids):
-        state = "reasoning"
+    state = "reasoning" if is_reasoning(tokenizer, ids) else "normal"
     return tokenizer.response_initial_state or state

@@ -78,7 +78,7 @@ def key_after(before: bytes, message: Mapping[str, Any]) -> bytes:
     for call in message.get("tool_calls") or []:
         function = call["function"]
         calls.append([function["name"], _object(function.get("arguments"))])
-    said = [message.get("role"), (message.get("content") or "").strip(), calls]
+    said = [message.get("role"), "".join((message.get("content") or "").split()), calls]
     return sha256(before + json.dumps(said, sort_keys=True).encode()).digest()
 
 

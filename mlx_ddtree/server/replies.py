@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from time import time
 from typing import Any
 from uuid import uuid4
@@ -141,8 +141,11 @@ class ChatReply(Reply):
 
     def note(self, piece: Piece) -> list[Part]:
         """Take note of a piece; the parts of the answer that became certain with it."""
-        self.totals = piece.totals
-        parts = self._reader.feed(piece.text, last=piece.totals is not None)
+        self.totals, text = piece.totals, piece.text
+        if self.totals is not None and self.totals.stopped_by and self.totals.stopped_by == self._reader.stop:
+            text += self.totals.stopped_by  # nobody asked for this stop string, and it belongs to the call
+            self.totals = replace(self.totals, stopped_by=None)
+        parts = self._reader.feed(text, last=self.totals is not None)
         self._parts += parts
         self._logprobs += piece.logprobs
         if self.totals is not None and self._finished is not None:

@@ -51,9 +51,45 @@ def _content(value: Any) -> Any:
 
 
 def _tool_choice(value: Any) -> Any:
-    if value not in (None, "auto", "none"):
-        raise ValueError(f'{json.dumps(value)[:80]} is not supported here; leave it out or use "auto" or "none"')
+    """auto, none, required, or one function by its name."""
+    if value in (None, "auto", "none", "required"):
+        return value
+    function = value.get("function") if isinstance(value, dict) and value.get("type") == "function" else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        raise ValueError(
+            f'{json.dumps(value)[:80]} is not supported here; use "auto", "none", "required", or '
+            '{"type": "function", "function": {"name": "..."}}'
+        )
     return value
+
+
+def _response_format(value: Any) -> Any:
+    """OpenAI's: text, any JSON object, or JSON of a schema."""
+    if value in (None, {"type": "text"}, {"type": "json_object"}):
+        return value
+    schema = value.get("json_schema") if isinstance(value, dict) and value.get("type") == "json_schema" else None
+    if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
+        raise ValueError(
+            f'{json.dumps(value)[:80]} is not supported here; use {{"type": "text"}}, {{"type": "json_object"}} or '
+            '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}'
+        )
+    return value
+
+
+def _structured_outputs(value: Any) -> Any:
+    """vLLM's: one of json, regex, choice, grammar (in Lark) and json_object."""
+    if value is None:
+        return None
+    kinds = {"json": (str, dict), "regex": str, "choice": list, "grammar": str, "json_object": bool}
+    given = {name: form for name, form in value.items() if form is not None} if isinstance(value, dict) else {}
+    if len(given) != 1 or not given.keys() <= kinds.keys():
+        raise ValueError(f"must be an object with one of {', '.join(kinds)}")
+    ((name, form),) = given.items()
+    if not isinstance(form, kinds[name]) or form is False:  # type: ignore[arg-type]
+        raise ValueError(f"{name} has a value that cannot be used")
+    if name == "choice" and not (form and all(isinstance(text, str) and text for text in form)):
+        raise ValueError("choice must be a list of texts, none of them empty")
+    return given
 
 
 def _arguments(value: Any) -> Any:
@@ -118,6 +154,8 @@ class CompletionRequest(JsonObject):
     frequency_penalty: Penalty | None = None
     frequency_context_size: ContextSize | None = None
     logit_bias: dict[str, Penalty] | None = None
+    response_format: Annotated[Any, AfterValidator(_response_format)] = None
+    structured_outputs: Annotated[Any, AfterValidator(_structured_outputs)] = None
     prefill_compression: Literal["off", "auto", "always"] | None = None
     prefill_threshold: Annotated[int, Field(ge=0, le=2**31)] | None = None
     prefill_keep_ratio: PositiveFraction | None = None
@@ -183,6 +221,7 @@ class ChatRequest(CompletionRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: list[Tool] | None = None
     tool_choice: Annotated[Any, AfterValidator(_tool_choice)] = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     continue_final_message: bool | None = None
@@ -205,12 +244,21 @@ class ChatRequest(CompletionRequest):
         return self
 
     @property
+    def one_call(self) -> bool:
+        """Whether an answer ends with its first call."""
+        return self.parallel_tool_calls is False
+
+    @property
     def limit(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def top(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
+
+
+EXTENSIONS = (CompletionRequest.model_fields.keys() - {"n", "max_tokens", "stream_options"}) | {"chat_template_kwargs"}
+"""Fields of chats that other APIs' requests may have too; they mean the same there."""
 
 
 class TextRequest(CompletionRequest):

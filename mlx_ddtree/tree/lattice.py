@@ -98,7 +98,7 @@ class NextTokens:
 
     token_ids: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
-    after: list[NextTokens | None] = field(default_factory=list)
+    after: Sequence[NextTokens | None] = field(default_factory=list)
 
 
 END = NextTokens()

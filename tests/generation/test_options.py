@@ -5,7 +5,7 @@ import argparse
 import pytest
 from mlx_lm.sample_utils import make_logits_processors
 
-from mlx_ddtree import GenerationOptions, OptionError, make_sampler
+from mlx_ddtree import GenerationOptions, Grammar, OptionError, make_sampler
 from mlx_ddtree.generation.options import DEFAULTS, FLAGS
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.pflash.compress import PrefillCompression
@@ -17,6 +17,9 @@ from ..helpers import small_pair
 WRONG = {
     "max_tokens": (5.5, 0, -2, "10", None, True, 2**70),
     "stop": ("", ["a", ""], [1], 3),
+    "json_schema": ("no/such/file", "{", '{"type": "objekt"}', {"type": "object"}, 3),
+    "regex": ("(a", 3),
+    "grammar": ("no/such/file", "/", 3, ["start: x"]),
     "temp": (float("nan"), float("inf"), -1, "warm", None),
     "top_p": (2, -0.1, float("nan")),
     "min_p": (1.5, "0.1"),
@@ -72,6 +75,7 @@ def test_wrong_values_are_refused_in_one_line(name, value):
         ("tree_budgets", "tree_budget"),
         ("max_token", "max_tokens"),
         ("num_draft_tokens", "block"),
+        ("guided_json", "json_schema"),
     ],
 )
 def test_unknown_names_are_refused_with_the_one_that_was_meant(name, meant):
@@ -92,6 +96,24 @@ def test_unknown_names_are_refused_with_the_one_that_was_meant(name, meant):
 def test_options_that_contradict_each_other_are_refused(both):
     with pytest.raises(OptionError, match=r"twice|give both"):
         GenerationOptions(**both)
+
+
+def test_a_form_is_a_file_a_text_or_an_object(tmp_path):
+    """An answer has one at most."""
+    assert GenerationOptions().make_grammar() is None
+    schema, lark = tmp_path / "schema.json", tmp_path / "words.lark"
+    schema.write_text(' {"type": "object"}')
+    lark.write_text('start: "a"')
+    for given in (str(schema), '{"type": "object"}'):
+        assert GenerationOptions(json_schema=given).make_grammar().kind == "json_schema"
+    assert GenerationOptions(grammar=str(lark)).make_grammar() == Grammar.lark('start: "a"')
+    assert GenerationOptions(grammar=Grammar.regex("a")) == GenerationOptions(grammar=Grammar.regex("a"))
+    assert GenerationOptions(regex="a").make_grammar() == Grammar.regex("a")
+    with pytest.raises(OptionError, match="one form: give one of grammar, regex"):
+        GenerationOptions(grammar=str(lark), regex="a")
+    lark.write_bytes(b"\xff\xfe")
+    with pytest.raises(OptionError, match="is not UTF-8 text"):
+        GenerationOptions(grammar=str(lark))
 
 
 def test_values_are_held_as_their_type():

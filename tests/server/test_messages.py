@@ -197,8 +197,9 @@ def test_what_says_nothing_about_the_answer_passes():
     [
         ({"container": "c"}, "container: code is not run here"),
         ({"mcp_servers": [{}]}, "mcp_servers: the server calls no other servers"),
-        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice.type: must be 'auto' or 'none'"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema: is missing"),
+        ({"output_format": {"type": "xml", "schema": {}}}, "output_format.type: must be 'json_schema'"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name: is missing"),
         (
             {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
             "tools.0: 'web_search_20250305' is run by",
@@ -265,12 +266,12 @@ def whole_of(events):
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_thinking_text_and_calls_are_blocks(tokenizers, size):  # noqa: F811
-    text = f"I wonder.</think>\n\nI look. {JSON_CALL}"
+    text = f"\nI wonder.\n</think>\n\nI look. {JSON_CALL}"
     pieces = [text[i : i + size] for i in range(0, len(text), size)]
     whole, events = reply_of(pieces, AnswerReader(tokenizers["json_tools"], "reasoning", TOOLS))
     assert [block["type"] for block in whole["content"]] == ["thinking", "text", "tool_use"]
     thought, said, call = whole["content"]
-    assert thought["thinking"] == "I wonder." and said["text"].strip() == "I look."
+    assert (thought["thinking"], said["text"]) == ("I wonder.", "I look.")
     assert (call["name"], call["input"]) == ("weather", {"city": "Bern"}) and call["id"]
     assert whole["stop_reason"] == "tool_use"
     assert whole["usage"] == {

@@ -1,19 +1,17 @@
 """Tool calls and reasoning: mlx-lm's own parsers, whatever the pieces in which the text comes."""
 
 import json
-from importlib.resources import files
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from mlx_ddtree import generate, load
 from mlx_ddtree.server.reading import AnswerReader
 
 from .running import QUESTION, make_engine, serving, started
+from .scripted import tokenizer_with
 
-DEMO = files("mlx_ddtree") / "demo" / "target"
 TOOLS = [
     {
         "type": "function",
@@ -31,21 +29,9 @@ TEMPLATES = {  # what mlx-lm recognises the families by
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory):
+def tokenizers():
     """The embedded model's, with the template and the thinking tokens of other families."""
-    made = {}
-    for name, (template, _) in TEMPLATES.items():
-        folder = tmp_path_factory.mktemp(name)
-        content = json.loads((DEMO / "tokenizer.json").read_text())
-        size = 1 + max(token["id"] for token in content["added_tokens"] + [{"id": len(content["model"]["vocab"])}])
-        for i, text in enumerate(("<think>", "</think>")):
-            token = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-            content["added_tokens"].append(token | {"id": size + i, "content": text, "special": True})
-        (folder / "tokenizer.json").write_text(json.dumps(content))
-        config = json.loads((DEMO / "tokenizer_config.json").read_text())
-        (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": template}))
-        made[name] = load_tokenizer(folder)
-    return made
+    return {name: tokenizer_with(template) for name, (template, _) in TEMPLATES.items()}
 
 
 def read(tokenizer, pieces, state="normal"):
@@ -87,6 +73,8 @@ def test_templates_may_begin_the_reasoning(tokenizers):
         '<tool_call>{"name": "weather", "arg',  # the limit came first
         "<tool_call>not JSON</tool_call> then",
         '<tool_call>{"name": "weather"}</tool_call>',  # no arguments
+        '<tool_call>{"arguments": {}}</tool_call>',
+        '<tool_call>{"name": 5, "arguments": {}}</tool_call>',
         "<tool_call>[1, 2]</tool_call>",
         "5 < 6 <tool",
     ],

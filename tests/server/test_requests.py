@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlx_ddtree.generation.options import CONTEXTS, FLAGS, PROMPTS
+from mlx_ddtree.generation.options import CONTEXTS, FLAGS, FORM, PROMPTS
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.fields import ABOUT_NO_ANSWER, NEUTRAL
 from mlx_ddtree.server.options import decoding_options_of, logit_bias_of
@@ -20,8 +20,9 @@ NOT_OFFERED = {
     **{"guided_json": {"type": "object"}, "grammar": 'root ::= "x"', "n": 99, "n ": 1},
     **{"continue_final_message": True, "add_generation_prompt": False, "stop_token_ids": [5], "min_tokens": 100},
     **{"ignore_eos": True, "adapters": "/a", "enable_thinking": False, "best_of": 3, "echo": True, "suffix": "x"},
-    **{"response_format": {"type": "json_object"}, "tool_choice": "required", "functions": [{}], "audio": {}},
-    **{"parallel_tool_calls": False, "verbosity": "low", "web_search_options": {}, "modalities": ["audio"]},
+    **{"response_format": {"type": "xml"}, "tool_choice": "always", "functions": [{}], "audio": {}},
+    **{"structured_outputs": {"xml": "x"}, "guided_regex": "a", "json_schema": {}},
+    **{"verbosity": "low", "web_search_options": {}, "modalities": ["audio"]},
     **{"prompt": "x", "Temperature": 1, "mirostat": 2, "repeat_penalty": 1.1},
 }
 
@@ -196,7 +197,9 @@ def test_the_command_lines_default_counts_where_a_request_says_nothing(name):
 def test_every_flag_of_the_program_has_an_effect():
     """Each is a default of requests, shared by all of them, or about long prompts."""
     long_prompts = {name for name, flag in FLAGS.items() if flag.group in (PROMPTS, CONTEXTS)}
-    assert RequestDefaults.__dataclass_fields__.keys() | set(SHARED_OPTIONS) | long_prompts == FLAGS.keys()
+    forms = {name for name, flag in FLAGS.items() if flag.group == FORM}  # left out: a request says which it wants
+    known = RequestDefaults.__dataclass_fields__.keys() | set(SHARED_OPTIONS) | long_prompts | forms
+    assert known == FLAGS.keys()
 
 
 WRITTEN = st.integers(-(10**12), 10**12).map(str) | st.text(st.sampled_from("0123456789+-_ ²٣"), max_size=30)

@@ -39,6 +39,7 @@ RUNS = [
     pytest.param(
         f"drafters/markov_head.py {PROMPTS} --train 1 --test 1 --max-tokens 12 --steps 2 --rank 4", "| whole |"
     ),
+    pytest.param("grammar/json_speed.py --count 1 --max-tokens 12 --forms record --ways ar ddtree-8", "forced"),
     pytest.param(
         "kernels/deft_reads.py reads time answers --nodes 16 --contexts 64 --length 128 --tokens 8 --n 2", "flatten"
     ),
