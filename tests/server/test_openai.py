@@ -25,7 +25,7 @@ def test_a_chat_says_what_generate_says(site, pair):
     assert chunks[-1].choices == [] and all(chunk.usage is None for chunk in chunks[:-1])
     for figures in (whole.model_extra["mlx_ddtree"], chunks[-2].model_extra["mlx_ddtree"]):
         assert figures["acceptance_length"] == pytest.approx(59 / figures["rounds"], abs=1e-3)
-        assert sum(figures["kinds"].values()) == figures["rounds"] < 59
+        assert sum(figures["kinds"].values()) == figures["rounds"] <= 59  # where all looks dear, steps are plain
 
 
 @pytest.mark.parametrize("as_ids", [False, True])
