@@ -31,6 +31,11 @@ MEMORY_SHARE = 32
 """One part in so many of the machine's memory may hold the places of a session that goes back to earlier ones."""
 
 
+FOUND_IN = ("memory", "place", "disk", "none")
+"""Where caches were that a prompt goes on from: as they stood or cut, at a place that they went back to, in a folder
+(generation/stored), nowhere."""
+
+
 class Session:
     """Answers prompts, and keeps the caches from one to the next.
 
@@ -43,6 +48,7 @@ class Session:
     remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory`
         is asked for.  Not where sessions pass from one user to another.
     reused: how many tokens of the last prompt were not processed again.
+    found_in: where the caches that it went on from were: one of FOUND_IN.
     departs_at: how many first tokens the next prompt shares with one that could not be gone back to that far; the place
         there is kept, because others may depart there too.
     """
@@ -65,6 +71,8 @@ class Session:
     def _forget(self) -> None:
         self.cache: PromptCache = make_prompt_cache(self.pair)
         self.reused = 0
+        self.found_in = "none"
+        self._is_read = False  # whether the caches are a file's, as they were read
         self.places = Places(self.places_bytes)
         self._turn = 0  # tokens before the last prompt's last message, or before its own last one
 
@@ -208,15 +216,27 @@ class Session:
         shared = self._goes_back_to(departs_at)
         if departs_at > shared:
             self.departs_at = departs_at
+        found = "disk" if self._is_read else "memory"
         if shared < len(self.token_ids):
-            self._take_back(shared)
+            found = self._take_back(shared)
+        self.found_in = found if shared else "none"
+        self._is_read = False
         self.reused = shared
         return shared
 
-    def _take_back(self, shared: int) -> None:
-        """Let the caches hold their first `shared` tokens only."""
+    def stand_behind(self, ids: Sequence[int]) -> None:
+        """Take the caches, which were empty and have been filled from files, as those of these tokens."""
+        self.cache.token_ids = list(ids)
+        self._turn = len(ids)
+        self._is_read = True
+        if not cut_by_offset(self.cache.target):
+            self._keep_place(len(ids), anchor=True)
+
+    def _take_back(self, shared: int) -> str:
+        """Let the caches hold their first `shared` tokens only; where these were found."""
         coverage = self.cache.coverage
         length = len(self.token_ids)
+        found = "memory"
         if can_trim_prompt_cache(self.cache.target):
             rows = rows_of(length, coverage.rows, coverage) - rows_of(shared, coverage.rows, coverage)
             self.pair.target.trim(self.cache.target, rows)
@@ -224,12 +244,14 @@ class Session:
         elif (place := self.places.before(shared, coverage)) is not None and shared:
             self.cache.coverage = place.coverage
             self.pair.target.rewind(self.cache.target, place.mark)
+            found = "place"
         else:
             self._forget()
         for layer in self.cache.drafter if shared else []:
             layer.offset = min(layer.offset, rows_of(shared, coverage.drafter_rows, coverage))
         del self.token_ids[shared:]
         self.places.cut(shared)
+        return found
 
     def shared(self, ids: Sequence[int]) -> int:
         """How many first tokens of the caches are those of `ids`, its last one not counted."""

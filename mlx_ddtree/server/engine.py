@@ -20,14 +20,16 @@ from mlx_lm.generate import wired_limit
 
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.generation.stored.folder import StoredFolder
+from mlx_ddtree.generation.stored.prefixes import StoredPrefixes
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.generation.turns import openings_of
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.errors import ApiError, internal_error, queue_full, stopping
-from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
+from mlx_ddtree.server.events import Job, PromptProgress
 from mlx_ddtree.server.idle import measure_while, measured_share
-from mlx_ddtree.server.logprobs import token_logprobs
 from mlx_ddtree.server.metrics import Metrics
+from mlx_ddtree.server.pieces import piece_of
 from mlx_ddtree.server.sessions import Sessions
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Engine:
     decoding: method, tree_budget and other options of `stream_generate` that all requests share.
     queue_size: jobs that may wait.
     cache_size, cache_bytes: sessions that are kept, and their memory in all.
+    folder: keeps what they hold besides, over the engine's end; None: nothing does.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Engine:
         queue_size: int,
         cache_size: int,
         cache_bytes: int,
+        folder: StoredFolder | None = None,
     ) -> None:
         self._load = load
         self._decoding = dict(decoding)
         self.queue_size = queue_size
         self._cache_size = cache_size
         self._cache_bytes = cache_bytes
+        self._folder = folder
         self.metrics = Metrics()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
@@ -172,7 +177,10 @@ class Engine:
         finally:
             self.pair = None
             if self._load_error is None:
+                self._sessions.close()
                 del self._sessions
+            elif self._folder is not None:
+                self._folder.close()
             gc.collect()
             mx.synchronize()
             mx.clear_streams()  # else the process may abort when it ends
@@ -185,7 +193,8 @@ class Engine:
         pair.tokenizer.encode("a")
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
-        self._sessions = Sessions(pair, self._cache_size, self._cache_bytes)
+        stored = None if self._folder is None else StoredPrefixes(pair, self._folder)
+        self._sessions = Sessions(pair, self._cache_size, self._cache_bytes, stored)
         self.pair = pair
 
     def _answer_all(self) -> None:
@@ -200,6 +209,7 @@ class Engine:
         with self._changed:
             self._running = None
         assert self.pair is not None
+        self._sessions.save_while(self._is_idle)
         measure_while(self._is_idle, self.pair)
         with self._changed:
             while not self._waiting:
@@ -232,6 +242,7 @@ class Engine:
         """Send a job its answer, piece by piece.  Raises _GivenUp, and what decoding raises."""
         if job.given_up.is_set():
             return
+        assert self.pair is not None
         session = self._sessions.take(job.ids)
 
         def progress(done: int, total: int) -> None:
@@ -248,38 +259,11 @@ class Engine:
                 for last in stream:
                     if job.given_up.is_set():
                         raise _GivenUp
-                    job.send(self._piece(job, session.reused, last))
+                    job.send(piece_of(self.pair.tokenizer, job, session.reused, last))
                     if last.rounds % ROUNDS_BETWEEN_LOOKS == 0:
                         self._sessions.make_room()
         finally:
             self._count(len(job.ids), session.reused, last)
-
-    def _piece(self, job: Job, cached: int, response: GenerationResponse) -> Piece:
-        assert self.pair is not None
-        tokenizer = self.pair.tokenizer
-        logprobs = []
-        if job.top is not None:
-            tokens = [t for t in response.tokens if t not in tokenizer.eos_token_ids]
-            logprobs = token_logprobs(tokenizer, tokens, response.logprobs, job.top)
-        if response.finish_reason is None:
-            return Piece(response.text, logprobs, None)
-        compression = response.compression
-        reads = response.statistics.reads
-        totals = AnswerTotals(
-            finish_reason=response.finish_reason,
-            stopped_by=response.stopped_by,
-            prompt_tokens=len(job.ids),
-            cached_tokens=cached,
-            generated_tokens=response.generation_tokens,
-            rounds=response.rounds,
-            acceptance_length=round(response.mean_acceptance_length, 3),
-            prompt_tps=round(response.prompt_tps, 1),
-            generation_tps=round(response.generation_tps, 1),
-            kinds=dict(response.statistics.kinds),
-            compression=None if compression is None else compression.as_dict(),
-            kv_reads=None if reads is None else reads.as_dict(),
-        )
-        return Piece(response.text, logprobs, totals)
 
     def _count(self, prompt_tokens: int, cached: int, last: GenerationResponse | None) -> None:
         metrics = self.metrics
