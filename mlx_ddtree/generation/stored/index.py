@@ -90,7 +90,7 @@ class Beginning:
 
 
 class PieceIndex:
-    """The pieces of one model, by what they follow.
+    """The pieces of one model, by what they follow; one thread may add to it while another one looks.
 
     root: the hash of no tokens of this model.
     has_rows, has_states: what its caches are made of.
@@ -112,7 +112,8 @@ class PieceIndex:
 
     def following(self, before: bytes, kind: str) -> list[Piece]:
         """The pieces of a kind that follow a text."""
-        return [piece for piece in self._after.get(before, {}).values() if piece.kind == kind]
+        known = list(self._after.get(before, {}).values())  # another thread may add to it
+        return [piece for piece in known if piece.kind == kind]
 
     def longest(self, ids: Sequence[int]) -> Beginning | None:
         """The longest beginning of a prompt that is there, without its last token."""

@@ -190,10 +190,10 @@ class StoredPrefixes:
         def work() -> None:
             self.folder.write(piece.name, held)
             if piece.name in self.folder:
+                self.index.add(piece)
                 self.folder.remove(known.name for known in shorter)
             self.folder.used(chain)
 
-        self.index.add(piece)
         self._writer.do(work)
 
 
