@@ -105,6 +105,7 @@ class GenerationOptions:
         None, DECODING, "draft from earlier answers, which this file keeps", metavar="FILE", kind=str, reaches_out=True
     )
     prefill_step_size: int = option(2048, DECODING, "prompt tokens at a time", least=1)
+    prefill_seconds: float | None = option(None, DECODING, "fewer where they would take longer", above=0, metavar="S")
 
     max_kv_size: int | None = option(
         None, CACHES, "tokens that a layer's cache keeps: the first four and the last ones", least=16, metavar="N"

@@ -137,7 +137,8 @@ class _Answer:
         try:
             with meter.clock("prefill"):
                 # 3. The prompt goes into the caches, all but its last token.
-                how = {"drafter_later": True} if shortening is None else shortening.prefill_options()
+                how: dict[str, Any] = {"drafter_later": True} if shortening is None else shortening.prefill_options()
+                how["seconds"] = options.prefill_seconds
                 prefill(state, self.ids, options.prefill_step_size, self.progress, **how)
                 if paging is not None:
                     plan, meter.statistics.reads = paging.begin(state, plan)

@@ -44,7 +44,7 @@ def make_arguments() -> argparse.ArgumentParser:
     limits.add_argument("--prompt-cache-dir", metavar="DIR", help="keep prompt caches in files too, over a restart")
     limits.add_argument("--prompt-cache-dir-bytes", metavar="SIZE", default="10GB", help="of these (default: 10GB)")
     arguments.add_model_options(parser)
-    arguments.add_generation_options(parser, max_tokens=1024)
+    arguments.add_generation_options(parser, max_tokens=1024, prefill_seconds=4.0)
     arguments.add_output_options(parser, "log requests, and how models are loaded")
     return parser
 

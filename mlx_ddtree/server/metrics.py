@@ -11,6 +11,7 @@ OUTCOMES = {
     413: "refused",
     415: "refused",
     429: "full",
+    499: "hung_up",
     503: "stopping",
     504: "late",
 }

@@ -27,7 +27,7 @@ __all__ = ["end_quietly_on_sigterm", "is_loopback", "listen", "make_engine", "ma
 
 
 SHARED_OPTIONS = (
-    *("method", "tree_budget", "block_size", "parity", "prefill_step_size", "memory"),
+    *("method", "tree_budget", "block_size", "parity", "prefill_step_size", "prefill_seconds", "memory"),
     *("max_kv_size", "kv_bits", "kv_group_size", "quantized_kv_start"),
 )
 """Options of the command line that count for every request alike."""

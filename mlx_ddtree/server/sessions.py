@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -34,6 +35,7 @@ class Sessions:
         self.most = most
         self.max_bytes = max_bytes
         self._kept: list[Session] = []  # the last one was used last
+        self._in_use: list[Session] = []
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -47,7 +49,8 @@ class Sessions:
 
     def take(self, ids: Sequence[int]) -> Session:
         """The session that a request for `ids` is to use; it is kept until it is the oldest."""
-        best = max(self._kept, key=lambda session: session.reusable(ids), default=None)
+        idle = [session for session in self._kept if session not in self._in_use]
+        best = max(idle, key=lambda session: session.reusable(ids), default=None)
         kept = 0 if best is None else best.reusable(ids)
         options: dict[str, Any] = {"remembers": False, "places_bytes": self.max_bytes // PLACES_SHARE}
         read = None if self.stored is None else self.stored.session_for(list(ids), kept, **options)
@@ -62,15 +65,31 @@ class Sessions:
         else:
             session = best.fork(ids)
         self._kept.append(session)
-        while len(self._kept) > max(self.most, 1):
-            self._kept.pop(0)
+        while len(self._kept) > max(self.most, 1) and self._let_oldest_go():
+            pass
         return session
+
+    @contextmanager
+    def using(self, session: Session) -> Iterator[None]:
+        """Leave a session to one answer for as long as the block takes; behind it, it was used last."""
+        self._in_use.append(session)
+        try:
+            yield
+        finally:
+            self._in_use.remove(session)
+            if session in self._kept:
+                self._kept.remove(session)
+                self._kept.append(session)
+
+    def reusable(self, ids: Sequence[int]) -> int:
+        """How many first tokens of a prompt need not be processed."""
+        return max((session.reusable(ids) for session in self._kept if session not in self._in_use), default=0)
 
     def make_room(self) -> None:
         """Let older sessions go, oldest first, while the newest one grows beyond the bound."""
         before = len(self._kept)
-        while len(self._kept) > 1 and self.nbytes > self.max_bytes:
-            self._kept.pop(0)
+        while self.nbytes > self.max_bytes and self._let_oldest_go():
+            pass
         if len(self._kept) < before:
             mx.clear_cache()
 
@@ -80,7 +99,8 @@ class Sessions:
         if self.stored is not None and self._kept:
             self.stored.keep(self._kept[-1])
         if self.most == 0 or self.nbytes > self.max_bytes:
-            self.drop_all()
+            self._kept = [session for session in self._kept if session in self._in_use]
+            mx.clear_cache()
 
     def save_while(self, idle: Callable[[], bool]) -> None:
         """Write what a folder is to keep and does not have, piece by piece, as long as it is so."""
@@ -96,6 +116,14 @@ class Sessions:
     def drop_all(self) -> None:
         self._kept.clear()
         mx.clear_cache()
+
+    def _let_oldest_go(self) -> bool:
+        """Give up the session that was unused longest, if it is neither in use nor the newest one."""
+        for session in self._kept[:-1]:
+            if session not in self._in_use:
+                self._kept.remove(session)
+                return True
+        return False
 
     def _fits_twice(self, session: Session, kept: int) -> bool:
         """Whether a copy of a session's first `kept` tokens leaves room for the session itself."""

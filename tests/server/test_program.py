@@ -93,6 +93,7 @@ def test_ctrl_c_cuts_what_takes_too_long(program):
         openai.OpenAI(base_url=server.client.base_url, api_key="x", max_retries=0).models.list()
 
 
+@pytest.mark.slow
 def test_after_kill_9_a_server_goes_on_from_its_folder(program, tmp_path):
     asked = {
         "model": "default_model",

@@ -1,0 +1,100 @@
+"""How a job is answered: its session, its pieces, what the metrics hear of it, and what becomes of errors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from mlx_ddtree.errors import MlxDdtreeError
+from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.pair import Pair
+from mlx_ddtree.server.errors import ApiError, internal_error
+from mlx_ddtree.server.events import Job, PromptProgress
+from mlx_ddtree.server.metrics import Metrics
+from mlx_ddtree.server.pieces import piece_of
+from mlx_ddtree.server.sessions import Sessions
+
+LOG = logging.getLogger(__name__)
+ROUNDS_BETWEEN_LOOKS = 32
+"""Rounds after which the caches' memory is looked at while an answer grows."""
+
+
+class _GivenUp(Exception):
+    """Nobody waits for this answer any more."""
+
+
+class Answering:
+    """Answers jobs, in the thread that owns the pair and the sessions.
+
+    decoding: options of `stream_generate` that all requests share.
+    """
+
+    def __init__(self, pair: Pair, sessions: Sessions, decoding: Mapping[str, Any], metrics: Metrics) -> None:
+        self.pair = pair
+        self.sessions = sessions
+        self.decoding = decoding
+        self.metrics = metrics
+
+    def steps(self, job: Job, between: Callable[[], None]) -> Iterator[None]:
+        """Send a job its answer, piece by piece, and give way after every round.
+
+        between: called between two chunks of the prompt, while the caches stand still.
+        """
+        try:
+            yield from self._decode(job, between)
+        except _GivenUp:
+            pass
+        except MlxDdtreeError as error:
+            job.send(ApiError(400, str(error)))
+        except Exception:
+            LOG.exception("a request failed")
+            self.sessions.drop_all()  # after an error that nobody foresaw nothing is trusted
+            job.send(internal_error())
+        self.sessions.trim()
+        self.metrics.sessions.set(len(self.sessions))
+        self.metrics.cache_bytes.set(self.sessions.nbytes)
+
+    def _decode(self, job: Job, between: Callable[[], None]) -> Iterator[None]:
+        """Raises _GivenUp, and what decoding raises."""
+        if job.given_up.is_set():
+            return
+        session = self.sessions.take(job.ids)
+
+        def progress(done: int, total: int) -> None:
+            _look_at(job)
+            self.sessions.make_room()
+            job.send(PromptProgress(done, total))
+            if 0 < done < total - 1:  # behind the last chunk the answer begins
+                between()
+                _look_at(job)
+
+        options = {**self.decoding, **job.options(), "prompt_progress_callback": progress}
+        last: GenerationResponse | None = None
+        try:
+            stream: Any = session.stream(job.ids, **options)
+            with self.sessions.using(session), closing(stream):
+                for last in stream:
+                    _look_at(job)
+                    job.send(piece_of(self.pair.tokenizer, job, session.reused, last))
+                    if last.rounds % ROUNDS_BETWEEN_LOOKS == 0:
+                        self.sessions.make_room()
+                    yield
+        finally:
+            self._count(len(job.ids), session.reused, last)
+
+    def _count(self, prompt_tokens: int, cached: int, last: GenerationResponse | None) -> None:
+        metrics = self.metrics
+        metrics.prompt_tokens.inc(prompt_tokens)
+        metrics.cached_tokens.inc(cached)
+        if last is not None:
+            metrics.generated_tokens.inc(last.generation_tokens)
+            for kind, count in last.statistics.kinds.items():
+                metrics.rounds.labels(kind).inc(count)
+
+
+def _look_at(job: Job) -> None:
+    """Raise _GivenUp if nobody waits for a job any more."""
+    if job.given_up.is_set():
+        raise _GivenUp
