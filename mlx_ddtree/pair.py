@@ -34,6 +34,7 @@ class Pair:
     chunks: how long chunks of prompts have taken.
     told: whether the user was told what is used in place of a drafter that is missing.
     scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
+    selections: what prompts and messages have kept, by their content, the last one used last (pflash/compress.py).
     """
 
     target: Target
@@ -43,6 +44,7 @@ class Pair:
     kernels: str = "auto"
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
+    selections: dict[Any, Any] = field(default_factory=dict)
     memories: dict[str, Memory] = field(default_factory=dict)
     openings: dict[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
     chunks: ChunkPace = field(default_factory=ChunkPace)

@@ -20,7 +20,7 @@ from mlx_ddtree.decoding.plan import Auto
 from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, make_sampler
 from mlx_ddtree.decoding.small_caches import KvQuantization
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
+from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, number_or_text, option
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.pflash.compress import MODES, POSITIONS, PrefillCompression
 from mlx_ddtree.tree.build import MAX_BUDGET
@@ -117,7 +117,7 @@ class GenerationOptions:
     prefill_compression: str = option(
         "off",
         PROMPTS,
-        "drop the tokens of a long prompt that matter least for its end; auto: of prompts above the threshold",
+        "drop the tokens of a long prompt that matter least; auto: above the threshold; messages: of aged messages",
         choices=MODES,
     )
     prefill_threshold: int = option(PrefillCompression.threshold, PROMPTS, "tokens", least=0, metavar="N")
@@ -141,8 +141,8 @@ class GenerationOptions:
     )
     compression: PrefillCompression | None = None
 
-    kv_budget: int | IceCacheOptions | None = option(
-        None, CONTEXTS, "context tokens that a layer reads in a round", least=1, metavar="N"
+    kv_budget: int | str | IceCacheOptions | None = option(
+        None, CONTEXTS, "context tokens that a layer reads in a round; or published", metavar="N", kind=number_or_text
     )
     kv_page_size: int = option(0, CONTEXTS, "tokens found together; 0: 4 or 8, by the budget", least=0, metavar="N")
     kv_offload: str | None = option(
@@ -238,9 +238,7 @@ class GenerationOptions:
 
     def make_icecache(self) -> IceCacheOptions | None:
         """What a cache that is read in part keeps in reach; None: everything is read.  Raises OptionError."""
-        if self.kv_budget is None or isinstance(self.kv_budget, IceCacheOptions):
-            return self.kv_budget
-        return IceCacheOptions(self.kv_budget, self.kv_page_size, offload=self.kv_offload)
+        return IceCacheOptions.of(self.kv_budget, self.kv_page_size, self.kv_offload)
 
     def make_quantization(self) -> KvQuantization | None:
         """How keys and values are quantised; None: they are not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from inspect import GEN_CLOSED, getgeneratorstate
 from threading import current_thread
 from typing import Any
@@ -11,6 +12,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache
 
 from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.decoding.context import WHOLE, Coverage, PromptCache, make_prompt_cache
+from mlx_ddtree.decoding.prefill import Progress
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.calls import options_of
@@ -22,7 +24,8 @@ from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.generation.turns import chunk_ends, openings_of, shared_beginning
 from mlx_ddtree.machine import memory
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import PrefillCompression
+from mlx_ddtree.pflash.compress import MESSAGES, OFF, CompressionReport, PrefillCompression, is_chat
+from mlx_ddtree.pflash.messages import aged_spans, without_aged
 from mlx_ddtree.target.between_rounds import fit
 from mlx_ddtree.target.marks import cut_by_offset
 from mlx_ddtree.tuning.rounds import plain_step
@@ -103,16 +106,15 @@ class Session:
     def _answer(
         self, prompt: Prompt, ids: list[int], max_tokens: int, options: dict[str, Any]
     ) -> Generator[GenerationResponse, None, None]:
-        with self.pair.lock:
-            rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
         given = options.get("options")
         how = options_of(given, max_tokens, {name: value for name, value in options.items() if name != "options"})
         if how.memory is None:
-            options["memory"] = self.memory
-        compression = options.get("compression")
-        if compression is not None and compression.concerns(len(rest)):
-            options["compression"] = self._protecting(compression, prompt, ids)
+            how = how.changed(memory=self.memory)
+        with self.pair.lock:
+            ids, lost = self._without_aged(prompt, ids, how.make_compression(), report)
+            rest = ids[self.resume(ids) :]
+        how = how.with_compression(self._compression(how, prompt, ids, rest))
         passed = self._passing(ids, how)
 
         def progress(done: int, total: int) -> None:
@@ -120,9 +122,33 @@ class Session:
             if report:
                 report(done, total)
 
-        yield from stream_generate(
-            self.pair, rest, max_tokens, prompt_cache=self.cache, prompt_progress_callback=progress, **options
+        stream: Any = stream_generate(
+            self.pair, rest, prompt_cache=self.cache, prompt_progress_callback=progress, options=how
         )
+        with closing(stream):
+            for response in stream:
+                response.compression = response.compression or lost
+                yield response
+
+    def _without_aged(
+        self, prompt: Prompt, ids: list[int], compression: PrefillCompression, report: Progress | None
+    ) -> tuple[list[int], CompressionReport | None]:
+        """A conversation's tokens without what its aged messages lose, and what that is."""
+        if compression.mode != MESSAGES or not is_chat(prompt):
+            return ids, None
+        template = conversation_template(self.pair.tokenizer)
+        messages: Any = prompt
+        aged = aged_spans(self.pair.tokenizer, messages, ids, compression.threshold, **template)
+        return without_aged(self.pair, ids, aged, compression, report)
+
+    def _compression(
+        self, how: GenerationOptions, prompt: Prompt, ids: list[int], rest: list[int]
+    ) -> PrefillCompression:
+        """How the rest of a prompt is compressed."""
+        compression = how.make_compression()
+        if compression.mode == MESSAGES:
+            return OFF
+        return self._protecting(compression, prompt, ids) if compression.concerns(len(rest)) else compression
 
     def _passing(self, ids: Sequence[int], how: GenerationOptions) -> Callable[[int], None]:
         """What keeps places while a prompt is processed: told how many tokens of what is new the caches hold."""

@@ -19,6 +19,7 @@ from mlx_ddtree.generation.calls import callable_as_in_mlx_lm, options_of
 from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.planning import (
+    check_compression,
     check_small_caches,
     fit_to_pair,
     keep_caches_small,
@@ -78,6 +79,7 @@ def stream_generate(
     """
     how = options_of(options, max_tokens, changes)
     ids = prompt_token_ids(pair, prompt)
+    check_compression(how)
     how = fit_to_pair(pair, how)
     caches = open_prompt_cache(pair, prompt_cache, drafts=how.method != "ar" and pair.drafter is not None)
     how = fit_to_pair(pair, how, caches)

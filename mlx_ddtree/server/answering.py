@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.pflash.compress import MESSAGES, OFF
+from mlx_ddtree.pflash.messages import without_aged
 from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.events import Job, PromptProgress
 from mlx_ddtree.server.metrics import Metrics
@@ -60,23 +63,29 @@ class Answering:
         """Raises _GivenUp, and what decoding raises."""
         if job.given_up.is_set():
             return
-        session = self.sessions.take(job.ids)
+        options = {**self.decoding, **job.options()}
+        compression = options.get("compression", OFF)
+        with self.pair.lock:
+            ids, lost = without_aged(self.pair, job.ids, compression.aged, compression, partial(_hear, job))
+        if compression.mode == MESSAGES:
+            options["compression"] = OFF
+        session = self.sessions.take(ids)
 
         def progress(done: int, total: int) -> None:
-            _look_at(job)
+            _hear(job, done, total)
             self.sessions.make_room()
-            job.send(PromptProgress(done, total))
             if 0 < done < total - 1:  # behind the last chunk the answer begins
                 between()
                 _look_at(job)
 
-        options = {**self.decoding, **job.options(), "prompt_progress_callback": progress}
+        options["prompt_progress_callback"] = progress
         last: GenerationResponse | None = None
         try:
-            stream: Any = session.stream(job.ids, **options)
+            stream: Any = session.stream(ids, **options)
             with self.sessions.using(session), closing(stream):
                 for last in stream:
                     _look_at(job)
+                    last.compression = last.compression or lost
                     job.send(piece_of(self.pair.tokenizer, job, session.reused, last))
                     if last.rounds % ROUNDS_BETWEEN_LOOKS == 0:
                         self.sessions.make_room()
@@ -92,6 +101,12 @@ class Answering:
             metrics.generated_tokens.inc(last.generation_tokens)
             for kind, count in last.statistics.kinds.items():
                 metrics.rounds.labels(kind).inc(count)
+
+
+def _hear(job: Job, done: int, total: int) -> None:
+    """Tell a job how far its prompt is read.  Raises _GivenUp."""
+    _look_at(job)
+    job.send(PromptProgress(done, total))
 
 
 def _look_at(job: Job) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_lm.server import convert_chat
@@ -13,7 +13,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_ddtree.errors import PromptError
 from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template, prompt_token_ids
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import OFF, PrefillCompression
+from mlx_ddtree.pflash.compress import MESSAGES, OFF, PrefillCompression, is_chat
+from mlx_ddtree.pflash.messages import aged_spans
 from mlx_ddtree.server.errors import TOO_LONG, ApiError
 from mlx_ddtree.server.history import make_fit_for_template
 from mlx_ddtree.server.reasonings import Reasonings
@@ -83,6 +84,8 @@ def protecting(
     pair: Pair, compression: PrefillCompression, prompt: Any, ids: list[int], **template: Any
 ) -> PrefillCompression:
     """The compression with what is protected in this prompt, if it may be compressed at all.  Raises ApiError 400."""
+    if compression.mode == MESSAGES and is_chat(prompt):
+        return replace(compression, aged=aged_spans(pair.tokenizer, prompt, ids, compression.threshold, **template))
     if not compression.concerns(len(ids)):
         return compression
     try:

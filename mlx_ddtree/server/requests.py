@@ -118,7 +118,7 @@ class CompletionRequest(JsonObject):
     frequency_penalty: Penalty | None = None
     frequency_context_size: ContextSize | None = None
     logit_bias: dict[str, Penalty] | None = None
-    prefill_compression: Literal["off", "auto", "always"] | None = None
+    prefill_compression: Literal["off", "auto", "always", "messages"] | None = None
     prefill_threshold: Annotated[int, Field(ge=0, le=2**31)] | None = None
     prefill_keep_ratio: PositiveFraction | None = None
     prefill_positions: Literal["original", "compact"] | None = None

@@ -35,6 +35,7 @@ WRONG = {
     "parity": ("maybe",),
     "memory": (3, ["a file"]),
     "prefill_step_size": (0, -1),
+    "prefill_seconds": (0, -1, "long"),
     "max_kv_size": (0,),
     "kv_bits": (7, 0),
     "kv_group_size": (48,),
