@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.generation.response import GenerationResponse
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.compress import MESSAGES, OFF
 from mlx_ddtree.pflash.messages import without_aged
@@ -18,6 +17,7 @@ from mlx_ddtree.server.events import Job, PromptProgress
 from mlx_ddtree.server.metrics import Metrics
 from mlx_ddtree.server.pieces import piece_of
 from mlx_ddtree.server.sessions import Sessions
+from mlx_ddtree.server.telling import Telling
 
 LOG = logging.getLogger(__name__)
 ROUNDS_BETWEEN_LOOKS = 32
@@ -45,31 +45,35 @@ class Answering:
 
         between: called between two chunks of the prompt, while the caches stand still.
         """
+        telling, outcome = Telling(job), "answered"
         try:
-            yield from self._decode(job, between)
+            yield from self._decode(job, between, telling)
         except _GivenUp:
-            pass
+            outcome = "given up"
         except MlxDdtreeError as error:
+            outcome = "refused"
             job.send(ApiError(400, str(error)))
         except Exception:
+            outcome = "failed"
             LOG.exception("a request failed")
             self.sessions.drop_all()  # after an error that nobody foresaw nothing is trusted
             job.send(internal_error())
+        telling.count(self.metrics)
         self.sessions.trim()
+        telling.log(outcome)
         self.metrics.sessions.set(len(self.sessions))
         self.metrics.cache_bytes.set(self.sessions.nbytes)
 
-    def _decode(self, job: Job, between: Callable[[], None]) -> Iterator[None]:
+    def _decode(self, job: Job, between: Callable[[], None], telling: Telling) -> Iterator[None]:
         """Raises _GivenUp, and what decoding raises."""
-        if job.given_up.is_set():
-            return
+        _look_at(job)
         options = {**self.decoding, **job.options()}
         compression = options.get("compression", OFF)
         with self.pair.lock:
             ids, lost = without_aged(self.pair, job.ids, compression.aged, compression, partial(_hear, job))
         if compression.mode == MESSAGES:
             options["compression"] = OFF
-        session = self.sessions.take(ids)
+        telling.session = session = self.sessions.take(ids)
 
         def progress(done: int, total: int) -> None:
             _hear(job, done, total)
@@ -79,28 +83,16 @@ class Answering:
                 _look_at(job)
 
         options["prompt_progress_callback"] = progress
-        last: GenerationResponse | None = None
-        try:
-            stream: Any = session.stream(ids, **options)
-            with self.sessions.using(session), closing(stream):
-                for last in stream:
-                    _look_at(job)
-                    last.compression = last.compression or lost
-                    job.send(piece_of(self.pair.tokenizer, job, session.reused, last))
-                    if last.rounds % ROUNDS_BETWEEN_LOOKS == 0:
-                        self.sessions.make_room()
-                    yield
-        finally:
-            self._count(len(job.ids), session.reused, last)
-
-    def _count(self, prompt_tokens: int, cached: int, last: GenerationResponse | None) -> None:
-        metrics = self.metrics
-        metrics.prompt_tokens.inc(prompt_tokens)
-        metrics.cached_tokens.inc(cached)
-        if last is not None:
-            metrics.generated_tokens.inc(last.generation_tokens)
-            for kind, count in last.statistics.kinds.items():
-                metrics.rounds.labels(kind).inc(count)
+        stream: Any = session.stream(ids, **options)
+        with self.sessions.using(session), closing(stream):
+            for response in stream:
+                telling.note(response)
+                _look_at(job)
+                response.compression = response.compression or lost
+                job.send(piece_of(self.pair.tokenizer, job, session.reused, response))
+                if response.rounds % ROUNDS_BETWEEN_LOOKS == 0:
+                    self.sessions.make_room()
+                yield
 
 
 def _hear(job: Job, done: int, total: int) -> None:

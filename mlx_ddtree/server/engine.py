@@ -67,6 +67,8 @@ class Engine:
         self._cache_bytes = cache_bytes
         self._folder = folder
         self.metrics = Metrics()
+        if folder is not None:
+            self.metrics.disk_bytes.set_function(lambda: folder.nbytes)
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._changed = threading.Condition()
