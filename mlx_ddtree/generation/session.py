@@ -75,7 +75,7 @@ class Session:
         self.cache: PromptCache = make_prompt_cache(self.pair)
         self.reused = 0
         self.found_in = "none"
-        self._is_read = False  # whether the caches are a file's, as they were read
+        self._stands = "memory"  # where what the caches hold was found, as long as nothing is taken back
         self.places = Places(self.places_bytes)
         self._turn = 0  # tokens before the last prompt's last message, or before its own last one
 
@@ -230,6 +230,7 @@ class Session:
         other.places = self.places.copy()
         other._turn = self._turn
         other.resume(ids)
+        other._stands = other.found_in
         self.pair.target.fit(other.cache.target)
         for layer in other.cache.drafter:
             fit(layer)
@@ -242,11 +243,9 @@ class Session:
         shared = self._goes_back_to(departs_at)
         if departs_at > shared:
             self.departs_at = departs_at
-        found = "disk" if self._is_read else "memory"
-        if shared < len(self.token_ids):
-            found = self._take_back(shared)
+        found = self._stands if shared == len(self.token_ids) else self._take_back(shared)
         self.found_in = found if shared else "none"
-        self._is_read = False
+        self._stands = "memory"
         self.reused = shared
         return shared
 
@@ -254,7 +253,7 @@ class Session:
         """Take the caches, which were empty and have been filled from files, as those of these tokens."""
         self.cache.token_ids = list(ids)
         self._turn = len(ids)
-        self._is_read = True
+        self._stands = "disk"
         if not cut_by_offset(self.cache.target):
             self._keep_place(len(ids), anchor=True)
 

@@ -16,6 +16,7 @@ from mlx_ddtree.server.errors import ApiError, internal_error
 from mlx_ddtree.server.events import Job, PromptProgress
 from mlx_ddtree.server.metrics import Metrics
 from mlx_ddtree.server.pieces import piece_of
+from mlx_ddtree.server.prompt import fitting
 from mlx_ddtree.server.sessions import Sessions
 from mlx_ddtree.server.telling import Telling
 
@@ -50,9 +51,9 @@ class Answering:
             yield from self._decode(job, between, telling)
         except _GivenUp:
             outcome = "given up"
-        except MlxDdtreeError as error:
+        except (ApiError, MlxDdtreeError) as error:
             outcome = "refused"
-            job.send(ApiError(400, str(error)))
+            job.send(error if isinstance(error, ApiError) else ApiError(400, str(error)))
         except Exception:
             outcome = "failed"
             LOG.exception("a request failed")
@@ -73,6 +74,7 @@ class Answering:
             ids, lost = without_aged(self.pair, job.ids, compression.aged, compression, partial(_hear, job))
         if compression.mode == MESSAGES:
             options["compression"] = OFF
+            fitting(self.pair, ids, "messages", OFF)
         telling.session = session = self.sessions.take(ids)
 
         def progress(done: int, total: int) -> None:

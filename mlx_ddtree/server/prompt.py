@@ -158,6 +158,7 @@ def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompress
         raise ApiError(400, f"{param}: the prompt is empty", param=param)
     limit = pair.target.max_context
     shorter = compression.positions == "compact" and compression.concerns(len(ids))
+    shorter |= compression.mode == MESSAGES and len(ids) > compression.threshold
     if limit is not None and len(ids) >= limit and not shorter:
         message = f"{param}: the prompt has {len(ids)} tokens, but this model's context ends at {limit}"
         raise ApiError(400, message, param=param, code=TOO_LONG)

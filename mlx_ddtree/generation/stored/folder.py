@@ -47,6 +47,7 @@ class StoredFolder:
         self.most_bytes = most_bytes
         self._guard = Lock()
         self._entries: dict[str, _Entry] = {}
+        self._told = False  # that files cannot be written
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = (path / LOCK).open("a")
@@ -116,10 +117,13 @@ class StoredFolder:
                 write_tensors(unfinished, held)
             size = file.stat().st_size
         except OSError as error:
-            LOG.warning("prompt caches are not kept in %s: %s", self.path, error.strerror)
+            if not self._told:
+                LOG.warning("prompt caches are not kept in %s: %s", self.path, error.strerror)
+            self._told = True
             with suppress(OSError):
                 file.with_name(f"{file.name}.unfinished").unlink()
             return
+        self._told = False
         with self._guard:
             self._entries[name] = _Entry(size, time_ns())
         self._make_room()
