@@ -36,6 +36,7 @@ class Process:
         return responses, session
 
     def end(self):
+        self.sessions.save_while(lambda: True)  # however long it takes
         self.sessions.close()
 
 
