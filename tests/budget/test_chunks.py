@@ -34,7 +34,7 @@ def test_one_slow_chunk_is_forgotten():
     pace.took(0, 1024, 300.0)
     for _ in range(10):
         pace.took(0, 64, 0.1)
-    assert pace.size(0, 2048, 4.0) == 1024
+    assert pace.size(0, 2048, 4.0) == 2048
 
 
 @given(
