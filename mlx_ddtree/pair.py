@@ -10,6 +10,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_ddtree.budget.chunks import ChunkPace
 from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
@@ -33,9 +34,11 @@ class Pair:
     profile: what was measured of this pair on this machine, once a round needed it.
     memories: earlier answers that calls asked to be remembered, by file (generation/memory.py).
     openings: with what the chat template begins messages, by template (generation/turns.py).
+    chunks: how long chunks of prompts have taken.
     told: whether the user was told what is used in place of a drafter that is missing.
     scorers: what has scored prompts of this pair, by name (pflash/scorers.py).
     vocabularies: the tokenizer as grammars see it, by the tokens that end an answer (generation/grammars.py).
+    selections: what prompts and messages have kept, by their content, the last one used last (pflash/compress.py).
     """
 
     target: Target
@@ -45,9 +48,11 @@ class Pair:
     kernels: str = "auto"
     profile: Profile | None = None
     scorers: dict[str, Any] = field(default_factory=dict)
+    selections: dict[Any, Any] = field(default_factory=dict)
     memories: dict[str, Memory] = field(default_factory=dict)
     openings: dict[str, Sequence[tuple[int, ...]]] = field(default_factory=dict)
     vocabularies: dict[frozenset[int], Vocabulary] = field(default_factory=dict)
+    chunks: ChunkPace = field(default_factory=ChunkPace)
     told: bool = False
     lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 

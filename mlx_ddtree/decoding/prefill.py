@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +15,8 @@ from mlx_ddtree.decoding.context import Coverage
 from mlx_ddtree.decoding.state import DecodeState
 
 Progress = Callable[[int, int], None]
+Step = Callable[[], int]
+"""How many tokens the next chunk has at most."""
 MAY_WAIT = 8192
 """Tokens of a prompt whose features may wait until the first token is out, however long the prompt: about a quarter of
 what the caches of so many take in the models that drafters were published for."""
@@ -38,6 +41,7 @@ def prefill(
     then: Callable[[], None] | None = None,
     through: Sequence[Any] | None = None,
     drafter_later: bool = False,
+    seconds: float | None = None,
 ) -> None:
     """Process all of `prompt` but its last token; or what is `kept` of it.
 
@@ -50,12 +54,17 @@ def prefill(
     through: views of the target's caches, in whose place the target gets them.
     drafter_later: whether features of at most MAY_WAIT tokens wait in the state, because the first token needs no
         drafter; `read_by_drafter` has them read.  Not of a prompt of which something is dropped.
+    seconds: that a chunk may take, as far as that is known: then there are fewer than `step_size` tokens in one.
     """
     report = progress or (lambda done, total: None)
+
+    def step() -> int:
+        return state.pair.chunks.size(state.length, step_size, seconds)
+
     if kept is None:
-        chunks = _dense(state, prompt, step_size, through, MAY_WAIT if drafter_later else 0)
+        chunks = _dense(state, prompt, step, through, MAY_WAIT if drafter_later else 0)
     else:
-        chunks = _sparse(state, prompt, step_size, kept, through)
+        chunks = _sparse(state, prompt, step, kept, through)
     report(0, len(prompt))
     for done in chunks:
         if then is not None and done == len(prompt) - 1:
@@ -79,13 +88,13 @@ def read_by_drafter(state: DecodeState, *, wait: bool = False) -> None:
 
 
 def _dense(
-    state: DecodeState, prompt: Sequence[int], step_size: int, through: Sequence[Any] | None, may_wait: int
+    state: DecodeState, prompt: Sequence[int], step: Step, through: Sequence[Any] | None, may_wait: int
 ) -> Iterator[int]:
     """Chunk by chunk; how many tokens are processed."""
     before = len(state.token_ids)
     ends = [end - before for end in state.caches.chunk_ends]
     start = 0
-    for stop in chunk_stops(len(prompt) - 1, step_size, ends):
+    for stop in chunk_stops(len(prompt) - 1, step, ends):
         with state.all_or_nothing():
             _process(state, prompt[start:stop], through, may_wait=may_wait)
             state.token_ids.extend(prompt[start:stop])
@@ -93,29 +102,28 @@ def _dense(
         start = stop
 
 
-def chunk_stops(tokens: int, step_size: int, ends: Iterable[int]) -> Iterator[int]:
-    """Where the chunks of so many tokens end: at `ends` among them, ascending, and after `step_size` tokens at most.
+def chunk_stops(tokens: int, step: Step, ends: Iterable[int]) -> Iterator[int]:
+    """Where the chunks of so many tokens end: at `ends` among them, ascending, and after `step()` tokens at most.
 
     The last one is `tokens`; without tokens there are no chunks.
     """
     done = 0
     for end in (*(end for end in ends if 0 < end < tokens), tokens):
         while done < end:
-            done = min(done + step_size, end)
+            done = min(done + step(), end)
             yield done
 
 
 def _sparse(
-    state: DecodeState, prompt: Sequence[int], step_size: int, kept: Kept, through: Sequence[Any] | None
+    state: DecodeState, prompt: Sequence[int], step: Step, kept: Kept, through: Sequence[Any] | None
 ) -> Iterator[int]:
     """Kept tokens, chunk by chunk; how many tokens of the prompt are dealt with."""
     last, rows = len(prompt) - 1, len(kept.places) - 1
     before, length, source = state.coverage, state.length, state.source
     first, drafted_first = state.position, state.drafted_length + before.drafter_gap
     head = before.head if before.source else length + int((kept.places == np.arange(rows + 1)).sum())
-    dealt_with = 0
-    for start in range(0, max(rows, 1) if last else 0, step_size):
-        stop = min(start + step_size, rows)
+    dealt_with = start = 0
+    for stop in chunk_stops(rows, step, ()) if rows else [0] * (last > 0):
         places = kept.places[start:stop]
         done = last if stop == rows else int(places[-1]) + 1
         with state.all_or_nothing():
@@ -132,7 +140,7 @@ def _sparse(
                 head=min(head, state.length),
             )
             state.token_ids.extend(prompt[dealt_with:done])
-        dealt_with = done
+        dealt_with, start = done, stop
         yield done
 
 
@@ -147,6 +155,7 @@ def _process(
 
     may_wait: tokens whose features may stay in the state, all of them evaluated.
     """
+    started = perf_counter()
     target = state.pair.target
     caches = state.target_cache if through is None else through  # a chunk may have quantised them
     places, drafted = (state.coverage.gap, None) if at is None else (mx.array(p)[None] for p in at)
@@ -155,6 +164,7 @@ def _process(
     if sum(piece.shape[1] for piece in state.features) > may_wait:
         state.extend_drafter(drafted)
     mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)], state.features)
+    state.pair.chunks.took(state.length, len(tokens), perf_counter() - started)
     state.length += len(tokens)
     if state.quantization_due:
         state.quantize()

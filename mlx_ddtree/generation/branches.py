@@ -79,7 +79,7 @@ def _stream(
     clock = Clock()
     with wired_limit(pair.target.model):
         with clock("prefill"):
-            prefill(state, ids, options.prefill_step_size, report)
+            prefill(state, ids, options.prefill_step_size, report, seconds=options.prefill_seconds)
             branches = []
             for sampler in samplers:
                 branches.append(Branch(sampler, TextStream(pair.tokenizer, limit, options.stop)))

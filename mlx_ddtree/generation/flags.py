@@ -71,6 +71,11 @@ class Flag:
         return f"{self.least:g} or more"
 
 
+def number_or_text(text: str) -> int | str:
+    """A whole number where the text is one, else the text."""
+    return int(text) if text.lstrip("-").isdecimal() else text
+
+
 def option(default: Any, group: str, help_text: str, **more: Any) -> Any:
     """A dataclass's field with a Flag, whose other attributes are `more`."""
     return field(default=default, metadata={FLAG: Flag(group, help_text, **more)})

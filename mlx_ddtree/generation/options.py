@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.budget.profile import PARITY_MODES, ParityMode
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, option
+from mlx_ddtree.generation.flags import NONE, Flag, checked, flags_of, number_or_text, option
 from mlx_ddtree.generation.names import refuse_both, refuse_unknown
 from mlx_ddtree.grammar.grammar import Grammar
 from mlx_ddtree.icecache.options import IceCacheOptions
@@ -112,6 +112,7 @@ class GenerationOptions:
         None, DECODING, "draft from earlier answers, which this file keeps", metavar="FILE", kind=str, reaches_out=True
     )
     prefill_step_size: int = option(2048, DECODING, "prompt tokens at a time", least=1)
+    prefill_seconds: float | None = option(None, DECODING, "fewer where they would take longer", above=0, metavar="S")
 
     max_kv_size: int | None = option(
         None, CACHES, "tokens that a layer's cache keeps: the first four and the last ones", least=16, metavar="N"
@@ -123,7 +124,7 @@ class GenerationOptions:
     prefill_compression: str = option(
         "off",
         PROMPTS,
-        "drop the tokens of a long prompt that matter least for its end; auto: of prompts above the threshold",
+        "drop the tokens of a long prompt that matter least; auto: above the threshold; messages: of aged messages",
         choices=MODES,
     )
     prefill_threshold: int = option(THRESHOLD, PROMPTS, "tokens", least=0, metavar="N")
@@ -147,8 +148,8 @@ class GenerationOptions:
     )
     compression: PrefillCompression | None = None
 
-    kv_budget: int | IceCacheOptions | None = option(
-        None, CONTEXTS, "context tokens that a layer reads in a round", least=1, metavar="N", kind=int
+    kv_budget: int | str | IceCacheOptions | None = option(
+        None, CONTEXTS, "context tokens that a layer reads in a round; or published", metavar="N", kind=number_or_text
     )
     kv_page_size: int = option(0, CONTEXTS, "tokens found together; 0: 4 or 8, by the budget", least=0, metavar="N")
     kv_offload: str | None = option(
@@ -252,9 +253,7 @@ class GenerationOptions:
 
     def make_icecache(self) -> IceCacheOptions | None:
         """What a cache that is read in part keeps in reach; None: everything is read.  Raises OptionError."""
-        if self.kv_budget is None or isinstance(self.kv_budget, IceCacheOptions):
-            return self.kv_budget
-        return IceCacheOptions(self.kv_budget, self.kv_page_size, offload=self.kv_offload)
+        return IceCacheOptions.of(self.kv_budget, self.kv_page_size, self.kv_offload)
 
     def make_grammar(self) -> Grammar | None:
         """The form that the answer is to have; None: any.  Raises OptionError."""

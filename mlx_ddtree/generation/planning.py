@@ -14,6 +14,7 @@ from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.pflash.modes import MESSAGES
 from mlx_ddtree.target import PlainTarget
 from mlx_ddtree.tuning.choose import mode_of
 from mlx_ddtree.tuning.measure import profile_of
@@ -83,6 +84,15 @@ def say_what_is_used(pair: Pair, copies: bool) -> None:
         used = f"decoding plainly{why}"
         help_text = "docs/targets.md has which models verify trees"
     logging.getLogger(__name__).warning("no drafter for %s: %s; %s", target, used, help_text)
+
+
+def check_compression(options: GenerationOptions) -> None:
+    """Raise OptionError where messages of a conversation are to be compressed, and there is none."""
+    if options.make_compression().mode == MESSAGES:
+        raise OptionError(
+            "prefill compression 'messages' shortens a conversation's aged messages: use Session, the chat or the "
+            "server, or compress the whole prompt ('auto', 'always')"
+        )
 
 
 def check_small_caches(pair: Pair, caches: PromptCache, options: GenerationOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from inspect import GEN_CLOSED, GEN_RUNNING, getgeneratorstate
 from threading import current_thread
 from typing import Any
@@ -11,6 +12,7 @@ from mlx_lm.models.cache import can_trim_prompt_cache
 
 from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.decoding.context import WHOLE, Coverage, PromptCache, make_prompt_cache
+from mlx_ddtree.decoding.prefill import Progress
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.generation.calls import options_of
@@ -22,13 +24,20 @@ from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.generation.turns import chunk_ends, openings_of, shared_beginning
 from mlx_ddtree.machine import memory
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import PrefillCompression
+from mlx_ddtree.pflash.compress import OFF, CompressionReport, PrefillCompression, is_chat
+from mlx_ddtree.pflash.messages import aged_spans, without_aged
+from mlx_ddtree.pflash.modes import MESSAGES
 from mlx_ddtree.target.between_rounds import fit
 from mlx_ddtree.target.marks import cut_by_offset
 from mlx_ddtree.tuning.rounds import plain_step
 
 MEMORY_SHARE = 32
 """One part in so many of the machine's memory may hold the places of a session that goes back to earlier ones."""
+
+
+FOUND_IN = ("memory", "place", "disk", "none")
+"""Where caches were that a prompt goes on from: as they stood or cut, at a place that they went back to, in a folder
+(generation/stored), nowhere."""
 
 
 class Session:
@@ -44,6 +53,7 @@ class Session:
     remembers: whether answers are drafted from the session's earlier ones, until it is reset, where no other `memory`
         is asked for.  Not where sessions pass from one user to another.
     reused: how many tokens of the last prompt were not processed again.
+    found_in: where the caches that it went on from were: one of FOUND_IN.
     departs_at: how many first tokens the next prompt shares with one that could not be gone back to that far; the place
         there is kept, because others may depart there too.
     """
@@ -74,6 +84,8 @@ class Session:
     def _forget(self) -> None:
         self.cache: PromptCache = make_prompt_cache(self.pair)
         self.reused = 0
+        self.found_in = "none"
+        self._stands = "memory"  # where what the caches hold was found, as long as nothing is taken back
         self.places = Places(self.places_bytes)
         self._turn = 0  # tokens before the last prompt's last message, or before its own last one
 
@@ -104,16 +116,15 @@ class Session:
     def _answer(
         self, prompt: Prompt, ids: list[int], max_tokens: int, options: dict[str, Any]
     ) -> Generator[GenerationResponse, None, None]:
-        with self.pair.lock:
-            rest = ids[self.resume(ids) :]
         report = options.pop("prompt_progress_callback", None)
         given = options.get("options")
         how = options_of(given, max_tokens, {name: value for name, value in options.items() if name != "options"})
         if how.memory is None:
-            options["memory"] = self.memory
-        compression = options.get("compression")
-        if compression is not None and compression.concerns(len(rest)):
-            options["compression"] = self._protecting(compression, prompt, ids)
+            how = how.changed(memory=self.memory)
+        with self.pair.lock:
+            ids, lost = self._without_aged(prompt, ids, how.make_compression(), report)
+            rest = ids[self.resume(ids) :]
+        how = how.with_compression(self._compression(how, prompt, ids, rest))
         passed = self._passing(ids, how)
 
         def progress(done: int, total: int) -> None:
@@ -121,9 +132,32 @@ class Session:
             if report:
                 report(done, total)
 
-        yield from stream_generate(
-            self.pair, rest, max_tokens, prompt_cache=self.cache, prompt_progress_callback=progress, **options
+        stream: Any = stream_generate(
+            self.pair, rest, prompt_cache=self.cache, prompt_progress_callback=progress, options=how
         )
+        with closing(stream):
+            for response in stream:
+                response.compression = response.compression or lost
+                yield response
+
+    def _without_aged(
+        self, prompt: Prompt, ids: list[int], compression: PrefillCompression, report: Progress | None
+    ) -> tuple[list[int], CompressionReport | None]:
+        """A conversation's tokens without what its aged messages lose, and what that is."""
+        if compression.mode != MESSAGES or not is_chat(prompt):
+            return ids, None
+        messages: Any = prompt
+        aged = aged_spans(self.pair.tokenizer, messages, ids, compression.threshold, **self.template)
+        return without_aged(self.pair, ids, aged, compression, report)
+
+    def _compression(
+        self, how: GenerationOptions, prompt: Prompt, ids: list[int], rest: list[int]
+    ) -> PrefillCompression:
+        """How the rest of a prompt is compressed."""
+        compression = how.make_compression()
+        if compression.mode == MESSAGES:
+            return OFF
+        return self._protecting(compression, prompt, ids) if compression.concerns(len(rest)) else compression
 
     def _passing(self, ids: Sequence[int], how: GenerationOptions) -> Callable[[int], None]:
         """What keeps places while a prompt is processed: told how many tokens of what is new the caches hold."""
@@ -205,6 +239,7 @@ class Session:
         other.places = self.places.copy()
         other._turn = self._turn
         other.resume(ids)
+        other._stands = other.found_in
         self.pair.target.fit(other.cache.target)
         for layer in other.cache.drafter:
             fit(layer)
@@ -217,15 +252,25 @@ class Session:
         shared = self._goes_back_to(departs_at)
         if departs_at > shared:
             self.departs_at = departs_at
-        if shared < len(self.token_ids):
-            self._take_back(shared)
+        found = self._stands if shared == len(self.token_ids) else self._take_back(shared)
+        self.found_in = found if shared else "none"
+        self._stands = "memory"
         self.reused = shared
         return shared
 
-    def _take_back(self, shared: int) -> None:
-        """Let the caches hold their first `shared` tokens only."""
+    def stand_behind(self, ids: Sequence[int]) -> None:
+        """Take the caches, which were empty and have been filled from files, as those of these tokens."""
+        self.cache.token_ids = list(ids)
+        self._turn = len(ids)
+        self._stands = "disk"
+        if not cut_by_offset(self.cache.target):
+            self._keep_place(len(ids), anchor=True)
+
+    def _take_back(self, shared: int) -> str:
+        """Let the caches hold their first `shared` tokens only; where these were found."""
         coverage = self.cache.coverage
         length = len(self.token_ids)
+        found = "memory"
         if can_trim_prompt_cache(self.cache.target):
             rows = rows_of(length, coverage.rows, coverage) - rows_of(shared, coverage.rows, coverage)
             self.pair.target.trim(self.cache.target, rows)
@@ -233,12 +278,14 @@ class Session:
         elif (place := self.places.before(shared, coverage)) is not None and shared:
             self.cache.coverage = place.coverage
             self.pair.target.rewind(self.cache.target, place.mark)
+            found = "place"
         else:
             self._forget()
         for layer in self.cache.drafter if shared else []:
             layer.offset = min(layer.offset, rows_of(shared, coverage.drafter_rows, coverage))
         del self.token_ids[shared:]
         self.places.cut(shared)
+        return found
 
     def shared(self, ids: Sequence[int]) -> int:
         """How many first tokens of the caches are those of `ids`, its last one not counted."""

@@ -20,6 +20,7 @@ from mlx_ddtree.generation.grammars import open_walk
 from mlx_ddtree.generation.memory import open_memory
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.planning import (
+    check_compression,
     check_small_caches,
     fit_to_pair,
     keep_caches_small,
@@ -81,6 +82,7 @@ def stream_generate(
     """
     how = options_of(options, max_tokens, changes)
     ids = prompt_token_ids(pair, prompt)
+    check_compression(how)
     how = fit_to_pair(pair, how)
     caches = open_prompt_cache(pair, prompt_cache, drafts=how.method != "ar" and pair.drafter is not None)
     how = fit_to_pair(pair, how, caches)
@@ -145,7 +147,8 @@ class _Answer:
         try:
             with meter.clock("prefill"):
                 # 3. The prompt goes into the caches, all but its last token.
-                how = {"drafter_later": True} if shortening is None else shortening.prefill_options()
+                how: dict[str, Any] = {"drafter_later": True} if shortening is None else shortening.prefill_options()
+                how["seconds"] = options.prefill_seconds
                 prefill(state, self.ids, options.prefill_step_size, self.progress, **how)
                 if paging is not None:
                     plan, meter.statistics.reads = paging.begin(state, plan)

@@ -14,6 +14,8 @@ Select = Literal["root", "union", "node"]
 PageRanking = Literal["page_mean", "page_mass", "page_max", "tree"]
 """By what the pages are put in order."""
 
+PUBLISHED = "published"
+"""In place of a budget: the sizes, pages and ranking that the paper reports (arXiv 2604.10539), to compare with."""
 PAGE = 8
 """Tokens of a page where nobody says."""
 SMALL_PAGE = 4
@@ -89,11 +91,24 @@ class IceCacheOptions:
             raise OptionError(f"{self.offload} is no folder: create it, or choose another for the cache's pages")
 
     @classmethod
-    def of(cls, budget: int | IceCacheOptions | None) -> IceCacheOptions | None:
-        """Options from what a caller gave: a number of tokens, or options already; None is off.  Raises OptionError."""
-        if isinstance(budget, int):
-            return cls(budget)
-        return budget
+    def of(
+        cls, budget: int | str | IceCacheOptions | None, page_size: int = 0, offload: str | Path | None = None
+    ) -> IceCacheOptions | None:
+        """Options from what a caller gave: a number of tokens, PUBLISHED, or options already; None is off.
+
+        page_size, offload: of options that are made here.
+
+        Raises OptionError.
+        """
+        if budget is None or isinstance(budget, IceCacheOptions):
+            return budget
+        if not isinstance(budget, str) and hasattr(budget, "__index__"):
+            return cls(int(budget), page_size, offload=offload)
+        if budget != PUBLISHED:
+            raise OptionError(f"kv_budget is {budget!r}; use a number of tokens, or {PUBLISHED!r}")
+        if page_size:
+            raise OptionError(f"kv_budget {PUBLISHED!r} has pages of 16 tokens: leave out kv_page_size")
+        return cls(256, 16, sinks=32, window=32, formation="dci", ranking="tree", offload=offload)
 
     @property
     def recent(self) -> int:

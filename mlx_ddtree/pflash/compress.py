@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from time import perf_counter
 from typing import Any
 
@@ -19,12 +20,14 @@ from mlx_ddtree.decoding.prefill import Kept, Progress
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.pflash.bridge import BridgedScorer, fast_tokenizer, token_spans, whole_words
-from mlx_ddtree.pflash.modes import MODES, POSITIONS, THRESHOLD
+from mlx_ddtree.pflash.modes import MESSAGES, MODES, POSITIONS, THRESHOLD
 from mlx_ddtree.pflash.protect import Span, template_spans, text_spans
 from mlx_ddtree.pflash.scorers import scorer_of
 from mlx_ddtree.pflash.selection import Selection, select
 from mlx_ddtree.target import PlainTarget
 
+MOST_REMEMBERED = 32 << 20
+"""Bytes of what is remembered of prompts and messages that were scored."""
 CURVE = (10_000, 40_000, 100_000), (0.5, 0.2, 0.1)
 """Prompt tokens, and the share that is kept, where nobody asked for another: published for lucebox's PFlash."""
 
@@ -34,7 +37,9 @@ class PrefillCompression:
     """How prompts are compressed.
 
     mode: 'auto' compresses prompts (what is new in them) of more than `threshold` tokens and processes them whole if
-        too much is protected; 'always' compresses from `least` tokens on and refuses where that is impossible; 'off'.
+        too much is protected; 'always' compresses from `least` tokens on and refuses where that is impossible; 'off';
+        'messages' compresses what has aged in conversations of more than `threshold` tokens, message by message
+        (pflash/messages.py).
     keep_ratio: share of the tokens that is kept; None: 0.5 up to 10k tokens, 0.2 at 40k, 0.1 from 100k on.
     scorer: 'self' (the target's first layers), 'lexical' (no model), the folder or name of a small model, or any
         function from token ids to (S,) scores.
@@ -44,6 +49,7 @@ class PrefillCompression:
     least: prompts of fewer tokens stay whole in any mode; their ends alone would be most of what is kept.
     protect: what must stay: texts, wherever they occur in the prompt, or spans (first, last + 1) of its tokens.
         Of chat messages, all that is not a user's or assistant's content is protected without being named.
+    aged: with 'messages', the spans of a conversation's tokens that have aged out.
     """
 
     mode: str = "auto"
@@ -54,6 +60,7 @@ class PrefillCompression:
     chunk: int = 32
     protect: Sequence[str | Span] = ()
     least: int = 1024
+    aged: Sequence[Span] = ()
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -65,13 +72,18 @@ class PrefillCompression:
         if self.threshold < 0:
             raise OptionError(f"prefill threshold {self.threshold} is negative")
 
+    @property
+    def scorer_name(self) -> str:
+        """The scorer in words."""
+        return self.scorer if isinstance(self.scorer, str) else type(self.scorer).__name__
+
     def ratio(self, length: int) -> float:
         """The share to keep of a prompt."""
         return float(np.interp(length, *CURVE)) if self.keep_ratio is None else self.keep_ratio
 
     def concerns(self, length: int) -> bool:
         """Whether a prompt of so many new tokens is to be compressed."""
-        if self.mode == "off" or length < self.least or self.ratio(length) == 1:
+        if self.mode in ("off", MESSAGES) or length < self.least or self.ratio(length) == 1:
             return False
         return self.mode == "always" or length > self.threshold
 
@@ -125,6 +137,7 @@ class CompressionReport:
     anchors_left_out: tokens around earlier mentions of the question's words that did not fit.
     refused: why nothing was dropped, though it was asked for.
     kv_rows: rows of the target's caches before and after they were filtered; None where they were not.
+    messages: how many were compressed by themselves, of a conversation of `prompt_tokens`; None where it was no such.
     seconds: by stage: score, prefill, filter; first_token is the whole time until the first token.
     """
 
@@ -140,6 +153,7 @@ class CompressionReport:
     refused: str | None = None
     kv_rows: tuple[int, int] | None = None
     kv_refused: str | None = None
+    messages: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -161,6 +175,11 @@ class CompressionReport:
         lines = []
         if self.refused is not None:
             lines.append(f"Prompt: not compressed: {self.refused}")
+        elif self.messages is not None:
+            lines.append(
+                f"Conversation (approximate): {self.kept_tokens} of {self.prompt_tokens} tokens kept "
+                f"({self.ratio:.1%}), {self.messages} aged messages shortened, chosen by {self.scorer}"
+            )
         elif self.scorer is not None:
             reasons = ", ".join(f"{reason} {count}" for reason, count in self.forced.items() if count)
             lines.append(
@@ -201,7 +220,7 @@ def compress(
     report = CompressionReport.whole(len(ids), options.positions)
     started = perf_counter()
     try:
-        selection = _selection(pair, ids, options, progress)
+        selection = selection_of(pair, ids, options, options.protect, progress)
     except PromptError as error:
         if options.mode == "always":
             raise
@@ -214,12 +233,38 @@ def compress(
     report.kept_tokens, report.spans = len(selection.positions), selection.spans
     report.requested, report.forced = selection.requested, selection.forced
     report.over, report.anchors_left_out = selection.over, selection.anchors_left_out
-    report.scorer = options.scorer if isinstance(options.scorer, str) else type(options.scorer).__name__
+    report.scorer = options.scorer_name
     return Kept(selection.positions, compact), report
 
 
-def _selection(pair: Pair, ids: Sequence[int], options: PrefillCompression, progress: Progress | None) -> Selection:
-    spans = [span for span in options.protect if not isinstance(span, str)]
+def selection_of(
+    pair: Pair,
+    ids: Sequence[int],
+    options: PrefillCompression,
+    protect: Sequence[str | Span],
+    progress: Progress | None = None,
+) -> Selection:
+    """What these tokens keep, of which the spans `protect` stay; the same tokens are scored once.
+
+    Raises PromptError.
+    """
+    spans = tuple(span for span in protect if not isinstance(span, str))
+    ratio = options.ratio(len(ids))
+    content = sha256(np.array(ids, np.int32).tobytes()).digest()
+    key = content, options.scorer, ratio, options.chunk, spans
+    known = pair.selections
+    selection = known.pop(key, None)
+    if selection is None:
+        selection = _select(pair, ids, options, spans, progress)
+    known[key] = selection
+    while len(known) > 1 and sum(kept.positions.nbytes for kept in known.values()) > MOST_REMEMBERED:
+        del known[next(iter(known))]
+    return selection
+
+
+def _select(
+    pair: Pair, ids: Sequence[int], options: PrefillCompression, spans: Sequence[Span], progress: Progress | None
+) -> Selection:
     last = len(ids) - 1, len(ids)  # the answer begins after it
     waiting = None if progress is None else lambda done, total: progress(0, len(ids))
     scorer = scorer_of(pair, options.scorer)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-MODES = ("off", "auto", "always")
+MESSAGES = "messages"
+MODES = ("off", "auto", "always", MESSAGES)
 POSITIONS = ("original", "compact")
 THRESHOLD = 32_000
 """Tokens of a prompt above which 'auto' compresses."""

@@ -30,19 +30,37 @@ def template_spans(
     ids: what the chat template makes of `messages` with the options `template`.
     Raises PromptError if the tokens cannot be found in the template's text.
     """
+    asked = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=-1)
+    stays = np.ones(len(ids), np.bool_)
+    for i, (first, end) in message_spans(tokenizer, messages, ids, SPEAKERS, **template).items():
+        if i != asked or end - first > QUESTION:
+            stays[first:end] = False
+    return runs(stays)
+
+
+def message_spans(
+    tokenizer: TokenizerWrapper,
+    messages: Sequence[Mapping[str, Any]],
+    ids: Sequence[int],
+    roles: Sequence[str],
+    **template: Any,
+) -> dict[int, Span]:
+    """The tokens of the contents of a chat's messages, by their number, as far as they are found.
+
+    roles: whose messages.  ids, template, errors: as of `template_spans`.
+    """
     options = {"add_generation_prompt": True, **template, "tokenize": False}
     text = tokenizer.apply_chat_template(list(messages), **options)
-    told = [m["role"] in SPEAKERS and isinstance(m.get("content"), str) and m["content"] != "" for m in messages]
+    told = [m["role"] in roles and isinstance(m.get("content"), str) and m["content"] != "" for m in messages]
     marked = [{**m, "content": f"\ue000{i}\ue001"} if told[i] else m for i, m in enumerate(messages)]
     found = content_spans(text, tokenizer.apply_chat_template(marked, **options), [m.get("content") for m in messages])
     starts, ends = token_offsets(tokenizer, text, ids)
-    asked = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=-1)
-    droppable = np.zeros(len(ids), np.bool_)
+    spans = {}
     for i, (first, end) in found.items():
-        inside = (starts >= first) & (ends <= end)
-        if i != asked or inside.sum() > QUESTION:
-            droppable |= inside
-    return runs(~droppable)
+        inside = np.flatnonzero((starts >= first) & (ends <= end))
+        if len(inside):
+            spans[i] = int(inside[0]), int(inside[-1]) + 1
+    return spans
 
 
 def content_spans(text: str, marked: str, contents: Sequence[Any]) -> dict[int, Span]:

@@ -40,8 +40,11 @@ def answer(args: argparse.Namespace) -> int:
     cache = None if args.prompt_cache_file is None else read_cache_file(args.prompt_cache_file, args.model)
     if cache is not None:
         args.model = cache.model
+        args.extra_eos_token = [*args.extra_eos_token, *cache.end_tokens]
     # 2. The models, and the prompt as the target reads it.
     pair = load_pair(args, need_drafter=args.compare)
+    if cache is not None:
+        cache.check(pair)
     if args.verbose:
         print_notes(pair)
     prompt = prepare_prompt(pair, text, args, cache)

@@ -38,8 +38,10 @@ def make_arguments(program: str = "mlx_ddtree.server") -> argparse.ArgumentParse
     limits.add_argument("--shutdown-timeout", type=float, default=10, metavar="SECONDS", help="for running requests")
     limits.add_argument("--prompt-cache-size", type=int, default=10, help="prompt caches kept (default: %(default)s)")
     limits.add_argument("--prompt-cache-bytes", metavar="SIZE", help="of all of them: 500MB, 4GB (default: memory / 8)")
+    limits.add_argument("--prompt-cache-dir", metavar="DIR", help="keep prompt caches in files too, over a restart")
+    limits.add_argument("--prompt-cache-dir-bytes", metavar="SIZE", default="10GB", help="of these (default: 10GB)")
     arguments.add_model_options(parser, several=True)
-    arguments.add_generation_options(parser, leave_out=FORM, max_tokens=1024)  # requests say which form they want
+    arguments.add_generation_options(parser, leave_out=FORM, max_tokens=1024, prefill_seconds=4.0)  # form: of requests
     arguments.add_output_options(parser, "log requests, and how models are loaded")
     return parser
 

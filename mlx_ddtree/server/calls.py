@@ -22,9 +22,10 @@ class Call:
 
     seconds: after which it is given up, waiting included; None: never.
     ended: told the outcome, once.
+    unread_bytes: of what is said and not taken; then the answer ends there with an error.
     """
 
-    def __init__(self, engine: Engine, seconds: float | None, ended: Callable[[str], None]) -> None:
+    def __init__(self, engine: Engine, seconds: float | None, ended: Callable[[str], None], unread_bytes: int) -> None:
         self._engine = engine
         self._ended = ended
         self.seconds = seconds
@@ -33,6 +34,8 @@ class Call:
         self._events: asyncio.Queue[Event | HungUp] = asyncio.Queue()
         self._peeked: Event | None = None
         self._job: Job | None = None
+        self._most_unread = unread_bytes
+        self._unread = 0
         self._outcome: str | None = None
 
     def submit(self, ids: list[int], options: Callable[[], dict[str, Any]], top: int | None) -> None:
@@ -90,9 +93,25 @@ class Call:
             raise
         if isinstance(event, ApiError | HungUp):
             raise event
+        self._unread -= _bytes_of(event)
         return event
 
     def _send(self, event: Event) -> None:
         """Hand an event to the event loop; the decoding thread calls this."""
         with suppress(RuntimeError):  # the loop is closed: nobody listens any more
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+            self._loop.call_soon_threadsafe(self._arrived, event)
+
+    def _arrived(self, event: Event) -> None:
+        """Keep an event for whoever reads, unless too many wait already: nobody may have to hold an answer for ever."""
+        if self._unread > self._most_unread:
+            return  # the answer has ended before this
+        self._unread += _bytes_of(event)
+        self._events.put_nowait(event)
+        if self._unread > self._most_unread and self._job is not None:
+            self._engine.give_up(self._job)
+            message = f"the answer was read too slowly: {self._unread} bytes of it were waiting"
+            self._events.put_nowait(ApiError(499, message, code="slow_reader"))
+
+
+def _bytes_of(event: Event) -> int:
+    return event.nbytes if isinstance(event, Piece) else 100

@@ -1,7 +1,7 @@
 """The thread that owns MLX, and the queue before it.
 
 MLX's streams belong to threads, so models are loaded, used and given up in this one.  One request is decoded
-at a time, in the order in which they came.
+at a time, in the order in which they came; while a long prompt is read, small ones are answered between its chunks.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from time import perf_counter
 from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import wired_limit
 
-from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.generation.response import GenerationResponse
+from mlx_ddtree.generation.stored.folder import StoredFolder
+from mlx_ddtree.generation.stored.prefixes import StoredPrefixes
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.generation.turns import openings_of
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.server.answering import Answering
+from mlx_ddtree.server.beside import SMALL, Beside
 from mlx_ddtree.server.errors import ApiError, internal_error, queue_full, stopping
-from mlx_ddtree.server.events import AnswerTotals, Job, Piece, PromptProgress
+from mlx_ddtree.server.events import Job
 from mlx_ddtree.server.idle import measure_while, measured_share
-from mlx_ddtree.server.logprobs import token_logprobs
 from mlx_ddtree.server.metrics import Metrics
 from mlx_ddtree.server.sessions import Sessions
 
 LOG = logging.getLogger(__name__)
-ROUNDS_BETWEEN_LOOKS = 32
-"""Rounds after which the caches' memory is looked at while an answer grows."""
 
 
-class _GivenUp(Exception):
-    """Nobody waits for this answer any more."""
+def _nothing() -> None:
+    """What happens between the chunks of a prompt that is read beside another one."""
 
 
 class Engine:
-    """Answers jobs, one at a time.
+    """Answers jobs, one at a time, but for small ones beside a long prompt.
 
     The engine's thread is the one owner of the models, of the sessions and of whatever else holds arrays; other threads
     hand it jobs and get events back.
@@ -49,6 +47,7 @@ class Engine:
     decoding: method, tree_budget and other options of `stream_generate` that all requests share.
     queue_size: jobs that may wait.
     cache_size, cache_bytes: sessions that are kept, and their memory in all.
+    folder: keeps what they hold besides, over the engine's end; None: nothing does.
     """
 
     def __init__(
@@ -59,13 +58,17 @@ class Engine:
         queue_size: int,
         cache_size: int,
         cache_bytes: int,
+        folder: StoredFolder | None = None,
     ) -> None:
         self._load = load
         self._decoding = dict(decoding)
         self.queue_size = queue_size
         self._cache_size = cache_size
         self._cache_bytes = cache_bytes
+        self._folder = folder
         self.metrics = Metrics()
+        if folder is not None:
+            self.metrics.disk_bytes.set_function(lambda: folder.nbytes)
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._changed = threading.Condition()
@@ -74,9 +77,10 @@ class Engine:
         self._load_error: Exception | None = None
         self._recent_seconds = 1.0
         self._thread = threading.Thread(target=self._work, name="mlx_ddtree decoding", daemon=True)
+        self._beside = Beside(self._small, lambda job: self._answering.steps(job, _nothing))
         self.pair: Pair | None = None
         self.metrics.waiting.set_function(lambda: len(self._waiting))
-        self.metrics.running.set_function(lambda: int(self._running is not None))
+        self.metrics.running.set_function(lambda: len(self._at_work))
 
     def start(self) -> Pair:
         """Load, and wait until requests can be answered.  Raises what loading raises."""
@@ -133,8 +137,7 @@ class Engine:
 
     def cut(self) -> None:
         """End what runs, with its round."""
-        job = self._running
-        if job is not None:
+        for job in self._at_work:
             job.given_up.set()
             job.send(stopping())
 
@@ -148,8 +151,7 @@ class Engine:
     def _lost(self, reason: str) -> None:
         """A machine that the target stands on is gone, and the process is about to end (distributed/watch.py)."""
         self.drain()
-        job = self._running
-        if job is not None:
+        for job in self._at_work:
             job.send(ApiError(503, reason, code="machine_lost"))
 
     def _work(self) -> None:
@@ -167,12 +169,15 @@ class Engine:
         except BaseException:
             LOG.exception("the decoding thread ended")
             self.drain()
-            if self._running is not None:
-                self._running.send(internal_error())
+            for job in self._at_work:
+                job.send(internal_error())
         finally:
             self.pair = None
             if self._load_error is None:
-                del self._sessions
+                self._sessions.close()
+                del self._sessions, self._answering
+            elif self._folder is not None:
+                self._folder.close()
             gc.collect()
             mx.synchronize()
             mx.clear_streams()  # else the process may abort when it ends
@@ -185,7 +190,9 @@ class Engine:
         pair.tokenizer.encode("a")
         for _ in stream_generate(pair, [0, 0], 2, **self._decoding):  # measures the pair, compiles its kernels
             pass
-        self._sessions = Sessions(pair, self._cache_size, self._cache_bytes)
+        stored = None if self._folder is None else StoredPrefixes(pair, self._folder)
+        self._sessions = Sessions(pair, self._cache_size, self._cache_bytes, stored)
+        self._answering = Answering(pair, self._sessions, self._decoding, self.metrics)
         self.pair = pair
 
     def _answer_all(self) -> None:
@@ -200,6 +207,7 @@ class Engine:
         with self._changed:
             self._running = None
         assert self.pair is not None
+        self._sessions.save_while(self._is_idle)
         measure_while(self._is_idle, self.pair)
         with self._changed:
             while not self._waiting:
@@ -213,83 +221,30 @@ class Engine:
         return not self._waiting and not self._stopping
 
     def _answer(self, job: Job) -> None:
+        """Answer a job, and small ones beside it (beside.py)."""
         started = perf_counter()
-        try:
-            self._decode(job)
-        except _GivenUp:
-            pass
-        except MlxDdtreeError as error:
-            job.send(ApiError(400, str(error)))
-        except Exception:
-            LOG.exception("a request failed")
-            self._sessions.drop_all()  # after an error that nobody foresaw nothing is trusted
-            job.send(internal_error())
-        self._sessions.trim()
-        self._report_caches()
+        self._beside.begin()
+        for _ in self._answering.steps(job, self._beside.between_chunks):
+            self._beside.step()
+        if self._beside.job is not None:
+            self._running = self._beside.job
+            self._beside.finish()
         self._recent_seconds += 0.2 * (perf_counter() - started - self._recent_seconds)
 
-    def _decode(self, job: Job) -> None:
-        """Send a job its answer, piece by piece.  Raises _GivenUp, and what decoding raises."""
-        if job.given_up.is_set():
-            return
-        session = self._sessions.take(job.ids)
+    def _small(self) -> Job | None:
+        """The first job in the queue that has few tokens to process; it leaves the queue."""
+        with self._changed:
+            waiting = list(self._waiting)
+        for job in waiting:
+            if len(job.ids) - self._sessions.reusable(job.ids) <= SMALL:
+                with self._changed:
+                    if job in self._waiting:  # it may have been given up meanwhile
+                        self._waiting.remove(job)
+                        return job
+        return None
 
-        def progress(done: int, total: int) -> None:
-            if job.given_up.is_set():
-                raise _GivenUp
-            self._sessions.make_room()
-            job.send(PromptProgress(done, total))
-
-        options = {**self._decoding, **job.options(), "prompt_progress_callback": progress}
-        last: GenerationResponse | None = None
-        try:
-            stream: Any = session.stream(job.ids, **options)
-            with closing(stream):
-                for last in stream:
-                    if job.given_up.is_set():
-                        raise _GivenUp
-                    job.send(self._piece(job, session.reused, last))
-                    if last.rounds % ROUNDS_BETWEEN_LOOKS == 0:
-                        self._sessions.make_room()
-        finally:
-            self._count(len(job.ids), session.reused, last)
-
-    def _piece(self, job: Job, cached: int, response: GenerationResponse) -> Piece:
-        assert self.pair is not None
-        tokenizer = self.pair.tokenizer
-        logprobs = []
-        if job.top is not None:
-            tokens = [t for t in response.tokens if t not in tokenizer.eos_token_ids]
-            logprobs = token_logprobs(tokenizer, tokens, response.logprobs, job.top)
-        if response.finish_reason is None:
-            return Piece(response.text, logprobs, None)
-        compression = response.compression
-        reads = response.statistics.reads
-        totals = AnswerTotals(
-            finish_reason=response.finish_reason,
-            stopped_by=response.stopped_by,
-            prompt_tokens=len(job.ids),
-            cached_tokens=cached,
-            generated_tokens=response.generation_tokens,
-            rounds=response.rounds,
-            acceptance_length=round(response.mean_acceptance_length, 3),
-            prompt_tps=round(response.prompt_tps, 1),
-            generation_tps=round(response.generation_tps, 1),
-            kinds=dict(response.statistics.kinds),
-            compression=None if compression is None else compression.as_dict(),
-            kv_reads=None if reads is None else reads.as_dict(),
-        )
-        return Piece(response.text, logprobs, totals)
-
-    def _count(self, prompt_tokens: int, cached: int, last: GenerationResponse | None) -> None:
-        metrics = self.metrics
-        metrics.prompt_tokens.inc(prompt_tokens)
-        metrics.cached_tokens.inc(cached)
-        if last is not None:
-            metrics.generated_tokens.inc(last.generation_tokens)
-            for kind, count in last.statistics.kinds.items():
-                metrics.rounds.labels(kind).inc(count)
-
-    def _report_caches(self) -> None:
-        self.metrics.sessions.set(len(self._sessions))
-        self.metrics.cache_bytes.set(self._sessions.nbytes)
+    @property
+    def _at_work(self) -> list[Job]:
+        """What is being decoded: one job, or another one beside it."""
+        jobs = [self._running, self._beside.job]
+        return list(dict.fromkeys(job for job in jobs if job is not None))

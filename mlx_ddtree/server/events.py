@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from mlx_ddtree.server.errors import ApiError
@@ -50,6 +51,11 @@ class Piece:
     logprobs: list[TokenLogprob]
     totals: AnswerTotals | None
 
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in memory while nobody takes it."""
+        return 500 + len(self.text) + sum(200 * (1 + len(token.top)) for token in self.logprobs)
+
 
 Event = PromptProgress | Piece | ApiError
 
@@ -68,3 +74,4 @@ class Job:
     top: int | None
     send: Callable[[Event], None]
     given_up: threading.Event = field(default_factory=threading.Event)
+    asked_at: float = field(default_factory=monotonic)

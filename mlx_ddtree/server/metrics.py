@@ -11,6 +11,7 @@ OUTCOMES = {
     413: "refused",
     415: "refused",
     429: "full",
+    499: "hung_up",
     503: "stopping",
     504: "late",
 }
@@ -37,6 +38,15 @@ class Metrics:
         self.cached_tokens = Counter(
             f"{name}_cached_tokens", "Tokens of prompts that were in a cache", registry=registry
         )
+        where = "where its beginning was: memory, place (states that were gone back to), disk, none"
+        self.cache_hits = Counter(f"{name}_prompt_cache_hits", f"Prompts by {where}", ("kind",), registry=registry)
+        self.cache_hit_tokens = Counter(
+            f"{name}_prompt_cache_hit_tokens",
+            f"Tokens of prompts that were in a cache, by {where}",
+            ("kind",),
+            registry=registry,
+        )
+        self.disk_bytes = Gauge(f"{name}_prompt_cache_disk_bytes", "Files of --prompt-cache-dir", registry=registry)
         self.generated_tokens = Counter(f"{name}_generated_tokens", "Tokens of answers", registry=registry)
         self.rounds = Counter(
             f"{name}_rounds", "Verifications by kind: draft, lookup, forced, plain, tie", ("kind",), registry=registry

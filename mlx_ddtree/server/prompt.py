@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlx_lm.server import convert_chat
@@ -15,7 +15,9 @@ from mlx_ddtree.generation.grammars import is_reasoning
 from mlx_ddtree.generation.prompts import KEEPS_REASONING, conversation_template, prompt_token_ids
 from mlx_ddtree.grammar.grammar import Grammar
 from mlx_ddtree.pair import Pair
-from mlx_ddtree.pflash.compress import OFF, PrefillCompression
+from mlx_ddtree.pflash.compress import OFF, PrefillCompression, is_chat
+from mlx_ddtree.pflash.messages import aged_spans
+from mlx_ddtree.pflash.modes import MESSAGES
 from mlx_ddtree.server.errors import TOO_LONG, ApiError
 from mlx_ddtree.server.grammars import grammar_for
 from mlx_ddtree.server.history import completed, make_fit_for_template
@@ -90,6 +92,8 @@ def protecting(
     pair: Pair, compression: PrefillCompression, prompt: Any, ids: list[int], **template: Any
 ) -> PrefillCompression:
     """The compression with what is protected in this prompt, if it may be compressed at all.  Raises ApiError 400."""
+    if compression.mode == MESSAGES and is_chat(prompt):
+        return replace(compression, aged=aged_spans(pair.tokenizer, prompt, ids, compression.threshold, **template))
     if not compression.concerns(len(ids)):
         return compression
     try:
@@ -166,6 +170,7 @@ def fitting(pair: Pair, ids: list[int], param: str, compression: PrefillCompress
         raise ApiError(400, f"{param}: the prompt is empty", param=param)
     limit = pair.target.max_context
     shorter = compression.positions == "compact" and compression.concerns(len(ids))
+    shorter |= compression.mode == MESSAGES and len(ids) > compression.threshold
     if limit is not None and len(ids) >= limit and not shorter:
         message = f"{param}: the prompt has {len(ids)} tokens, but this model's context ends at {limit}"
         raise ApiError(400, message, param=param, code=TOO_LONG)

@@ -156,7 +156,7 @@ class CompletionRequest(JsonObject):
     logit_bias: dict[str, Penalty] | None = None
     response_format: Annotated[Any, AfterValidator(_response_format)] = None
     structured_outputs: Annotated[Any, AfterValidator(_structured_outputs)] = None
-    prefill_compression: Literal["off", "auto", "always"] | None = None
+    prefill_compression: Literal["off", "auto", "always", "messages"] | None = None
     prefill_threshold: Annotated[int, Field(ge=0, le=2**31)] | None = None
     prefill_keep_ratio: PositiveFraction | None = None
     prefill_positions: Literal["original", "compact"] | None = None

@@ -8,11 +8,14 @@ import os
 import signal
 import socket
 from functools import partial
+from pathlib import Path
 
 import uvicorn
 from mlx_lm.utils import _parse_size
 
 from mlx_ddtree.errors import OptionError
+from mlx_ddtree.generation.options import GenerationOptions
+from mlx_ddtree.generation.stored.folder import StoredFolder
 from mlx_ddtree.programs import arguments
 from mlx_ddtree.programs.loading import load_pair
 from mlx_ddtree.server.access import is_loopback
@@ -25,7 +28,7 @@ __all__ = ["end_quietly_on_sigterm", "is_loopback", "listen", "make_engine", "ma
 
 
 SHARED_OPTIONS = (
-    *("method", "tree_budget", "block_size", "parity", "prefill_step_size", "memory"),
+    *("method", "tree_budget", "block_size", "parity", "prefill_step_size", "prefill_seconds", "memory"),
     *("max_kv_size", "kv_bits", "kv_group_size", "quantized_kv_start"),
 )
 """Options of the command line that count for every request alike."""
@@ -104,18 +107,36 @@ def make_engine(args: argparse.Namespace) -> Engine:
         {name: getattr(options, name) for name in SHARED_OPTIONS} | {"kv_budget": options.make_icecache()},
         queue_size=args.queue_size,
         cache_size=args.prompt_cache_size,
-        cache_bytes=cache_bytes(args.prompt_cache_bytes),
+        cache_bytes=cache_bytes(args),
+        folder=make_folder(args, options),
     )
 
 
-def cache_bytes(text: str | None) -> int:
-    """'500MB' -> bytes; by default an eighth of the machine's memory."""
-    if text is None:
+def make_folder(args: argparse.Namespace, options: GenerationOptions) -> StoredFolder | None:
+    """The folder of --prompt-cache-dir, which no other process has.  Raises OptionError."""
+    if args.prompt_cache_dir is None:
+        return None
+    for name in ("max_kv_size", "kv_bits", "kv_budget"):
+        if getattr(options, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise OptionError(f"--prompt-cache-dir keeps plain caches, and {flag} makes others: leave out one of them")
+    return StoredFolder(Path(args.prompt_cache_dir).expanduser(), bytes_of(args, "prompt_cache_dir_bytes"))
+
+
+def cache_bytes(args: argparse.Namespace) -> int:
+    """What the sessions may take: by default an eighth of the machine's memory."""
+    if args.prompt_cache_bytes is None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 8
+    return bytes_of(args, "prompt_cache_bytes")
+
+
+def bytes_of(args: argparse.Namespace, name: str) -> int:
+    """An option's '500MB' -> bytes.  Raises OptionError."""
+    text = getattr(args, name)
     try:
         return int(_parse_size(text))
     except (ArithmeticError, KeyError, ValueError):
-        raise OptionError(f"--prompt-cache-bytes {text!r} is not a size like 500MB or 4GB") from None
+        raise OptionError(f"--{name.replace('_', '-')} {text!r} is not a size like 500MB or 4GB") from None
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -114,7 +114,7 @@ class Service:
             metrics.count(dialect.name, outcome)
             metrics.duration.observe(monotonic() - start)
 
-        call = Call(self.engine, self.settings.request_seconds, ended)
+        call = Call(self.engine, self.settings.request_seconds, ended, self.settings.limits.unread_bytes)
         try:
             raw = await read_body(request, held)
             asked, answers = await self._submit(call, dialect, raw)

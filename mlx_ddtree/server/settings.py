@@ -40,6 +40,7 @@ class RequestLimits:
     unfinished_bytes: of the bodies of all requests that are not answered yet.  The first `small_bytes` of a body
         do not count, so that small requests pass while large ones wait.
     send_seconds: without a byte taken, after which a client that does not read its answer is let go.
+    unread_bytes: of one answer that is said and not taken; more of it is not made.
     """
 
     connections: int = 128
@@ -49,6 +50,7 @@ class RequestLimits:
     unfinished_bytes: int = 64 * MEBIBYTE
     small_bytes: int = MEBIBYTE // 16
     send_seconds: float = 60.0
+    unread_bytes: int = 4 * MEBIBYTE
 
 
 @dataclass

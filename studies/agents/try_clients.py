@@ -24,8 +24,8 @@ import uvicorn
 from clients import CLIENTS, Client
 from stand_in import SETTINGS, stand_in
 
-from mlx_ddtree.programs.cli import columns
 from mlx_ddtree.server.run import listen, make_server
+from mlx_ddtree.terminal import table_text
 
 SECONDS = 180
 NODE = "NODE_MODULES_FOLDER"
@@ -114,7 +114,7 @@ def main() -> None:
                 {"client": client.name, "version": version, "API": client.api, "task done": "yes" if done else "no"}
             )
             print(*rows[-1].values(), file=sys.stderr)
-    print(columns(rows))
+    print(table_text(rows))
 
 
 if __name__ == "__main__":

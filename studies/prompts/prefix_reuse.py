@@ -13,7 +13,11 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from mlx_ddtree.generation.session import Session
+from mlx_ddtree.generation.stored.folder import StoredFolder
+from mlx_ddtree.generation.stored.prefixes import StoredPrefixes
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.server.sessions import Sessions
 from mlx_ddtree.terminal import table_text
@@ -28,17 +32,29 @@ RESULT = "greet.py defines greet. main.py calls it. " * 3
 
 
 class Server:
-    """A server's sessions for one model, and the figures of the requests to them."""
+    """A server's sessions for one model, what a folder keeps of them, and the figures of the requests to them."""
 
-    def __init__(self, pair: Pair, tokens: int) -> None:
+    def __init__(self, pair: Pair, tokens: int, folder: Path) -> None:
         self.pair = pair
-        self.sessions = Sessions(pair, 10, 2**30)
+        self.folder = folder
+        self.sessions = self.begun()
+        self.processed: list[Session] = []
         self.tokens = tokens
         self.figures: list[tuple[int, int, int]] = []
 
+    def begun(self) -> Sessions:
+        """The sessions of a server that has just been started."""
+        return Sessions(self.pair, 10, 2**30, StoredPrefixes(self.pair, StoredFolder(self.folder, 2**30)))
+
+    def restart(self) -> None:
+        """End the server, and start another one with the same folder."""
+        self.processed = list(self.sessions)
+        self.sessions.close()
+        self.sessions = self.begun()
+
     def ask(self, ids: list[int]) -> list[int]:
         """An answer's tokens; notes the prompt's tokens, those that no cache holds, and those that were processed."""
-        shared = max((session.shared(ids) for session in self.sessions), default=0)
+        shared = max((session.shared(ids) for session in (*self.sessions, *self.processed)), default=0)
         session = self.sessions.take(ids)
         responses = session.stream(ids, self.tokens, tree_budget=4, parity="off")
         said = [token for response in responses for token in response.tokens]
@@ -94,6 +110,14 @@ def once_more(server: Server) -> None:
     server.ask(ids)
 
 
+def restart(server: Server) -> None:
+    """A user's second message after the server was ended and started again, with --prompt-cache-dir."""
+    talk = Talk(server.pair)
+    said = talk.text(server.ask(talk.ids(user(QUESTION))))
+    server.restart()
+    server.ask(talk.ids(answer("It is in greet.py.", said), user("And who calls main.py.")))
+
+
 CASES: dict[str, Callable[[Server], None]] = {
     "next turn": next_turn,
     "next turn, no thinking": next_turn_without_thinking,
@@ -102,6 +126,7 @@ CASES: dict[str, Callable[[Server], None]] = {
     "turn after three tools": turn_after_tools,
     "second conversation": second_conversation,
     "the same again": once_more,
+    "restart": restart,
 }
 
 
@@ -115,8 +140,10 @@ def main() -> None:
     rows = []
     for case in args.cases:
         for family, pair in pairs.items():
-            server = Server(pair, args.answer)
-            CASES[case](server)
+            with TemporaryDirectory() as folder:
+                server = Server(pair, args.answer, Path(folder))
+                CASES[case](server)
+                server.sessions.close()
             prompt, needed, processed = server.figures[-1]
             figures = {"prompt": prompt, "needed": needed, "processed": processed, "twice": processed - needed}
             rows.append({"the last request": case, "target": family, **figures})

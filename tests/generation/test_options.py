@@ -38,6 +38,7 @@ WRONG = {
     "parity": ("maybe",),
     "memory": (3, ["a file"]),
     "prefill_step_size": (0, -1),
+    "prefill_seconds": (0, -1, "long"),
     "max_kv_size": (0,),
     "kv_bits": (7, 0),
     "kv_group_size": (48,),
@@ -163,3 +164,14 @@ def test_a_chat_sets_options_by_text():
     assert (options.tree_budget, options.seed, options.stop) == (8, 3, ("end",))
     options = options.with_text("seed", "none").with_text("stop", "none").with_text("tree_budget", "auto")
     assert options == GenerationOptions()
+
+
+def test_the_published_budget_has_its_sizes():
+    made = GenerationOptions(kv_budget="published").make_icecache()
+    assert made == IceCacheOptions(256, 16, sinks=32, window=32, formation="dci", ranking="tree")
+    assert GenerationOptions().with_text("kv_budget", "published").make_icecache() == made
+    assert GenerationOptions().with_text("kv_budget", "64").make_icecache() == IceCacheOptions(64)
+    with pytest.raises(OptionError, match="pages of 16"):
+        GenerationOptions(kv_budget="published", kv_page_size=8)
+    with pytest.raises(OptionError, match="'published'"):
+        GenerationOptions(kv_budget="large")

@@ -90,6 +90,7 @@ def test_another_conversation_begins_behind_the_system_prompt(family):
         assert said(session, ids) == fresh(pair, ids)
         if question != "Which file holds the greeting.":
             assert len(ids) - session.reused < 60
+            assert session.found_in == ("memory" if family == "qwen3" else "place")
     assert len(sessions) == 3
 
 

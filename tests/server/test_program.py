@@ -14,7 +14,7 @@ import pytest
 from mlx_ddtree.errors import install_command
 from mlx_ddtree.server.__main__ import main
 
-from .running import BABBLE, QUESTION, text_of
+from .running import BABBLE, QUESTION, text_of, wait_until
 
 COMMAND = [sys.executable, "-m", "mlx_ddtree.server", "--port", "0", "--method", "ar"]
 
@@ -93,6 +93,25 @@ def test_ctrl_c_cuts_what_takes_too_long(program):
         openai.OpenAI(base_url=server.client.base_url, api_key="x", max_retries=0).models.list()
 
 
+@pytest.mark.slow
+def test_after_kill_9_a_server_goes_on_from_its_folder(program, tmp_path):
+    asked = {
+        "model": "default_model",
+        "max_tokens": 8,
+        "messages": [{"role": "user", "content": "Count vowels. " * 40}],
+    }
+    server = program("--prompt-cache-dir", str(tmp_path))
+    first = server.client.chat.completions.create(**asked)
+    wait_until(lambda: len(list(tmp_path.glob("*.rows.safetensors"))) * 256 >= first.usage.total_tokens - 1)
+    server.process.kill()
+    server.process.wait()
+    server = program("--prompt-cache-dir", str(tmp_path))
+    again = server.client.chat.completions.create(**asked)
+    assert again.usage.prompt_tokens_details.cached_tokens == first.usage.prompt_tokens - 1
+    assert again.choices[0].message.content == first.choices[0].message.content
+    assert server.end(signal.SIGTERM)[0] == 0
+
+
 def has_ipv6():
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
@@ -116,6 +135,9 @@ def test_a_server_answers_to_the_address_that_it_prints(program):
         (["--model", "/nowhere"], "no such folder"),
         (["--prompt-cache-bytes", "many"], "500MB"),
         (["--queue-size", "-1"], "--queue-size"),
+        (["--prompt-cache-dir", "/dev/null/caches"], "cannot be kept in /dev/null/caches"),
+        (["--prompt-cache-dir", ".", "--kv-bits", "4"], "leave out one of them"),
+        (["--prompt-cache-dir", ".", "--prompt-cache-dir-bytes", "many"], "500MB"),
         (["--chat-template-args", "[]"], "JSON object"),
         (["--host", "no.such.host.invalid"], "no address of this machine"),
         (["--port", "99999"], "out of range"),

@@ -79,7 +79,11 @@ def test_a_neutral_value_has_its_type(value):
         (TextRequest, {"prompt": "x", "stream": 1}, "stream: must be true or false"),
         (TextRequest, {"prompt": "x", "logit_bias": []}, "logit_bias: must be an object"),
         (TextRequest, {"prompt": "x", "logit_bias": {"5": "a"}}, "logit_bias.5: must be a number"),
-        (TextRequest, {"prompt": "x", "prefill_compression": "no"}, "prefill_compression: must be 'off', 'auto' or"),
+        (
+            TextRequest,
+            {"prompt": "x", "prefill_compression": "no"},
+            "prefill_compression: must be 'off', 'auto', 'always' or",
+        ),
         (ChatRequest, {"messages": {}}, "messages: must be a list"),
         (ChatRequest, {"messages": []}, "messages: must not be empty"),
         (ChatRequest, {"messages": ["x"]}, "messages.0: must be an object"),

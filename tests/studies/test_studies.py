@@ -76,6 +76,7 @@ RUNS = [
     pytest.param(
         f"prompts/prefill_answers.py --model {TARGET} --tokens 200 --seeds 1 --keep 0.5 --depths 0.5", "whole prompt"
     ),
+    pytest.param("prompts/cached_first_token.py --tokens 200 --new 20 --targets qwen3_5", "after a restart"),
     pytest.param('prompts/prefix_reuse.py --families qwen3_5 --answer 2 --cases "next turn"', "twice"),
     pytest.param("prompts/prefill_times.py --tokens 256 --repeats 1 --scorer lexical", "dense"),
     pytest.param("targets/every_model.py llama llama4", "2 tree"),
