@@ -74,8 +74,6 @@ class Planner:
         self.copies = Copies(profile.lookups, memory)
         self.top_k = 1 if linear and constrain is None else TOP_K
 
-    # Planning
-
     def pause(self, context: int) -> int:
         """Tokens to decode plainly before the next draft; 0 drafts now."""
         return self.policy.pause(context)
@@ -127,7 +125,7 @@ class Planner:
         return self._gains(self.without_draft(best, behind, context + 1), context)
 
     def _ends_in_grammar(self, first: NextTokens, copy: Recalled | None, context: int) -> bool:
-        """The same, also for what a grammar forces; by the lattice of what may follow the text."""
+        """Whether to interrupt for a copy or for what a grammar forces, by the lattice of what may follow the text."""
         behind = likely_behind(first, LEAST_FOR_A_STOP)
         return self._gains(self._without_draft(-1, behind, copy, context + 1), context)  # nobody asks for the root
 
@@ -215,8 +213,6 @@ class Planner:
         """The part of the tree that is worth its rows, verified in `affordable` seconds at most."""
         choice = self.policy.choose(tree.expected_accepted(), context, tree.chain_nodes, affordable)
         return tree.prefix(choice.nodes), choice
-
-    # Learning
 
     def learn(self, proposal: Proposal, outcome: Outcome) -> None:
         """Take note of how a proposed round went, all at once."""

@@ -203,11 +203,7 @@ class GenerationOptions:
 
     def _changed(self, group: str) -> set[str]:
         """The options of a group that are not at their defaults."""
-        changed = set()
-        for name, flag in FLAGS.items():
-            if flag.group == group and getattr(self, name) != DEFAULTS[name]:
-                changed.add(name)
-        return changed
+        return {name for name, flag in FLAGS.items() if flag.group == group and getattr(self, name) != DEFAULTS[name]}
 
     def make_sampler(self, tokenizer: TokenizerWrapper) -> Sampler | MlxLmSampler:
         """The sampler given, or one of temp, top_p and the others.  XTC spares new lines and ends, as in mlx-lm."""
@@ -217,12 +213,8 @@ class GenerationOptions:
             return self.sampler
         xtc: dict[str, Any] = {}
         if self.xtc_probability > 0:
-            special = [*tokenizer.encode("\n"), *tokenizer.eos_token_ids]
-            xtc = {
-                "xtc_probability": self.xtc_probability,
-                "xtc_threshold": self.xtc_threshold,
-                "xtc_special_tokens": special,
-            }
+            xtc = {"xtc_probability": self.xtc_probability, "xtc_threshold": self.xtc_threshold}
+            xtc["xtc_special_tokens"] = [*tokenizer.encode("\n"), *tokenizer.eos_token_ids]
         return make_sampler(
             self.temp, self.top_p, self.min_p, self.min_tokens_to_keep, self.top_k, seed=self.seed, **xtc
         )
