@@ -24,7 +24,7 @@ from .command_lines import ROOT, command_lines
 LINES = command_lines()
 OURS = [line for line in LINES if line.program]
 OTHERS = [line for line in LINES if not line.program]
-SHELL = {"cd", "for", "done", "ln", "curl", "hf", "$train", "python3"}
+SHELL = {"cd", "for", "done", "ln", "curl", "hf", "cline", "$train", "python3"}
 """Words that begin lines which are no programs of this repository."""
 REPOSITORY = r"(?!\.|pypi/|studies/)[\w-]+/[\w.-]+"
 SHORTER = {
@@ -84,7 +84,7 @@ def identity(line):
 
 
 @pytest.mark.parametrize("line", OURS, ids=identity)
-def test_every_line_is_understood(line):
+def test_every_line_is_understood(line, desk):
     name, arguments = line.program
     if {"--help", "--version"} & set(arguments):
         with pytest.raises(SystemExit) as end:
@@ -112,6 +112,8 @@ def desk(tmp_path, monkeypatch):
         (tmp_path / name).write_text(question)
     for name in ("book.txt", "long.txt"):
         (tmp_path / name).write_text(40 * "def add(a: int, b: int) -> int:\n    return a + b\n" + question)
+    (tmp_path / "schema.json").write_text('{"type": "object", "properties": {"name": {"type": "string"}}}')
+    (tmp_path / "sums.lark").write_text('start: NUMBER " + " NUMBER\nNUMBER: /[0-9]+/\n')
     for name in ("prompts.jsonl", "my_prompts.jsonl"):
         (tmp_path / name).write_text(3 * '{"prompt": "Write a function that adds two numbers."}\n')
     monkeypatch.chdir(tmp_path)

@@ -30,7 +30,7 @@ GROUPS = {
         *("generate", "stream_generate", "GenerationResponse", "stream_branches", "Session", "make_prompt_cache"),
         "asynchronous",
     ],
-    "How to answer": ["GenerationOptions", "make_sampler"],
+    "How to answer": ["GenerationOptions", "make_sampler", "Grammar"],
     "Looking": ["watch", "Answer", "draw_tree"],
     "Measuring": ["compare", "Comparison", "benchmark", "BenchmarkResult"],
     "What can go wrong": [
