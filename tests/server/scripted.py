@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from mlx_ddtree.pair import Pair
+from mlx_ddtree.server.answering import Answering
 from mlx_ddtree.server.engine import Engine
 from mlx_ddtree.target import make_target
 
@@ -76,13 +77,29 @@ class ScriptedEngine(Engine):
         self.script = script
         self.prompts = []
 
-    def _decode(self, job):
+    def _prepare(self):
+        super()._prepare()
+        own = self._answering
+        self._answering = ScriptedAnswering(own.pair, own.sessions, own.decoding, own.metrics)
+        self._answering.says = self._says
+
+    def _says(self, prompt):
+        self.prompts.append(prompt)
+        return self.script(prompt)
+
+
+class ScriptedAnswering(Answering):
+    """Answers with what `says` makes of a prompt's text."""
+
+    says = None
+
+    def steps(self, job, between):
         tokenizer = self.pair.tokenizer
-        self.prompts.append(tokenizer.decode(job.ids))
-        said = [*tokenizer.encode(self.script(self.prompts[-1]), add_special_tokens=False), tokenizer.eos_token_id]
+        answer = self.says(tokenizer.decode(job.ids))
+        said = [*tokenizer.encode(answer, add_special_tokens=False), tokenizer.eos_token_id]
         asked = job.options
         job.options = lambda: forced(asked(), Forced(len(job.ids), said))
-        super()._decode(job)
+        return super().steps(job, between)
 
 
 def forced(options, processor):
