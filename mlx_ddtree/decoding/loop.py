@@ -12,6 +12,7 @@ from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.propose import CopyingProposer, FixedProposer, NoProposer, Proposer
 from mlx_ddtree.decoding.round import Clock, Keep, Round, decode_round
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.errors import MlxDdtreeError
 
 
 def decode_rounds(state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock) -> Iterator[Round]:
@@ -38,7 +39,7 @@ def _rounds(state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock) -> It
                 quantize_as_plainly(state, plan)
             # 2. Send the next draft off: the device drafts while the caller handles the last round.
             plain_tokens = proposer.prepare()
-        except RuntimeError:
+        except (RuntimeError, MlxDdtreeError):  # of the device, or of a grammar that grows too complex
             if done is not None:  # the text has it
                 yield done
             raise
