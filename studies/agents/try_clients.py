@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from clients import CLIENTS, Client
+from parts.clients import CLIENTS, Client
 from stand_in import SETTINGS, stand_in
 
 from mlx_ddtree.server.run import listen, make_server

@@ -27,6 +27,7 @@ ANSWERS = Path(__file__).parent / "answers.jsonl"
 
 # Command lines, with a folder of the test's own in place of TMP; and a word that must be printed.
 RUNS = [
+    pytest.param("agents/try_clients.py --only 'openai and anthropic'", "yes"),
     pytest.param("budget/host_steps.py --repeats 1 --vocab 1100", "planner learn"),
     pytest.param(f"budget/memory_walk.py --memory {ANSWERS} --held {ANSWERS} --answers 0 6", "tree 32"),
     pytest.param("budget/parity_report.py --count 1 --max-tokens 8 --arithmetic rounded", "exact"),
@@ -166,4 +167,5 @@ def test_every_study_is_run():
     started = {command.values[0].split()[0] for command in RUNS}
     started |= {f"budget/{name}.py" for name in ("host_time", "record_drafts", "simulate_machines")}
     started |= {f"drafters/{name}.py" for name in ("layout_gain", "confidence_gain")}
+    started.add("agents/stand_in.py")  # runs until it is stopped; try_clients.py starts it as well
     assert started == set(STUDIES)

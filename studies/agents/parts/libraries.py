@@ -1,4 +1,4 @@
-"""OpenAI's and Anthropic's Python libraries against a server: python studies/agents/libraries.py URL"""
+"""OpenAI's and Anthropic's Python libraries against a server: python studies/agents/parts/libraries.py URL"""
 
 from __future__ import annotations
 

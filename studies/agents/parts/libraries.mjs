@@ -1,4 +1,4 @@
-// OpenAI's and Anthropic's npm libraries against a server: node studies/agents/libraries.mjs URL
+// OpenAI's and Anthropic's npm libraries against a server: node studies/agents/parts/libraries.mjs URL
 // Run it from a folder whose node_modules has `openai` and `@anthropic-ai/sdk`.
 import { createRequire } from "node:module";
 import assert from "node:assert";
