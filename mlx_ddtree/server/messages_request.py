@@ -12,13 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.server.conversation import BETWEEN, Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
 from mlx_ddtree.server.fields import NEUTRAL, check_options
-from mlx_ddtree.server.parsing import refusal_of
+from mlx_ddtree.server.parsing import body_of, refusal_of
 from mlx_ddtree.server.requests import EXTENSIONS, ChatRequest, JsonObject, StopStrings, Text, TokenLimit
-from mlx_ddtree.untrusted import read_json
 
 LOG = logging.getLogger(__name__)
 NOT_OFFERED = {
@@ -99,10 +97,7 @@ class MessagesRequest(JsonObject):
 
 def parse_messages(raw: bytes) -> tuple[ChatRequest, dict[str, Any]]:
     """A body as a chat request, and as such a request's body.  Raises ApiError 400."""
-    try:
-        body = read_json(raw, name="the body", error=MlxDdtreeError)
-    except MlxDdtreeError as error:
-        raise ApiError(400, str(error), code="invalid_json") from None
+    body = body_of(raw)
     _check_fields(body)
     try:
         asked = MessagesRequest.model_validate(body)

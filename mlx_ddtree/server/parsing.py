@@ -39,12 +39,17 @@ SENTENCES = {
 """What pydantic's kinds of errors are called here; pydantic's own sentences name Python's classes."""
 
 
-def parse(kind: type[RequestBody], raw: bytes) -> tuple[RequestBody, dict[str, Any]]:
-    """The request, and the body as it came.  Raises ApiError 400."""
+def body_of(raw: bytes) -> dict[str, Any]:
+    """A body's JSON object.  Raises ApiError 400."""
     try:
-        body = read_json(raw, name="the body", error=MlxDdtreeError)
+        return read_json(raw, name="the body", error=MlxDdtreeError)
     except MlxDdtreeError as error:
         raise ApiError(400, str(error), code="invalid_json") from None
+
+
+def parse(kind: type[RequestBody], raw: bytes) -> tuple[RequestBody, dict[str, Any]]:
+    """The request, and the body as it came.  Raises ApiError 400."""
+    body = body_of(raw)
     check_fields(kind, body)
     try:
         return kind.model_validate(body), body

@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from mlx_ddtree.errors import MlxDdtreeError
 from mlx_ddtree.server import fields
 from mlx_ddtree.server.conversation import Conversation, blocks_of, joined, result_text, text_of, unreadable
 from mlx_ddtree.server.errors import ApiError
-from mlx_ddtree.server.parsing import refusal_of
+from mlx_ddtree.server.parsing import body_of, refusal_of
 from mlx_ddtree.server.requests import EXTENSIONS, ChatRequest, JsonObject, TokenLimit
 from mlx_ddtree.server.responses_tools import INPUT, Tools
-from mlx_ddtree.untrusted import read_json
 
 NOT_STORED = "answers are not kept here; send the whole conversation in input"
 NOT_OFFERED = {
@@ -121,10 +119,7 @@ class ReadResponses:
 
 def read_responses(raw: bytes) -> ReadResponses:
     """A body as a chat request, and what its answer needs of it.  Raises ApiError 400."""
-    try:
-        body = read_json(raw, name="the body", error=MlxDdtreeError)
-    except MlxDdtreeError as error:
-        raise ApiError(400, str(error), code="invalid_json") from None
+    body = body_of(raw)
     _check_fields(body)
     try:
         given = ResponsesRequest.model_validate(body)
