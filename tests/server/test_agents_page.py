@@ -1,4 +1,4 @@
-"""docs/agents.md says what was run: the settings of studies/agents/clients.py, with the server's usual address."""
+"""docs/agents.md says what was run: the settings of studies/agents/parts/clients.py, with the server's usual address."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = runpy.run_path(str(ROOT / "studies/agents/clients.py"))["CLIENTS"]
+CLIENTS = runpy.run_path(str(ROOT / "studies/agents/parts/clients.py"))["CLIENTS"]
 AGENTS = {client.name: client for client in reversed(CLIENTS) if client.writes}
 
 
