@@ -46,7 +46,8 @@ def test_json_says_what_auto_chose(capsys):
     statistics = result["statistics"]
     assert sum(statistics["nodes"].values()) == result["rounds"]
     assert statistics["kinds"].keys() <= {"draft", "lookup", "plain", "tie"}
-    assert statistics["predicted_accepted"] > 0
+    verified = any(int(nodes) for nodes in statistics["nodes"])  # a busy machine may decode plainly
+    assert (statistics["predicted_accepted"] > 0) == verified
 
 
 def test_compare_shows_identical_tokens(capsys):
