@@ -47,10 +47,8 @@ def read_json(
         text = _text_of(source, most_bytes)
         value = json.loads(text, parse_int=_integer)
         fault = _first_fault(value, finite)
-    except FileNotFoundError:
-        raise error(f"{name} does not exist") from None
     except OSError as problem:
-        raise error(f"{name} cannot be read: {problem.strerror or problem}") from None
+        raise error(f"{name} {unreadable(problem)}") from None
     except RecursionError:
         raise error(f"{name} is nested too deeply (more than {MOST_LEVELS} levels)") from None
     except (UnicodeError, json.JSONDecodeError) as problem:
@@ -68,14 +66,19 @@ def read_text(file: Path, *, name: str, most_bytes: int, error: type[MlxDdtreeEr
     """A file's text, UTF-8.  Raises `error` with one line that begins with `name`."""
     try:
         return _text_of(file, most_bytes)
-    except FileNotFoundError:
-        raise error(f"{name} does not exist") from None
     except OSError as problem:
-        raise error(f"{name} cannot be read: {problem.strerror or problem}") from None
+        raise error(f"{name} {unreadable(problem)}") from None
     except UnicodeError:
         raise error(f"{name} is not UTF-8 text") from None
     except ValueError as problem:
         raise error(f"{name} {problem}") from None
+
+
+def unreadable(problem: OSError) -> str:
+    """What is said of a file that cannot be read, behind its name."""
+    if isinstance(problem, FileNotFoundError):
+        return "does not exist"
+    return f"cannot be read: {problem.strerror or problem}"
 
 
 def _text_of(source: Path | str | bytes, most_bytes: int) -> str:

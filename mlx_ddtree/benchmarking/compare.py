@@ -53,7 +53,7 @@ class MethodResult:
         return asdict(self)
 
     def row(self) -> dict[str, str]:
-        """Its line in a table."""
+        """This method's line in a table."""
         return {
             "method": self.method,
             "tokens": str(len(self.tokens)),

@@ -33,8 +33,8 @@ def likely_behind(first: NextTokens, least: float) -> NextTokens:
 
 
 def doubtful(tree: DraftTree, chosen: Sequence[int]) -> tuple[float, int]:
-    """Of the best children of a tree's accepted nodes, but for certain ones: how many were expected to be right, and
-    how many were.
+    """How many of the best children of a tree's accepted nodes were expected to be right, and how many were; certain
+    ones do not count.
 
     chosen: what the target said after each accepted node, root first.
     """

@@ -91,10 +91,9 @@ class CostTable:
         """The milliseconds of a token, of verifying some rows and of a draft, at the shortest measured context."""
         first = self.contexts[0]
         figures = [f"a token {1e3 * self.step(first):.1f} ms"]
-        seconds = self.verification(first)
         for rows in (8, 32):
             if rows in self.rows and rows not in self.guessed:
-                figures.append(f"{rows} rows {1e3 * seconds[self.rows.index(rows)]:.1f} ms")
+                figures.append(f"{rows} rows {1e3 * self.verifying(self.rows.index(rows), first):.1f} ms")
         if self.draft:
             figures.append(f"a draft {1e3 * self.drafting(max(self.draft)):.1f} ms")
         return ", ".join(figures)

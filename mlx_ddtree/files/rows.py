@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_ddtree.errors import MlxDdtreeError
-from mlx_ddtree.untrusted import read_json
+from mlx_ddtree.untrusted import read_json, unreadable
 
 Row = dict[str, Any]
 
@@ -34,10 +34,8 @@ def read_bytes(path: Path, error: type[MlxDdtreeError]) -> bytes:
     """A file's content.  Raises `error` with the system's reason."""
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise error(f"{path} does not exist") from None
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}") from None
+        raise error(f"{path} {unreadable(problem)}") from None
 
 
 def parse_row(line: bytes, place: str, error: type[MlxDdtreeError]) -> Row:

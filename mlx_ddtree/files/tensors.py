@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> TensorFile:
 
 
 def _checksum(table: Mapping[str, Any], *buffers: memoryview) -> str:
-    """Of a header without its checksum, and of the data."""
+    """What a header without its checksum, and the data behind it, come to."""
     digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode())
     for buffer in buffers:
         digest.update(buffer)

@@ -81,7 +81,7 @@ class Answer:
         return draw_tree(max(turned or drafted, key=lambda response: response.acceptance_length))
 
     def line(self) -> str:
-        """Its figures."""
+        """The answer's figures."""
         if not self.responses:
             return "nothing yet"
         last = self.last

@@ -16,7 +16,7 @@ def masked(logits: mx.array, words: NDArray[np.uint32]) -> mx.array:
 
 
 def masked_by_numpy(logits: NDArray[np.float32], words: NDArray[np.uint32]) -> NDArray[np.float32]:
-    """The same of logits that the processor has in its own memory."""
+    """What `masked` gives, of logits that the processor has in its own memory."""
     octets = _wide_enough(words, logits.shape[1]).view(np.uint8)
     allowed = np.unpackbits(octets, axis=1, count=logits.shape[1], bitorder="little")
     return np.where(allowed.view(np.bool_), logits, np.float32(-np.inf))

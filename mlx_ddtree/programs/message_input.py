@@ -141,7 +141,7 @@ class ChatCompleter(Completer):
 
 
 def _words(name: str, rest: str) -> Iterable[Completion]:
-    """Of /set the settings and the values that they may have, of /help the commands."""
+    """What may follow a command: the settings and their values behind /set, the commands behind /help."""
     setting, space, value = rest.partition(" ")
     if name == "/help":
         wanted, known = rest, [word.removeprefix("/") for word in commands.names()]

@@ -50,16 +50,18 @@ def _content(value: Any) -> Any:
     return value
 
 
+def _unsupported(value: Any, instead: str) -> ValueError:
+    """The refusal of a field's value, with what it may be instead."""
+    return ValueError(f"{json.dumps(value)[:80]} is not supported here; use {instead}")
+
+
 def _tool_choice(value: Any) -> Any:
     """auto, none, required, or one function by its name."""
     if value in (None, "auto", "none", "required"):
         return value
     function = value.get("function") if isinstance(value, dict) and value.get("type") == "function" else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ValueError(
-            f'{json.dumps(value)[:80]} is not supported here; use "auto", "none", "required", or '
-            '{"type": "function", "function": {"name": "..."}}'
-        )
+        raise _unsupported(value, '"auto", "none", "required", or {"type": "function", "function": {"name": "..."}}')
     return value
 
 
@@ -69,10 +71,8 @@ def _response_format(value: Any) -> Any:
         return value
     schema = value.get("json_schema") if isinstance(value, dict) and value.get("type") == "json_schema" else None
     if not isinstance(schema, dict) or not isinstance(schema.get("schema"), dict):
-        raise ValueError(
-            f'{json.dumps(value)[:80]} is not supported here; use {{"type": "text"}}, {{"type": "json_object"}} or '
-            '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}'
-        )
+        of_schema = '{"type": "json_schema", "json_schema": {"name": "...", "schema": {...}}}'
+        raise _unsupported(value, f'{{"type": "text"}}, {{"type": "json_object"}} or {of_schema}')
     return value
 
 

@@ -82,13 +82,13 @@ class StoredFolder:
 
     @property
     def names(self) -> list[str]:
-        """Of all files."""
+        """All files, by name."""
         with self._guard:
             return list(self._entries)
 
     @property
     def nbytes(self) -> int:
-        """Of all files."""
+        """Bytes of all files together."""
         with self._guard:
             return sum(entry.nbytes for entry in self._entries.values())
 

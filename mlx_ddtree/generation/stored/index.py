@@ -40,7 +40,7 @@ class Piece:
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """What the file of this piece is called."""
         return f"{digest_of(self.before, self.tokens).hex()[:40]}.{self.kind}"
 
     @property
@@ -85,7 +85,7 @@ class Beginning:
 
     @property
     def names(self) -> list[str]:
-        """Its files, each behind all that it follows."""
+        """The files of this beginning, each behind all that it follows."""
         return [piece.name for piece in self.rows] + ([] if self.place is None else [self.place.name])
 
 
