@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from importlib import import_module
 
 from mlx_ddtree._version import __version__
+from mlx_ddtree.errors import probably_meant
 
 PROGRAMS = {
     "generate": ("mlx_ddtree.programs.generate", "answer one prompt"),
@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in PROGRAMS:
-        close = get_close_matches(name, PROGRAMS, 1)
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(PROGRAMS)}"
+        meant = probably_meant(name, PROGRAMS)
         print(f"usage: mlx_ddtree COMMAND [options]\nerror: there is no command {name!r}; {meant}", file=sys.stderr)
         return 2
     return int(import_module(PROGRAMS[name][0]).main(rest, program=f"mlx_ddtree {name}"))

@@ -1,5 +1,8 @@
 """What can go wrong because of what the user gave; every message names what to do."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 LONGEST_LINE = 300
 """Characters of a foreign error's text that a message repeats."""
 
@@ -47,6 +50,12 @@ def install_command(*extras: str) -> str:
 
 class RankError(MlxDdtreeError):
     """The ranks of a model on several machines do not find each other, or one of them cannot do its part."""
+
+
+def probably_meant(name: str, known: Collection[str]) -> str:
+    """What is said of a name that there is not: the one that was probably meant, or all that there are."""
+    close = get_close_matches(name, known, 1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
 
 def one_line(error: BaseException) -> str:

@@ -14,7 +14,6 @@ from mlx_ddtree.budget.chunks import ChunkPace
 from mlx_ddtree.budget.memory import Memory
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.drafter.config import default_target_layer_ids
-from mlx_ddtree.drafter.make import scores_pairs
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.errors import PairError, UnsupportedModelError
 from mlx_ddtree.grammar.vocabulary import Vocabulary
@@ -131,7 +130,7 @@ def check_pair(target: Target, drafter: DFlashDrafter) -> tuple[int, ...]:
     if config.hidden_size != target.hidden_size:
         problems.append(f"hidden size {config.hidden_size}, but the target's is {target.hidden_size}")
     known = config.vocab_size or target.vocab_size
-    if known < target.vocab_size and (scores_pairs(drafter) or config.own_embedding):
+    if known < target.vocab_size and (drafter.scores_pairs or config.own_embedding):
         problems.append(f"tables for {known} tokens, but the target's vocabulary has {target.vocab_size}")
     if known > target.vocab_size and config.own_head:
         problems.append(f"a head for {known} tokens, but the target's vocabulary has {target.vocab_size}")

@@ -76,8 +76,8 @@ class Forest:
         """state: after the prefill; its caches are the branches' from now on."""
         assert isinstance(state.pair.target, TreeTarget)
         self.pair, self.plan, self.branches, self.clock = state.pair, plan, branches, clock
-        self.target, self.cache = state.pair.target, state.target_cache
-        self.drafter_cache = [BranchCache.of(layer) for layer in state.drafter_cache]
+        self.target, self.cache = state.pair.target, state.caches.target
+        self.drafter_cache = [BranchCache.of(layer) for layer in state.caches.drafter]
         self.budget: ForestBudget | None = None
         if plan.method != "ar" and plan.adaptive:
             assert self.pair.profile is not None

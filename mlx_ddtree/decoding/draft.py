@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.state import DecodeState
-from mlx_ddtree.drafter.dflash2 import selector_of
-from mlx_ddtree.drafter.make import path_head_of, scores_pairs
 from mlx_ddtree.drafter.paths import candidates_of, start_paths
 from mlx_ddtree.kernels.pairwise import finish_pairwise, start_pairwise
 from mlx_ddtree.kernels.topk import best_token_ids, finish_top_k
@@ -42,7 +40,7 @@ def start_draft(state: DecodeState, block_size: int, top_k: int) -> StartedDraft
     assert state.root is not None
     block = mx.array([drafter.block_ids(state.root, block_size)])
     embedded = drafter.embed(block, target.embed)
-    rows = drafter(embedded, state.take_features(), state.drafter_cache, state.coverage.drafter_gap)[0]
+    rows = drafter(embedded, state.take_features(), state.caches.drafter, state.coverage.drafter_gap)[0]
     started = start_candidates(state.pair, block[0, 0], rows[drafter.config.logits_start :], top_k)
     mx.async_eval(started.result)
     return started
@@ -53,10 +51,10 @@ def start_candidates(pair: Pair, root: mx.array, hidden: mx.array, top_k: int) -
     target, drafter = pair.target, pair.drafter
     assert drafter is not None
     logits = drafter.logits(hidden, target.head)
-    if (head := path_head_of(drafter)) is not None:
+    if (head := drafter.path_head) is not None:
         paths = start_paths(head, logits, root, hidden, target.embed, drafter.vocabulary)
         return StartedDraft(paths, top_k, candidates_of(head, logits))
-    if (selector := selector_of(drafter)) is None:
+    if (selector := drafter.selector) is None:
         top_k = min(top_k, logits.shape[-1])
         return StartedDraft(target.kernels.start_top_k(logits, top_k), top_k)
     # It may lift a token from any place among its candidates: all of them are scored for any top_k.
@@ -132,4 +130,4 @@ def can_stay_unread(pair: Pair, plan: RoundPlan) -> bool:
     Logits processors read the tokens there, and it compares the candidates of drafters that score pairs.  Where a
     grammar is followed (DecodeState.walk) it reads all of them.
     """
-    return not plan.processors and pair.drafter is not None and not scores_pairs(pair.drafter)
+    return not plan.processors and pair.drafter is not None and not pair.drafter.scores_pairs

@@ -30,7 +30,7 @@ def can_go_on(state: DecodeState, error: Exception) -> bool:
     target = state.pair.target
     if not gpu_failed(error) or target.kernels == NO_KERNELS or target.rank_traffic is not None:
         return False
-    if state.proven is None or not waits_unevaluated(state.target_cache):
+    if state.proven is None or not waits_unevaluated(state.caches.target):
         return False
     return state.root is not None or state.length > state.proven[1]
 
@@ -43,7 +43,7 @@ def compute_again(state: DecodeState, error: Exception) -> None:
     logging.getLogger(__name__).warning(
         "the GPU failed while kernels of this package were in use; the text goes on without them: %s", first_line(error)
     )
-    target, cache = state.pair.target, state.target_cache
+    target, cache = state.pair.target, state.caches.target
     target.kernels = NO_KERNELS
     _hear_reports()
     assert state.proven is not None
@@ -84,5 +84,5 @@ def _cut_drafter(state: DecodeState, rows: int) -> None:
         rows = max(-kept, 0)
         if kept > 0:
             state.features.append(last[:, :kept])
-    for layer_cache in state.drafter_cache:
+    for layer_cache in state.caches.drafter:
         layer_cache.offset -= rows

@@ -22,7 +22,7 @@ from mlx_ddtree.decoding.state import DecodeState
 
 def remake_cache(state: DecodeState) -> None:
     """Compute the rows behind `state.exact` again, one at a time, as plain decoding would have."""
-    target, cache = state.pair.target, state.target_cache
+    target, cache = state.pair.target, state.caches.target
     first = len(state.token_ids) - 1 - (state.length - state.exact)  # the root, the last token, is not cached
     target.rewind(cache, state.exact_mark)
     for token in state.token_ids[first:-1]:

@@ -99,7 +99,7 @@ def _one_at_a_time(
 def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) -> _Step:
     """Put `token` (1,) into the caches; what the target says after it, sent off and not awaited."""
     target = state.pair.target
-    hidden, features = target.forward(token[None], state.target_cache, state.coverage.gap)
+    hidden, features = target.forward(token[None], state.caches.target, state.coverage.gap)
     logits = target.unembed(hidden[0])
     position = state.position + 1
     choices = None
@@ -108,7 +108,7 @@ def _step(state: DecodeState, plan: RoundPlan, token: mx.array, bound: float) ->
     state.append_features(features)
     if len(state.features) >= FEATURES_HELD:
         state.extend_drafter()
-    drafter_state = [] if state.features else [cache.state for cache in state.drafter_cache]
+    drafter_state = [] if state.features else [cache.state for cache in state.caches.drafter]
     mx.async_eval(logits if choices is None else choices, drafter_state)
     return _Step(logits, position, choices)
 

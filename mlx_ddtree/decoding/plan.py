@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
 from mlx_ddtree.budget.suffixes import SuffixIndex
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
 
 Auto = Literal["auto"]
 
@@ -38,6 +39,11 @@ class RoundPlan:
     @property
     def adaptive(self) -> bool:
         return self.tree_budget == "auto"
+
+    @cached_property
+    def takes_the_best(self) -> bool:
+        """Whether a choice is the argmax of the model's own logits."""
+        return not self.processors and is_greedy(self.sampler)
 
     def without_draft(self) -> RoundPlan:
         return replace(self, method="ar", tree_budget=0)

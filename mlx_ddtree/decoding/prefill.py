@@ -84,7 +84,7 @@ def read_by_drafter(state: DecodeState, *, wait: bool = False) -> None:
     with state.all_or_nothing():
         state.extend_drafter()
         evaluate = mx.eval if wait else mx.async_eval
-        evaluate([c.state for c in state.drafter_cache])
+        evaluate([c.state for c in state.caches.drafter])
 
 
 def _dense(
@@ -157,13 +157,13 @@ def _process(
     """
     started = perf_counter()
     target = state.pair.target
-    caches = state.target_cache if through is None else through  # a chunk may have quantised them
+    caches = state.caches.target if through is None else through  # a chunk may have quantised them
     places, drafted = (state.coverage.gap, None) if at is None else (mx.array(p)[None] for p in at)
     _, features = target.forward(mx.array(list(tokens))[None], caches, places)
     state.append_features(features)
     if sum(piece.shape[1] for piece in state.features) > may_wait:
         state.extend_drafter(drafted)
-    mx.eval([c.state for c in (*state.target_cache, *state.drafter_cache)], state.features)
+    mx.eval([c.state for c in (*state.caches.target, *state.caches.drafter)], state.features)
     state.pair.chunks.took(state.length, len(tokens), perf_counter() - started)
     state.length += len(tokens)
     if state.quantization_due:

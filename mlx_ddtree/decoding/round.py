@@ -138,7 +138,7 @@ def commit(state: DecodeState, path: Sequence[int], verification: Verification, 
     if as_plainly:
         state.mark_exact()
     # 2. Their features wait for the drafter.
-    if state.drafter_cache and verification.features is not None:
+    if state.caches.drafter and verification.features is not None:
         state.append_features(mx.take(verification.features, mx.array(list(kept)), axis=1))
     # 3. The last choice is the new root.
     state.root = token_ids[-1] if len(token_ids) == len(path) else None
@@ -148,7 +148,7 @@ def commit(state: DecodeState, path: Sequence[int], verification: Verification, 
 def _verify_root(state: DecodeState, plan: RoundPlan, before: Mark) -> tuple[DraftTree, Verification]:
     """The root alone in place of a tree whose rows await the commit: the near tie stands right behind it."""
     assert state.root is not None
-    state.pair.target.rewind(state.target_cache, before)
+    state.pair.target.rewind(state.caches.target, before)
     tree = DraftTree.root(state.root)
     return tree, verify(state, tree, plan)
 

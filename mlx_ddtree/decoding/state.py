@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import mlx.core as mx
 from mlx_lm.models.cache import RotatingKVCache
@@ -51,16 +50,6 @@ class DecodeState:
         self.walk: GrammarWalk | None = None
 
     @property
-    def target_cache(self) -> list[Any]:
-        """The target's layers."""
-        return self.caches.target
-
-    @property
-    def drafter_cache(self) -> list[Any]:
-        """The drafter's layers; none where nothing drafts."""
-        return self.caches.drafter
-
-    @property
     def token_ids(self) -> list[int]:
         """The whole text as far as it is known, root included: what logits processors and lookups see."""
         return self.caches.token_ids
@@ -102,7 +91,7 @@ class DecodeState:
     @property
     def drafted_length(self) -> int:
         """Tokens whose features are in the drafter's caches."""
-        drafter_cache = self.drafter_cache
+        drafter_cache = self.caches.drafter
         return drafter_cache[0].offset if drafter_cache else 0
 
     @contextmanager
@@ -114,13 +103,13 @@ class DecodeState:
         coverage = self.coverage
         tokens = len(self.token_ids)
         drafted = self.drafted_length
-        marked = self.pair.target.mark(self.target_cache)
+        marked = self.pair.target.mark(self.caches.target)
         try:
             yield marked
         except BaseException:
-            for layer_cache in self.drafter_cache:
+            for layer_cache in self.caches.drafter:
                 layer_cache.offset = drafted
-            self.pair.target.rewind(self.target_cache, marked)
+            self.pair.target.rewind(self.caches.target, marked)
             del self.token_ids[tokens:]
             self.features = features
             self.root = root
@@ -131,7 +120,7 @@ class DecodeState:
     def mark_exact(self, marked: Mark | None = None) -> None:
         """All `length` tokens were computed as plain decoding would; marked: the caches then, if not now."""
         self.exact = self.length
-        self.exact_mark = self.pair.target.mark(self.target_cache) if marked is None else marked
+        self.exact_mark = self.pair.target.mark(self.caches.target) if marked is None else marked
 
     def standing(self, marked: Mark) -> tuple[Mark, int]:
         """What is proven once the host has read an answer that was computed from the caches as they were `marked`;
@@ -139,7 +128,7 @@ class DecodeState:
 
         Of rings an older mark: MLX would copy a ring that cannot be written to in place.
         """
-        turning = any(isinstance(layer_cache, RotatingKVCache) for layer_cache in self.target_cache)
+        turning = any(isinstance(layer_cache, RotatingKVCache) for layer_cache in self.caches.target)
         return (self.exact_mark, self.exact) if turning else (marked, self.length)
 
     def back_to_root(self, marked: Mark, steps: int) -> None:
@@ -150,14 +139,14 @@ class DecodeState:
         self.length -= 1
         self.root = self.token_ids[-1]
         self.near_tie = True
-        self.pair.target.rewind(self.target_cache, marked)
-        if not self.drafter_cache:
+        self.pair.target.rewind(self.caches.target, marked)
+        if not self.caches.drafter:
             return
         for _ in range(steps):
             if self.features:  # a step's features are a piece of one row
                 self.features.pop()
                 continue
-            for layer_cache in self.drafter_cache:
+            for layer_cache in self.caches.drafter:
                 layer_cache.offset -= 1
 
     def quantize(self) -> None:
@@ -169,7 +158,7 @@ class DecodeState:
 
     def append_features(self, features: mx.array | None) -> None:
         """Queue committed tokens' features (1, m, taps * D) for the drafter."""
-        if self.drafter_cache and features is not None:
+        if self.caches.drafter and features is not None:
             self.features.append(features)
 
     def take_features(self) -> mx.array:
@@ -186,13 +175,13 @@ class DecodeState:
         """Give the drafter's caches what they have not seen, without drafting; at: positions, if not consecutive."""
         if self.pair.drafter is not None and self.features:
             positions = self.coverage.drafter_gap if at is None else at
-            self.pair.drafter.extend(self.take_features(), self.drafter_cache, positions)
+            self.pair.drafter.extend(self.take_features(), self.caches.drafter, positions)
 
     def settle(self) -> None:
         """Bring both caches up to everything emitted, so that a later call can continue them."""
         target = self.pair.target
         if self.root is not None:
-            _, features = target.forward(mx.array([[self.root]]), self.target_cache, self.coverage.gap)
+            _, features = target.forward(mx.array([[self.root]]), self.caches.target, self.coverage.gap)
             self.append_features(features)
             self.root = None
             self.length += 1

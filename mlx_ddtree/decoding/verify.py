@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from mlx_ddtree.budget.cost import ROWS
 from mlx_ddtree.decoding.draft import UnreadChain
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import Choices, choose_tokens, is_greedy
+from mlx_ddtree.decoding.sampling import Choices, choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.kernels.metal import waits
 from mlx_ddtree.kernels.token_mask import masked, masked_by_numpy
-from mlx_ddtree.kernels.topk_host import best_and_margins
+from mlx_ddtree.kernels.topk import best_and_margins
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
 from mlx_ddtree.target.rows import TreeRows
@@ -86,7 +86,7 @@ class BuiltAhead:
 
     def __init__(self, state: DecodeState, count: int, chain: bool = False) -> None:
         self.rows = BlankRows(state.length, count, state.coverage.gap, chain)
-        self._cache = state.target_cache
+        self._cache = state.caches.target
         self._before = mark_with_arrays(self._cache)
         waited = waits()
         self._forward = _forward(state, self.rows.token_ids, self.rows)
@@ -150,7 +150,7 @@ class AheadBuilder:
 
 def can_build_ahead(state: DecodeState) -> bool:
     """Whether a verification's graph can be made before its tree is known, on this device and over these caches."""
-    return state.pair.target.builds_ahead and waits_unevaluated(state.target_cache) and can_fill()
+    return state.pair.target.builds_ahead and waits_unevaluated(state.caches.target) and can_fill()
 
 
 def verify(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> Verification:
@@ -177,7 +177,7 @@ def _tree_and_forward(state: DecodeState, proposed: Proposed, plan: RoundPlan) -
 
 
 def _forward(state: DecodeState, token_ids: mx.array, rows: TreeRows) -> TreeForward:
-    return TreeForward(token_ids, *state.pair.target.forward_rows(token_ids[None], rows, state.target_cache))
+    return TreeForward(token_ids, *state.pair.target.forward_rows(token_ids[None], rows, state.caches.target))
 
 
 def row_count(tree: DraftTree, budget: int | Literal["auto"]) -> int:
@@ -209,7 +209,7 @@ def _choose(state: DecodeState, hidden: mx.array, tree: DraftTree, token_ids: mx
     if choices is None:
         logits = target.unembed_tree(hidden)
         allowed = None if state.walk is None else _allowed(state, state.walk, tree, logits)
-        if _takes_the_best(plan) and mx.default_device() == mx.cpu and logits.dtype == mx.float32:
+        if plan.takes_the_best and mx.default_device() == mx.cpu and logits.dtype == mx.float32:
             mx.eval(logits, token_ids)
             return _best_by_numpy(logits, bound, allowed)
         start = state.position + 1
@@ -238,15 +238,10 @@ def _best_by_numpy(logits: mx.array, bound: float, allowed: NDArray[np.uint32] |
     return _Said(token_ids.tolist(), logits, (margins < bound).tolist())
 
 
-def _takes_the_best(plan: RoundPlan) -> bool:
-    """Whether a choice is the argmax of the model's own logits."""
-    return not plan.processors and is_greedy(plan.sampler)
-
-
 def _best_without_logits(state: DecodeState, hidden: mx.array, plan: RoundPlan, bound: float) -> Choices | None:
     """Greedy choices by the kernel that writes no logits, where there is one; logits wait until somebody looks."""
     target = state.pair.target
-    if not _takes_the_best(plan) or state.walk is not None:
+    if not plan.takes_the_best or state.walk is not None:
         return None
     best = target.best_of_tree(hidden, 2)
     if best is None:

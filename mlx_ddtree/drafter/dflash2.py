@@ -111,8 +111,3 @@ class DFlash2Drafter(DFlashDrafter):
         if self.known is not None:  # tokens that the selector's tables say nothing of are no candidates
             logits[..., self.known :] = -mx.inf
         return logits
-
-
-def selector_of(drafter: DFlashDrafter) -> CandidateSelector | None:
-    """What scores pairs of tokens, where the drafter has it."""
-    return drafter.candidate_selector if isinstance(drafter, DFlash2Drafter) else None

@@ -7,12 +7,12 @@ import mlx.nn as nn
 
 from mlx_ddtree.drafter.config import DrafterConfig
 from mlx_ddtree.drafter.dflare import DFlareDrafter
-from mlx_ddtree.drafter.dflash2 import DFlash2Drafter, selector_of
+from mlx_ddtree.drafter.dflash2 import DFlash2Drafter
 from mlx_ddtree.drafter.gemma4 import Gemma4Drafter
 from mlx_ddtree.drafter.laguna import LagunaDrafter
 from mlx_ddtree.drafter.log_snr import LogSnrEmbedding
 from mlx_ddtree.drafter.model import DFlashDrafter
-from mlx_ddtree.drafter.path_heads import MARKOV_HEADS, ConfidenceHead, DominoHead, PathHead
+from mlx_ddtree.drafter.path_heads import MARKOV_HEADS, ConfidenceHead, DominoHead
 from mlx_ddtree.drafter.qwen35 import Qwen35Drafter
 from mlx_ddtree.drafter.sinks import SinkDrafter
 
@@ -46,18 +46,6 @@ def make_drafter(config: DrafterConfig, taps: int) -> DFlashDrafter:
     if config.log_snr is not None:
         drafter.log_snr_embed = LogSnrEmbedding(config.hidden_size)
     return drafter
-
-
-def path_head_of(drafter: DFlashDrafter) -> PathHead | None:
-    """What scores tokens by those before them, where the drafter has it."""
-    if drafter.config.markov is not None:
-        return drafter.markov_head
-    return drafter.domino if drafter.config.domino is not None else None
-
-
-def scores_pairs(drafter: DFlashDrafter) -> bool:
-    """Whether what the drafter says of a token depends on the tokens before it."""
-    return selector_of(drafter) is not None or path_head_of(drafter) is not None
 
 
 def _vocabulary(config: DrafterConfig) -> int:

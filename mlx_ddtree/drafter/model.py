@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -232,7 +233,8 @@ class DFlashDrafter(nn.Module):
 
     def block_ids(self, root: int, block_size: int) -> list[int]:
         """The tokens of a block's rows for a draft of `block_size` tokens, the root included."""
-        return [root] + [self.config.mask_token_id] * (self.config.rows(block_size) - 1)
+        masks = block_size - 2 + self.config.logits_start
+        return [root] + [self.config.mask_token_id] * masks
 
     def embed(self, token_ids: mx.array, embed_with_target: Embed) -> mx.array:
         """(1, n) int -> (1, n, D), with the drafter's own table where it has one."""
@@ -244,6 +246,21 @@ class DFlashDrafter(nn.Module):
         head = self.lm_head if self.config.own_head else head_of_target
         logits = self.scale_logits(head(hidden))
         return logits if self.vocabulary is None else self.vocabulary.spread(logits, -mx.inf)
+
+    @property
+    def scores_pairs(self) -> bool:
+        """Whether what the drafter says of a token depends on the tokens before it."""
+        return self.selector is not None or self.path_head is not None
+
+    @property
+    def path_head(self) -> Any:
+        """The PathHead that scores tokens by those before them, where there is one."""
+        return self.get("markov_head", self.get("domino"))
+
+    @property
+    def selector(self) -> Any:
+        """The CandidateSelector that scores pairs of tokens, where there is one."""
+        return self.get("candidate_selector")
 
     @property
     def vocabulary(self) -> DraftVocabulary | None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from difflib import get_close_matches
 
-from mlx_ddtree.errors import OptionError
+from mlx_ddtree.errors import OptionError, probably_meant
 
 _ELSEWHERE = {
     "temperature": "temp",
@@ -31,6 +30,5 @@ def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name in known:
             continue
-        close = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, known, 1, 0.5)
-        meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+        meant = f"did you mean {_ELSEWHERE[name]}?" if name in _ELSEWHERE else probably_meant(name, known)
         raise OptionError(f"there is no option {name!r}; {meant}")

@@ -54,7 +54,7 @@ class Shortening:
             raise OptionError("a compressed prompt needs a cache that knows its gaps: use make_prompt_cache(pair)")
         if kv_keep_ratio is not None:
             state.pair.target.on_one_machine("filtering the prompt's keys and values (--kv-keep-ratio)")
-            check_filter(state.pair.target, state.target_cache, kv_keep_ratio)
+            check_filter(state.pair.target, state.caches.target, kv_keep_ratio)
         kept, report = None, CompressionReport.whole(len(ids))
         if compression is not None and concerned:
             ready = compression.protecting(state.pair, prompt, ids)
@@ -71,7 +71,7 @@ class Shortening:
         """Keyword arguments of `prefill`."""
         if self.kv_keep_ratio is None:
             return {"kept": self.kept, "then": self._cached}
-        self.views = last_queries_views(self.state.target_cache)
+        self.views = last_queries_views(self.state.caches.target)
         return {"kept": self.kept, "then": self._cached, "through": self.views}
 
     def _cached(self) -> None:

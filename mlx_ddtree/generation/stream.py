@@ -141,7 +141,7 @@ class _Answer:
         positions = len(self.ids) if shortening is None else shortening.positions
         limit = max_new_tokens(state.pair, options.max_tokens, state.position + positions)
         most = None if limit < 0 else length + len(self.ids) + limit
-        paging = make_paging(target, options.make_icecache(), state.target_cache, most)
+        paging = make_paging(target, options.make_icecache(), state.caches.target, most)
         text = TextStream(state.pair.tokenizer, limit, options.stop)
         meter = Meter(target, len(self.ids), shortening)
         try:

@@ -15,6 +15,7 @@ from mlx_lm.models.cache import KVCache
 from mlx_ddtree.icecache.reads import Reader
 from mlx_ddtree.icecache.select import PageSet
 from mlx_ddtree.icecache.store import ColdRows
+from mlx_ddtree.kernels.choice import MLX, KernelSet
 from mlx_ddtree.kernels.tree_attention import KeysOrValues
 from mlx_ddtree.target.attention import AttendingCache, scaled_dot_product_attention
 from mlx_ddtree.target.rows import TreeRows
@@ -244,21 +245,17 @@ class IceView(AppendView):
     base: IceLayer
     rows: TreeRows
 
+    def __init__(self, base: IceLayer, rows: TreeRows, kernels: KernelSet = MLX) -> None:
+        super().__init__(base, rows, kernels)
+        reader = base.reader
+        if reader.active and reader.options.select == "node":
+            # Every node chooses its own pages: those behind a turn of the pages would have chosen from others.
+            self.room = reader.options.room(rows.start)
+
     @property
     def gone(self) -> int:
         """Tokens that the arrays lack; commits count on it."""
         return self.base.gone
-
-    @property
-    def room(self) -> int | None:
-        """How many rows may be accepted; None: all.
-
-        Where every node chooses its own pages, those behind a turn of the pages would have chosen from others.
-        """
-        reader = self.base.reader
-        if reader.active and reader.options.select == "node":
-            return reader.options.room(self.rows.start)
-        return None
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
         self.waiting = keys, values

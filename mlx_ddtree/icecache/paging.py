@@ -49,7 +49,7 @@ class Paging:
 
         Near ties are decided by a row of their own, but the cache is not made anew for them
         (decoding/parity.py): rounding is the smaller error here."""
-        target_cache = state.target_cache
+        target_cache = state.caches.target
         layers = [target_cache[i] for i in self.places]
         known = layers[0].reader if isinstance(layers[0], IceLayer) else None
         if known is None or known.options != self.options or any(type(layer) is KVCache for layer in layers):

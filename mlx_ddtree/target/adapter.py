@@ -101,7 +101,7 @@ class TreeTarget(MakesCaches):
 
     def unembed(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V) logits."""
-        return self.bounded(self.head(hidden))
+        return self.anatomy.logits(hidden) if self.own_head is None else self.own_head(hidden)
 
     def bounded(self, logits: mx.array) -> mx.array:
         """What `head` gives, within the model's own `logit_softcap`."""
@@ -178,9 +178,9 @@ class TreeTarget(MakesCaches):
 
         Raises UnsupportedModelError where layers give something else than hidden states.
         """
-        if not self.taps:
+        if not self._taps:
             return None
-        outputs = [self.current.outputs[i] for i in self.taps]
+        outputs = [self.current.outputs[i] for i in self._taps]
         if outputs[0].ndim != hidden.ndim:
             raise UnsupportedModelError(
                 "between layers this model carries several streams, which no drafter reads: leave the drafter out "

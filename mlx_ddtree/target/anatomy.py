@@ -78,8 +78,11 @@ class Anatomy:
 
     def head(self, hidden: mx.array) -> mx.array:
         """(..., D) normalised hidden states -> (..., V), by `head_module` alone."""
-        head = self.head_module
-        return head(hidden) if "lm_head" in self.text else head.as_linear(hidden)
+        return self.text.lm_head(hidden) if "lm_head" in self.text else self.embedding.as_linear(hidden)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """(..., D) normalised hidden states -> (..., V) logits."""
+        return self.bounded(self.head(hidden))
 
     @cached_property
     def logit_bound(self) -> float | None:

@@ -93,7 +93,7 @@ def _gives_the_same(anatomy: Anatomy, own_head: OwnHead) -> bool:
     kind = anatomy.embedding(mx.zeros((1, 1), mx.int32)).dtype
     hidden = (LOUD * mx.random.normal((1, 2, width), key=mx.random.key(0))).astype(kind)
     try:
-        plain = anatomy.bounded(anatomy.head(hidden)).astype(mx.float32)
+        plain = anatomy.logits(hidden).astype(mx.float32)
         own = own_head(hidden).astype(mx.float32)
     except Exception:  # a model's own code, met with states that it did not make; or what is called its head is none
         return False

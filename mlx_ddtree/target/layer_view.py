@@ -11,12 +11,12 @@ from mlx_ddtree.kernels.gather_rows import GatherRows, gather_rows
 
 
 class LayerView:
-    """What one layer's cache answers under a tree; `commit_all` for the views of one kind, which share their rows."""
+    """What one layer's cache answers under a tree; `commit_all` for the views of one kind, which share their rows.
 
-    @property
-    def room(self) -> int | None:
-        """Nodes of a path, the root included, that one round may commit; None: all."""
-        return None
+    room: nodes of a path, the root included, that one round may commit; None: all.
+    """
+
+    room: int | None = None
 
     @property
     def keys(self) -> mx.array:

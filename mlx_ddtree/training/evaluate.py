@@ -14,7 +14,6 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.drafter.path_heads import MarkovHead
 from mlx_ddtree.target import TreeTarget
@@ -148,7 +147,7 @@ def greedy_drafts(target: TreeTarget, drafter: DFlashDrafter, hidden: mx.array, 
     logits = slot_logits(target, drafter, hidden)
     if (markov := markov_of(drafter)) is not None:
         return _markov_walk(markov, logits, roots)
-    selector = selector_of(drafter)
+    selector = drafter.selector
     if selector is None:
         return logits.argmax(axis=-1)
     candidates = mx.argpartition(-logits, kth=selector.top_k - 1, axis=-1)[..., : selector.top_k]

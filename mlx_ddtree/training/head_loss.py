@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.drafter.path_heads import MarkovHead
 from mlx_ddtree.target import TreeTarget
@@ -191,7 +190,7 @@ def selector_loss(
     place, as in the public trainers (SpecForge pull request 772).  The head's logits are taken as they are:
     what they should be is the block loss's affair, and so no second gradient passes the head.
     """
-    selector = selector_of(drafter)
+    selector = drafter.selector
     if selector is None:
         return mx.array(0.0)
     rows = max(1, HEAD_CHUNK // target.vocab_size)

@@ -16,7 +16,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.model import DFlashDrafter
 from mlx_ddtree.target import TreeTarget
 from mlx_ddtree.training.batches import Batch
@@ -121,7 +120,7 @@ def batch_loss(
             hidden = hidden.reshape(-1, hidden.shape[-1])
             slots, lesson = step.lesson(rows, part)
             sums.append(head_loss(target, drafter, hidden[slots], lesson))
-            if selector_of(drafter) is not None:
+            if drafter.selector is not None:
                 before, labels, weights = (x.reshape(-1) for x in (own.previous, own.labels, own.weights))
                 sums.append(selector_loss(target, drafter, hidden, before, labels, weights))
     return mx.stack(sums).sum() / mx.maximum(blocks.weights.sum(), 1e-9)

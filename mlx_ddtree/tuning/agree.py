@@ -105,16 +105,16 @@ def verification_and_commit(state: DecodeState, rows: int, kernels: KernelSet) -
     """Verify a bushy tree and commit the path to its last node, undone again."""
     target = state.pair.target
     known = target.kernels
-    before, target.kernels = target.mark(state.target_cache), KernelChoice({rows: kernels})
+    before, target.kernels = target.mark(state.caches.target), KernelChoice({rows: kernels})
     tree = bushy_tree(rows, state.root or 0)
     path = tree.path_to(rows - 1)
     try:
         verification = verify(state, tree, RoundPlan("ddtree", None, rows - 1, Sampler()))
         verification.pending.commit(path)
-        mx.eval([layer.state for layer in state.target_cache], verification.features)
+        mx.eval([layer.state for layer in state.caches.target], verification.features)
     finally:
         target.kernels = known
-        target.rewind(state.target_cache, before)
+        target.rewind(state.caches.target, before)
 
 
 def _watched(name: str, kernel: Any, reference: Any, found: Examined) -> Any:

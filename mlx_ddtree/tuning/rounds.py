@@ -57,9 +57,9 @@ def measure_unread(state: DecodeState, block_size: int) -> float:
 
     def unread() -> None:
         with reset():
-            before = state.pair.target.mark(state.target_cache)
+            before = state.pair.target.mark(state.caches.target)
             verify(state, UnreadChain(root, start_draft(state, block_size, 1)), plan)
-            state.pair.target.rewind(state.target_cache, before)
+            state.pair.target.rewind(state.caches.target, before)
 
     seconds = fastest({"read": read, "unread": unread})
     return seconds["unread"] / seconds["read"]
@@ -76,7 +76,7 @@ def _before_draft(state: DecodeState) -> Callable[[], AbstractContextManager[Non
         length = state.drafted_length
         state.features = [features]
         yield
-        for cache in state.drafter_cache:
+        for cache in state.caches.drafter:
             cache.offset = length
 
     return reset
@@ -99,11 +99,11 @@ def verify_once(state: DecodeState, rows: int, chain: bool = False) -> Callable[
     tree = make(rows, state.root or 0)
     plan = _plan_of_costs()
     target = state.pair.target
-    before = target.mark(state.target_cache)
+    before = target.mark(state.caches.target)
 
     def once() -> None:
         verify(state, tree, plan)
-        target.rewind(state.target_cache, before)
+        target.rewind(state.caches.target, before)
 
     return once
 
@@ -118,13 +118,13 @@ def plain_step(state: DecodeState, steps: int = PLAIN_STEPS) -> float:
     length = state.length
     root = state.root
     tokens = len(state.token_ids)
-    before = state.pair.target.mark(state.target_cache)
+    before = state.pair.target.mark(state.caches.target)
     plan, times = RoundPlan("ar", 1, 0, Sampler()), []
     start = stopwatch.now()
     for _ in plain_rounds(state, plan, len, Clock(), lambda done: done < steps):
         times.append(stopwatch.now() - start)
         start = stopwatch.now()
-    state.pair.target.rewind(state.target_cache, before)
+    state.pair.target.rewind(state.caches.target, before)
     state.length = length
     state.root = root
     state.features = []

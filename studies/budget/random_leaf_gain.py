@@ -66,7 +66,7 @@ def sample_answer(pair, prompt, temp, max_tokens, rng):
     masks = [drafter.config.mask_token_id] * (drafter.config.block_size - 1)
     text, p, q = [], [], []
     while True:
-        hidden, features = target.forward(mx.array([[state.root]]), state.target_cache)
+        hidden, features = target.forward(mx.array([[state.root]]), state.caches.target)
         p.append(tempered(target.unembed(hidden[0]), temp)[0])
         state.root = int(np.searchsorted(p[-1].cumsum(), rng.random() * p[-1].sum()))
         text.append(state.root)
@@ -74,7 +74,7 @@ def sample_answer(pair, prompt, temp, max_tokens, rng):
             return text, p, q
         state.append_features(features)
         block = target.embed(mx.array([[state.root, *masks]]))
-        hidden = drafter(block, state.take_features(), state.drafter_cache)
+        hidden = drafter(block, state.take_features(), state.caches.drafter)
         q.append(tempered(drafter.scale_logits(target.unembed(hidden[0, 1:])), temp))
 
 

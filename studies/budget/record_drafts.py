@@ -39,7 +39,7 @@ def record(pair, prompt, temp, max_tokens, top_k):
     rows = []
     for token in answer[1:]:
         rows.append(draft(state, pair.drafter.config.block_size, top_k))
-        _, features = pair.target.forward(mx.array([[state.root]]), state.target_cache)
+        _, features = pair.target.forward(mx.array([[state.root]]), state.caches.target)
         state.append_features(features)
         state.length, state.root = state.length + 1, token
     token_ids, log_probs = (np.stack(part) for part in zip(*rows, strict=True))

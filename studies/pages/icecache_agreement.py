@@ -62,11 +62,11 @@ def teacher_forced(pair, caches, length, tokens, options):
     state = DecodeState(pair, PromptCache(forks, len(forks)), tokens[0])
     paging = None
     if options is not None:
-        paging = Paging(pair.target, options, state.target_cache)
+        paging = Paging(pair.target, options, state.caches.target)
         paging.begin(state, PLAN)
     best, likely = [], []
     for token, following in zip(tokens, [*tokens[1:], 0], strict=True):
-        hidden, _ = pair.target.forward(mx.array([[token]]), state.target_cache)
+        hidden, _ = pair.target.forward(mx.array([[token]]), state.caches.target)
         logits = pair.target.unembed(hidden[0, 0])
         log_prob = logits[following] - mx.logsumexp(logits)
         best.append(mx.argmax(logits))

@@ -97,11 +97,11 @@ def anonymous_mib():
 
 def verify_once(pair, state, nodes):
     """The target's forward over a tree, undone again."""
-    before = pair.target.mark(state.target_cache)
+    before = pair.target.mark(state.caches.target)
     rows = TreeRows(bushy(nodes), state.length, nodes)
-    hidden, _, _ = pair.target.forward_rows(mx.zeros((1, nodes), mx.int32), rows, state.target_cache)
+    hidden, _, _ = pair.target.forward_rows(mx.zeros((1, nodes), mx.int32), rows, state.caches.target)
     mx.eval(hidden)
-    pair.target.rewind(state.target_cache, before)
+    pair.target.rewind(state.caches.target, before)
     return hidden
 
 
@@ -128,7 +128,7 @@ def line(args):
         options = replace(options, offload=args.offload if kind == "on disk" else None)
         _, reads = Paging(pair.target, options, caches).begin(state, PLAN)
     milliseconds = [median_ms(partial(verify_once, pair, state, n), args.repeats) for n in (1, 16)]
-    held = sum(cache.nbytes for cache in state.target_cache) / 2**20
+    held = sum(cache.nbytes for cache in state.caches.target) / 2**20
     read = context if reads is None else reads.as_dict()["read_tokens"]
     del cache
     mx.clear_cache()

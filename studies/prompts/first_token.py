@@ -119,10 +119,10 @@ def round_parts(pair: Pair, state: DecodeState, nodes: int) -> dict[str, Callabl
         def call() -> None:
             drafted, features, length = state.drafted_length, state.features, state.length
             root, near_tie, tokens = state.root, state.near_tie, len(state.token_ids)
-            marked = pair.target.mark(state.target_cache)
+            marked = pair.target.mark(state.caches.target)
             work()
-            pair.target.rewind(state.target_cache, marked)
-            for layer in state.drafter_cache:
+            pair.target.rewind(state.caches.target, marked)
+            for layer in state.caches.drafter:
                 layer.offset = drafted
             state.features, state.length, state.root, state.near_tie = features, length, root, near_tie
             del state.token_ids[tokens:]
@@ -133,10 +133,10 @@ def round_parts(pair: Pair, state: DecodeState, nodes: int) -> dict[str, Callabl
         candidates = draft(state, nodes + 1, nodes)
         verification = verify(state, bushy, plan)
         commit(state, [0, 1], verification, verification.chosen[:2])
-        mx.eval([layer.state for layer in state.target_cache], state.features, candidates.token_ids.size)
+        mx.eval([layer.state for layer in state.caches.target], state.features, candidates.token_ids.size)
 
     def own_forward() -> None:
-        hidden, _ = pair.target.forward(rows, state.target_cache)
+        hidden, _ = pair.target.forward(rows, state.caches.target)
         mx.eval(pair.target.unembed(hidden[0]))
 
     chain = DraftTree.chain(ids)

@@ -49,22 +49,22 @@ def test_tokens_are_the_same_whichever_launches_are_waited_for(family, tree_budg
 def test_graphs_are_made_ahead_over_kernels_whose_launches_are_known():
     state: DecodeState = filled(helpers.small_pair(), 20)
     state.pair.target.kernels = always(KernelSet(attention=Attention()))
-    before = [layer_cache.offset for layer_cache in state.target_cache]
+    before = [layer_cache.offset for layer_cache in state.caches.target]
     built = AheadBuilder(state).build(5, chain=False)
     assert built is not None
     built.give_up()
-    assert [layer_cache.offset for layer_cache in state.target_cache] == before
+    assert [layer_cache.offset for layer_cache in state.caches.target] == before
 
 
 def test_a_graph_that_has_read_blanks_is_given_up_and_after_a_few_no_more_are_made():
     state = filled(helpers.small_pair(), 20)
     attention = Attention(10**9)
     state.pair.target.kernels = always(KernelSet(attention=attention))
-    before = [layer_cache.offset for layer_cache in state.target_cache]
+    before = [layer_cache.offset for layer_cache in state.caches.target]
     ahead = AheadBuilder(state)
     for _ in range(MOST_SPOILT):
         assert ahead.builds
         assert ahead.build(5, chain=False) is None
-    assert [layer_cache.offset for layer_cache in state.target_cache] == before
+    assert [layer_cache.offset for layer_cache in state.caches.target] == before
     calls = attention.calls
     assert ahead.build(5, chain=False) is None and attention.calls == calls

@@ -74,7 +74,7 @@ class Gpu:
     def spoil(self):
         """Everything that the buffers since the last good wait have written, or could have."""
         good = self.spoilt_from
-        for layer in self.state.target_cache:
+        for layer in self.state.caches.target:
             if isinstance(layer, ArraysCache):
                 layer.cache = [x * mx.nan for x in layer.cache]
             elif hasattr(layer, "_idx"):  # a ring: a commit writes anywhere

@@ -24,6 +24,6 @@ def test_the_exact_part_of_a_cache_ends_at_its_mark(family):
     prefill(state, list(range(5, 30)), 8)
     rounds = plain_rounds(state, RoundPlan("ar", 1, 0, make_sampler()), len, Clock(), lambda done: done < 5)
     for done, _ in enumerate(rounds, 1):
-        caches = pair.target.copy_cache(state.target_cache)
+        caches = pair.target.copy_cache(state.caches.target)
         pair.target.rewind(caches, state.exact_mark)
         assert {layer.offset for layer in caches} == {state.exact} == {24 + done}

@@ -22,7 +22,7 @@ def new_state(pair):
 
 
 def drafter_arrays(state):
-    return [np.array(x[..., : layer.offset, :]) for layer in state.drafter_cache for x in (layer.keys, layer.values)]
+    return [np.array(x[..., : layer.offset, :]) for layer in state.caches.drafter for x in (layer.keys, layer.values)]
 
 
 @pytest.mark.parametrize("may_wait", [0, 15, 100])
@@ -69,4 +69,4 @@ def test_a_text_that_is_not_drafted_has_nothing_to_read():
     prefill(state, PROMPT, 8, drafter_later=True)
     read_by_drafter(state, wait=True)
     assert not state.features
-    mx.eval([layer.state for layer in state.target_cache])
+    mx.eval([layer.state for layer in state.caches.target])

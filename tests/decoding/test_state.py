@@ -43,8 +43,8 @@ def drafted_round(state):
 
 def standing(state):
     return {
-        "drafter": [layer.offset for layer in state.drafter_cache],
-        "target": [getattr(layer, "offset", None) for layer in state.target_cache],
+        "drafter": [layer.offset for layer in state.caches.drafter],
+        "target": [getattr(layer, "offset", None) for layer in state.caches.target],
         "token_ids": list(state.token_ids),
         "features": [piece.shape for piece in state.features],
         "root": state.root,

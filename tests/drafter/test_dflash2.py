@@ -9,7 +9,6 @@ import pytest
 from mlx.utils import tree_flatten, tree_map
 
 from mlx_ddtree.drafter.config import DFlash2Config, DrafterConfig
-from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.drafter.make import make_drafter
 from mlx_ddtree.drafter.model import DFlashDrafter
@@ -119,7 +118,7 @@ def test_rounds_equal_the_reference(config, size):
 def test_pairs_are_scored_by_their_definition():
     """At position 0 after the root, whatever the row."""
     drafter = small_drafter2()
-    selector, expected, rng = selector_of(drafter), reference(drafter), np.random.default_rng(1)
+    selector, expected, rng = drafter.selector, reference(drafter), np.random.default_rng(1)
     hidden = rows(rng, 4, 32)
     candidates = np.stack([rng.permutation(64)[:5] for _ in range(4)]).astype(np.int32)
     edges = np.array(selector.edges(mx.array(9), mx.array(hidden), mx.array(candidates)))
@@ -213,7 +212,7 @@ def test_metas_assistants_are_v1_drafters_under_other_names(tmp_path):
     config = DrafterConfig.from_dict(ASSISTANT)
     assert config.vocab_size is None and config.causal == (False, False) and config.windows == (16, 16)
     drafter = make_drafter(config, 3)
-    assert type(drafter) is DFlashDrafter and selector_of(drafter) is None
+    assert type(drafter) is DFlashDrafter and drafter.selector is None
     theirs = {"fc.weight": "encoder.fc.weight", "hidden_norm.weight": "encoder.output_norm_enc.weight"}
     weights = {theirs.get(name, name): p for name, p in tree_flatten(drafter.parameters())}
     mx.save_safetensors(str(tmp_path / "model.safetensors"), weights)

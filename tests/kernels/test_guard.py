@@ -95,7 +95,7 @@ def test_a_commit_whose_kernel_fails_keeps_the_same_rows(after, caplog):
                 path = tree.path_to(12)
                 verify(state, tree, RoundPlan("ddtree", None, 12, Sampler())).pending.commit(path)
                 state.length += len(path)
-        caches.append([np.array(x) for layer in state.target_cache for x in layer.keys_and_values()])
+        caches.append([np.array(x) for layer in state.caches.target for x in layer.keys_and_values()])
     assert len(seen) == after + 1 and caplog.text.count("gather_rows cannot run here") == 1
     for want, got in zip(*caches, strict=True):
         np.testing.assert_array_equal(want, got)

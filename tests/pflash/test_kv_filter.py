@@ -193,7 +193,7 @@ def test_an_interrupt_leaves_all_caches_or_none_filtered(monkeypatch):
     for at in range(1, 5):
         caches, calls = make_prompt_cache(pair), []
         state = DecodeState(pair, caches)
-        views = last_queries_views(state.target_cache)
+        views = last_queries_views(state.caches.target)
         prefill(state, PROMPT, 64, through=views)
 
         def interrupted(*args, at=at, calls=calls):
@@ -217,7 +217,7 @@ def test_the_tail_is_seen_whatever_the_chunks(step):
     for size, out in ((500, want), (step, got)):
         caches = make_prompt_cache(pair)
         state = DecodeState(pair, caches)
-        views = last_queries_views(state.target_cache)
+        views = last_queries_views(state.caches.target)
         prefill(state, PROMPT[:80], size, through=views)
         out += [np.array(view.queries) for view in views]
     for a, b in zip(want, got, strict=True):

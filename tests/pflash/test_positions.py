@@ -176,7 +176,7 @@ def test_the_drafter_sees_kept_tokens_at_their_positions():
         mx.array([[PROMPT[i] for i in kept[:-1]]]), pair.target.make_cache(), places[None]
     )
     context = pair.drafter.context(features)
-    for layer, held in zip(pair.drafter.layers, state.drafter_cache, strict=True):
+    for layer, held in zip(pair.drafter.layers, state.caches.drafter, strict=True):
         attention = layer.self_attn
         raw = attention.k_norm(attention._split(attention.k_proj(context), attention.kv_heads)).transpose(0, 2, 1, 3)
         for row, position in enumerate(kept[:-1]):

@@ -9,7 +9,6 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_ddtree.drafter.config import DFlash2Config
-from mlx_ddtree.drafter.dflash2 import selector_of
 from mlx_ddtree.drafter.load_drafter import load_drafter
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.hub.load_target import LoadedTarget
@@ -75,7 +74,7 @@ def test_the_selectors_loss_is_cross_entropy_after_the_true_token(monkeypatch):
         best = np.argsort(-row)[:5]
         inside += label in best
         best = best if label in best else [*best[:-1], label]
-        edges = selector_of(drafter).scores(mx.array([int(parent)]), h, mx.array(np.array(best, np.int32)))
+        edges = drafter.selector.scores(mx.array([int(parent)]), h, mx.array(np.array(best, np.int32)))
         scores = row[best] + np.array(edges)[0]
         expected += weight * (np.log(np.exp(scores).sum()) - scores[list(best).index(label)])
     assert 5 <= inside < 13
@@ -112,7 +111,7 @@ def test_drafts_are_walked_from_pair_to_pair():
         parent = roots[row]
         for d in range(BLOCK - 1):
             best = np.argsort(-logits[row, d])[:5].astype(np.int32)
-            edges = selector_of(drafter).scores(mx.array([int(parent)]), hidden[row, d], mx.array(best))
+            edges = drafter.selector.scores(mx.array([int(parent)]), hidden[row, d], mx.array(best))
             parent = best[(logits[row, d, best] + np.array(edges)[0]).argmax()]
             assert drafted[row, d] == parent
 
@@ -170,7 +169,7 @@ def test_shapes_follow_the_target():
     target.hidden_size = 40
     with pytest.raises(OptionError, match="groups of 16"):
         dflash2_layout(target)
-    assert selector_of(make_neutral(default_config(make_target(), MASK, layers=1, taps=1))) is None
+    assert make_neutral(default_config(make_target(), MASK, layers=1, taps=1)).selector is None
 
 
 def test_the_program_trains_one(tmp_path, monkeypatch, capsys):

@@ -173,11 +173,11 @@ def test_a_kernel_that_computes_something_else_is_not_used(name, caplog):
 def test_a_kernel_that_does_not_run_is_not_used(caplog):
     """Without Metal none does; the verification that tried it leaves the caches as they were."""
     state = filled(quantised_pair(), 20)
-    before = [np.array(x) for layer in state.target_cache for x in layer.keys_and_values()]
+    before = [np.array(x) for layer in state.caches.target for x in layer.keys_and_values()]
     found = examine(state, options(launch_on_metal), 8)
     if not mx.metal.is_available():
         assert not any(agreement.agrees for agreement in found.agreements.values())
-    after = [np.array(x) for layer in state.target_cache for x in layer.keys_and_values()]
+    after = [np.array(x) for layer in state.caches.target for x in layer.keys_and_values()]
     assert all((a == b).all() for a, b in zip(before, after, strict=True))
 
 
