@@ -67,8 +67,7 @@ class Planner:
         self.constrain = constrain
         self.drafts = bool(profile.cost.draft)
         self.policy = BudgetPolicy(profile.cost, block_size, profile.survival(greedy))
-        known = profile.advantage_of_chains(greedy) if block_size is None else None
-        self.unread = UnreadChains(profile.cost, self.policy.block_sizes, known)
+        self.unread = UnreadChains(profile.cost, self.policy.block_sizes, profile.comparison(greedy))
         self.graphs = GraphsAhead(profile.cost)
         self.calibration = profile.draft_calibration(greedy)
         self.copies = Copies(profile.lookups, memory)
@@ -141,7 +140,7 @@ class Planner:
         """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
         if copy is not None and self.copies.first_chance(copy) >= WORTH_READING:
             return 0
-        return self.unread.next_block(self.policy.rate(context), context, self.policy.affordable(context))
+        return self.unread.next_block(context, self.policy.trust.factor, self.policy.affordable(context))
 
     def without_reading(self, shape: DraftTree, context: int) -> Proposal:
         """A whole block's best path; shape: its chain, tokens unknown."""
@@ -181,7 +180,7 @@ class Planner:
         # 4. What the whole of its best path, unread, would have been worth.
         if copy is None and not candidates.pairwise and self.constrain is None:
             reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
-            self.unread.compare(reached, choice, rate, context)
+            self.unread.compare(reached, choice, context, self.policy.trust.factor)
         return Proposal("draft", tree, choice, candidates, copy, graph=graph)
 
     def _worth(

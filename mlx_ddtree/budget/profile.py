@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from mlx_ddtree.budget.calibration import DECAY, DraftCalibration, RecallCalibration
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.survival import Survival
-from mlx_ddtree.budget.unread import Advantage
+from mlx_ddtree.budget.unread import Comparison
 
 ParityMode = Literal["exact", "rows", "off"]
 """What decides near ties (decoding/parity.py)."""
@@ -58,7 +58,7 @@ class Profile:
     drafts: dict[str, DraftCalibration] = field(default_factory=dict)
     survivals: dict[str, Survival] = field(default_factory=dict)
     lookups: RecallCalibration = field(default_factory=RecallCalibration)
-    chains: dict[str, Advantage] = field(default_factory=dict)
+    chains: dict[str, Comparison] = field(default_factory=dict)
     rounds_unsaved: int = 0
     measured: float = 1.0
     numbers: dict[str, float] = field(default_factory=dict)
@@ -85,6 +85,7 @@ class Profile:
     def survival(self, greedy: bool) -> Survival:
         return self.survivals.setdefault("greedy" if greedy else "sampled", Survival(self.block_size - 1, DECAY))
 
-    def advantage_of_chains(self, greedy: bool) -> Advantage:
-        """What whole chains of the measured block sizes were worth, unread."""
-        return self.chains.setdefault("greedy" if greedy else "sampled", Advantage(len(self.cost.draft)))
+    def comparison(self, greedy: bool) -> Comparison:
+        """What whole chains were worth, unread, beside what was chosen of drafts that were read."""
+        survival = Survival(self.block_size - 1, DECAY)
+        return self.chains.setdefault("greedy" if greedy else "sampled", Comparison(survival))

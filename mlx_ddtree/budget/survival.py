@@ -38,25 +38,24 @@ class Survival:
     """P(accepted >= d | accepted >= d - 1) for depths d = 1.., from decaying counts.
 
     hits, trials: (L,) by depth.  decay: what a round leaves of them.  prior: counts of other texts, which also hear of
-    every round of this one.
+    every round of this one.  pseudo_trials: a depth's counts outweigh the prior once it was tried more often than this.
     """
 
-    PSEUDO_TRIALS = 3.0
-    """A depth's counts outweigh the prior once it was tried more often than this."""
     UNKNOWN = 0.85
     """The rate of a depth that no text has tried: a good drafter's, so that it is tried."""
 
-    def __init__(self, length: int, decay: float, prior: Survival | None = None) -> None:
+    def __init__(self, length: int, decay: float, prior: Survival | None = None, *, pseudo_trials: float = 3.0) -> None:
         self.hits = np.zeros(length)
         self.trials = np.zeros(length)
         self.decay = decay
         self.prior = prior
+        self.pseudo_trials = pseudo_trials
 
     def rates(self, trust: float = 1.0) -> NDArray[np.float64]:
         """(L,) by depth.  trust: a factor on what other texts say; above 1 it counts as 1."""
         prior = np.full(len(self.hits), self.UNKNOWN) if self.prior is None else self.prior.rates()
         prior = min(trust, 1.0) * prior
-        return (self.hits + self.PSEUDO_TRIALS * prior) / (self.trials + self.PSEUDO_TRIALS)
+        return (self.hits + self.pseudo_trials * prior) / (self.trials + self.pseudo_trials)
 
     def reached(self, trust: float = 1.0) -> NDArray[np.float64]:
         """(L,) expected accepted nodes if the draft ends at depth 1, 2, ..."""

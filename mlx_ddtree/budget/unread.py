@@ -3,113 +3,109 @@
 A tree has to be read: the host builds it and cuts it to the nodes that are worth their rows.  The whole chain of a
 draft's best tokens has not: it goes from the drafter to the target on the device.  That saves a wait and all that the
 host does in it, and it costs the rows that reading would have left out, or the branches that it would have added.
+
+Both are judged by tokens over seconds: chains by how deep this text's chains are accepted, reading by what was
+chosen of the drafts that were read.  Few drafts of a text are read, so what reading was worth beside chains in other
+texts counts as some more of them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.policy import Choice
-from mlx_ddtree.budget.survival import MEMORY, Survival
+from mlx_ddtree.budget.survival import MEMORY, RoundRate, Survival
 
 FIRST_READ = 4
-"""Drafts that are read before one is not, so that the comparison means something."""
+"""Drafts that are read before one is not, where no text has compared both; or of a text before it counts for others."""
 READ_EVERY = 16
 """At most so many chains in a row stay unread: what trees are worth has to be seen, now and then anew."""
 TRY_EVERY = 8
 """Drafts that are read, of any text, before a chain that is nearly worth as much is not: its time has to be seen."""
-NEARLY = 0.2
-"""Share of a chain's seconds by which it may seem to take too long, and is still tried."""
-OTHER_TEXTS = 1 / 48
-"""Weight of the newest draft in what is known of all texts."""
+NEARLY = 0.1
+"""Share of reading's rate by which a chain's may seem to be lower, and is still tried."""
+OTHER_TEXTS = 3.0
+"""Drafts that were read as which the comparison of other texts counts."""
+OTHERS_CHAINS = 1.5
+"""Trials of a depth as which other texts' chains count."""
+NEWEST = 1 / 48
+"""Weight of the newest draft in the comparison of all texts."""
 
 
-class Advantage:
-    """Tokens a round by which whole chains would have been worth more than what was chosen of drafts that were read.
+@dataclass
+class Comparison:
+    """What all texts have shown of chains and of reading.
 
-    mean: (block sizes,) running means.
-    compared: (block sizes,) drafts that they come from, a few of other texts' among them.
-    known: the same of all texts, where one text's begins, and which hears of every draft of it; None in that itself.
-    since_a_chain: drafts of all texts that were read since one was not; counted in what is known of all.
+    survival: of chains, by depth.
+    advantage: log of reading's tokens a second over those of the best chain, a running mean.
+    compared: drafts that it comes from.
+    since_a_chain: drafts that were read since one was not.
     """
 
-    def __init__(self, sizes: int, known: Advantage | None = None) -> None:
-        self.known = known
-        self.since_a_chain = 0
-        self.mean = np.zeros(sizes)
-        self.compared = np.zeros(sizes)
-        if known is not None:
-            self.mean += known.mean
-            self.compared += np.minimum(known.compared, FIRST_READ - 1)
+    survival: Survival
+    advantage: float = 0.0
+    compared: int = 0
+    since_a_chain: int = 0
 
-    def add(self, more: NDArray[np.float64]) -> None:
-        """Count a draft; more: (block sizes up to its own,) tokens."""
-        count = len(more)
-        least = MEMORY if self.known is not None else OTHER_TEXTS
-        weight = np.maximum(least, 1 / (self.compared[:count] + 1))
-        self.mean[:count] += weight * (more - self.mean[:count])
-        self.compared[:count] += 1
-        if self.known is not None:
-            self.known.add(more)
-
-    def load(self, mean: Sequence[float], compared: NDArray[np.float64]) -> None:
-        """Take over what an earlier run found; numbers of other sizes are ignored."""
-        if len(mean) == len(compared) == len(self.mean):
-            self.mean = np.array(mean)
-            self.compared = compared
+    def add(self, advantage: float) -> None:
+        """Count a draft that was read, of a text of which some more were."""
+        weight = max(NEWEST, 1 / (self.compared + 1))
+        self.advantage += weight * (advantage - self.advantage)
+        self.compared += 1
 
 
 class UnreadChains:
     """One text's comparison of whole chains with what is chosen of the drafts that are read.
 
     block_sizes: tokens of the blocks that may be drafted, ascending.
-    known: the comparison of all texts, by the same sizes.
+    known: the comparison of all texts, which hears of every draft of this one.
+    read: tokens and seconds of the drafts that were read lately, the tokens as they were expected.
     survival: of a chain's depths.
     """
 
-    def __init__(self, cost: CostTable, block_sizes: list[int], known: Advantage | None = None) -> None:
+    def __init__(self, cost: CostTable, block_sizes: list[int], known: Comparison) -> None:
         self.cost = cost
         self.block_sizes = [size for size in block_sizes if size <= cost.rows[-1]]
-        self.survival = Survival(max(block_sizes, default=1) - 1, 1 - MEMORY)
-        if known is None or len(known.mean) != len(self.block_sizes):
-            known = Advantage(len(self.block_sizes))
         self.known = known
-        self.advantage = Advantage(len(self.block_sizes), known)
+        self.read = RoundRate()
+        self.survival = Survival(len(known.survival.hits), 1 - MEMORY, known.survival, pseudo_trials=OTHERS_CHAINS)
+        self._deepest = np.array(self.block_sizes, int) - 2  # arrays by depth begin at 1, and the root is no draft
         self._in_a_row = 0
 
-    def compare(self, reached: NDArray[np.floating], choice: Choice, rate: float, context: int) -> None:
+    def compare(self, reached: NDArray[np.floating], choice: Choice, context: int, trust: float) -> None:
         """Take note of a draft that was read.
 
         reached: (block_size,) probability that at least d = 0.. tokens of its best path are accepted.
-        choice: what was chosen instead; rate: tokens a second by which its value was counted.
+        choice: what was chosen instead.  trust: how much better than others this text's drafts are (calibration.Trust).
         """
         self._in_a_row = 0
         self.known.since_a_chain += 1
         self.survival.add(reached)
-        read = choice.value - rate * self.cost.drafting(len(reached))
-        shorter = [size for size in self.block_sizes if size <= len(reached)]
-        expected = np.cumsum(reached)[np.array(shorter, int) - 1]
-        seconds = self.cost.unread_chains(shorter, context)
-        self.advantage.add(expected - rate * seconds - read)
+        self.read.add(1 + choice.expected, choice.seconds + self.cost.drafting(len(reached)) + self.cost.round)
+        if self.read.rounds >= FIRST_READ:
+            best = self._per_second(self._seconds(context), trust).max()
+            self.known.add(math.log(self.read.per_second / best))
 
-    def next_block(self, rate: float, context: int, affordable: float = math.inf) -> int:
+    def next_block(self, context: int, trust: float = 1.0, affordable: float = math.inf) -> int:
         """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more.
 
-        affordable: seconds that draft and verification may take.
+        trust: as for `compare`.  affordable: seconds that draft and verification may take.
         """
-        known = self.advantage.compared >= FIRST_READ
-        if self._in_a_row >= READ_EVERY or not known.any():
+        first = 1 if self.known.compared else FIRST_READ
+        if self._in_a_row >= READ_EVERY or self.read.rounds < first or not self.block_sizes:
             return 0
-        seconds = self.cost.unread_chains(self.block_sizes, context)
-        worth = np.where(known & (seconds <= affordable), self.advantage.mean, -np.inf)
-        best = int(np.argmax(worth))
-        lacking = NEARLY * rate * seconds[best] if self.known.since_a_chain >= TRY_EVERY else 0.0
-        return self.block_sizes[best] if worth[best] > -lacking else 0
+        seconds = self._seconds(context)
+        rates = self._per_second(seconds, trust)
+        reading = self._reading(rates.max())
+        rates[seconds > affordable] = 0.0
+        best = int(np.argmax(rates))
+        share = 1 - NEARLY if self.known.since_a_chain >= TRY_EVERY else 1.0
+        return self.block_sizes[best] if rates[best] > share * reading else 0
 
     def expected(self, block_size: int) -> float:
         """Tokens of a block's best path that are likely to be accepted."""
@@ -121,3 +117,18 @@ class UnreadChains:
         self.known.since_a_chain = 0
         self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
         self.cost.saw_unread(block_size, context, seconds)
+
+    def _seconds(self, context: int) -> NDArray[np.float64]:
+        """(block sizes,) of draft and verification."""
+        return self.cost.unread_chains(self.block_sizes, context)
+
+    def _per_second(self, seconds: NDArray[np.float64], trust: float) -> NDArray[np.float64]:
+        """(block sizes,) tokens a second of chains that take so long."""
+        return (1 + self.survival.reached(trust)[self._deepest]) / (seconds + self.cost.round)
+
+    def _reading(self, best_chain: float) -> float:
+        """Tokens a second of drafts that are read; best_chain: those of the best block's chain."""
+        others = OTHER_TEXTS if self.known.compared else 0.0
+        own = min(self.read.rounds, round(1 / MEMORY))
+        by_others = best_chain * math.exp(self.known.advantage)
+        return (own * self.read.per_second + others * by_others) / (own + others)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +18,10 @@ from mlx_ddtree._home import cache_folder
 from mlx_ddtree.budget import saved
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.profile import ParityBounds, Profile
+from mlx_ddtree.budget.survival import Survival
 from mlx_ddtree.tuning.reading import ReadingCheck
 
-VERSION = 9
+VERSION = 10
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 
@@ -83,10 +85,12 @@ def _record(profile: Profile) -> dict[str, Any]:
         "findings": profile.findings,
         "reading": profile.reading,
         "drafts": {name: c.as_dict() for name, c in profile.drafts.items() if c.hits.size},
-        "survivals": {
-            name: [s.hits.tolist(), s.trials.tolist()] for name, s in profile.survivals.items() if s.hits.size
+        "survivals": {name: _counts(s) for name, s in profile.survivals.items() if s.hits.size},
+        "chains": {
+            name: [_counts(c.survival), math.exp(c.advantage), c.compared]
+            for name, c in profile.chains.items()
+            if c.survival.hits.size
         },
-        "chains": {name: [c.mean.tolist(), c.compared.tolist()] for name, c in profile.chains.items() if c.mean.size},
         "lookups": profile.lookups.as_dict(),
         "measured": profile.measured,
     }
@@ -106,21 +110,30 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
         profile.reading = ReadingCheck.from_dict(record["reading"]).as_dict()
     for name, calibration in saved.table(record["drafts"]).items():
         profile.draft_calibration(_is_greedy(name)).load(_arrays(calibration, "hits", "expected"))
-    for name, hits_and_trials in saved.table(record["survivals"]).items():
-        survival = profile.survival(_is_greedy(name))
-        hits, trials = saved.items(hits_and_trials)
-        read = _arrays({"hits": hits, "trials": trials}, "hits", "trials")
-        if read["hits"].shape == read["trials"].shape == survival.hits.shape:
-            survival.hits = read["hits"]
-            survival.trials = read["trials"]
-    for name, mean_and_compared in saved.table(record["chains"]).items():
-        mean, compared = saved.items(mean_and_compared)
-        profile.advantage_of_chains(_is_greedy(name)).load(
-            [saved.number(tokens, least=-1e3) for tokens in saved.items(mean)], saved.counts(compared)
-        )
+    for name, counts in saved.table(record["survivals"]).items():
+        _load_counts(profile.survival(_is_greedy(name)), counts)
+    for name, found in saved.table(record["chains"]).items():
+        comparison = profile.comparison(_is_greedy(name))
+        counts, factor, compared = saved.items(found)
+        _load_counts(comparison.survival, counts)
+        comparison.advantage = math.log(saved.positive(factor))
+        comparison.compared = saved.integer(compared)
     profile.lookups.load(_arrays(record["lookups"], "hits", "expected"))
     profile.measured = min(saved.number(record["measured"]), 1.0)
     return profile
+
+
+def _counts(survival: Survival) -> list[list[float]]:
+    return [survival.hits.tolist(), survival.trials.tolist()]
+
+
+def _load_counts(survival: Survival, record: object) -> None:
+    """Take over hits and trials; those of other depths are ignored."""
+    hits, trials = saved.items(record)
+    read = _arrays({"hits": hits, "trials": trials}, "hits", "trials")
+    if read["hits"].shape == survival.hits.shape:
+        survival.hits = read["hits"]
+        survival.trials = read["trials"]
 
 
 def _is_greedy(name: str) -> bool:

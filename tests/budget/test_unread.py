@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.policy import Choice
-from mlx_ddtree.budget.unread import FIRST_READ, NEARLY, READ_EVERY, TRY_EVERY, Advantage, UnreadChains
+from mlx_ddtree.budget.survival import Survival
+from mlx_ddtree.budget.unread import FIRST_READ, NEARLY, READ_EVERY, TRY_EVERY, Comparison, UnreadChains
 
 ROWS = [1, 2, 4, 8, 16]
 SECONDS = [0.010, 0.011, 0.012, 0.014, 0.018]
-RATE = 200.0
+DRAFT = 0.0036  # seconds, of the longest block
 SURE = np.full(16, 1.0)
 
 
@@ -19,51 +20,61 @@ def make_chains(share=0.9, sizes=(4, 8, 16), known=None):
     cost = CostTable(
         ROWS, [64], [SECONDS], [SECONDS], [0.01], {size: 0.002 + 0.0001 * size for size in sizes}, unread=share
     )
-    return UnreadChains(cost, list(sizes), known)
+    return UnreadChains(cost, list(sizes), known or nothing_known())
 
 
-def read(chains, times, reached=SURE, value=0.0):
+def nothing_known():
+    return Comparison(Survival(15, 0.99))
+
+
+def read(chains, times, reached=SURE, expected=1.0):
+    """Drafts of which the host has chosen four nodes, which take 14 ms."""
     for _ in range(times):
-        chains.compare(reached, Choice(4, 1.0, value), RATE, 64)
+        chains.compare(reached, Choice(4, expected, 0.0, SECONDS[3]), 64, 1.0)
+
+
+def as_good(chains, share):
+    """Accepted nodes by which reading has `share` of the rate of the longest block's chain."""
+    rate = 16 / float(chains.cost.unread_chain(16, 64))
+    return share * rate * (SECONDS[3] + DRAFT) - 1
 
 
 def test_chains_that_are_worth_more_stay_unread_once_there_is_something_to_compare():
     chains = make_chains()
     read(chains, FIRST_READ - 1)
-    assert chains.next_block(RATE, 64) == 0
+    assert chains.next_block(64) == 0
     read(chains, 1)
-    assert chains.next_block(RATE, 64) == 16
+    assert chains.next_block(64) == 16
 
 
 def test_what_other_texts_have_shown_counts_from_the_second_draft_on():
-    known = Advantage(3)
+    known = nothing_known()
     read(make_chains(known=known), FIRST_READ)
     chains = make_chains(known=known)
-    assert chains.next_block(RATE, 64) == 0
+    assert chains.next_block(64) == 0
     read(chains, 1)
-    assert chains.next_block(RATE, 64) == 16
+    assert chains.next_block(64) == 16
 
 
 def test_a_shorter_block_can_win_though_long_ones_are_read():
     chains = make_chains()
-    read(chains, 60, reached=np.array([1.0, 1.0, 1.0, 0.9] + [0.01] * 12), value=-1.0)
-    assert chains.next_block(RATE, 64) == 4
+    read(chains, 60, reached=np.array([1.0, 1.0, 1.0, 0.9] + [0.01] * 12))
+    assert chains.next_block(64) == 4
 
 
 def test_drafts_are_read_where_reading_is_worth_more():
     chains = make_chains()
-    read(chains, 20, value=30.0)
-    assert chains.next_block(RATE, 64) == 0
+    read(chains, 20, expected=15.0)
+    assert chains.next_block(64) == 0
 
 
 def test_what_not_reading_saves_can_decide():
     """A choice that is worth a little more than the chain is given up only where the wait is dear."""
-    value = 16 - RATE * 0.95 * (0.0036 + SECONDS[-1]) + RATE * 0.0036
     cheap, dear = make_chains(share=1.0), make_chains(share=0.8)
     for chains in (cheap, dear):
-        read(chains, TRY_EVERY - 1, value=value)
-    assert cheap.next_block(RATE, 64) == 0
-    assert dear.next_block(RATE, 64) == 16
+        read(chains, TRY_EVERY - 1, expected=as_good(cheap, 1.1))
+    assert cheap.next_block(64) == 0
+    assert dear.next_block(64) == 16
 
 
 @given(st.lists(st.integers(0, 15), min_size=1, max_size=60))
@@ -72,7 +83,7 @@ def test_drafts_are_read_now_and_then_whatever_happens(accepted):
     read(chains, FIRST_READ)
     in_a_row = 0
     for count in accepted:
-        block_size = chains.next_block(RATE, 64)
+        block_size = chains.next_block(64)
         if block_size:
             chains.saw(min(count, block_size - 1), block_size, 0.02, 64)
             in_a_row += 1
@@ -84,28 +95,41 @@ def test_drafts_are_read_now_and_then_whatever_happens(accepted):
 
 def test_a_chain_that_is_nearly_worth_as_much_is_tried_now_and_then():
     """What it takes is known from rounds that tried it, and the clock may have been wrong once."""
-    seconds = 0.9 * (0.0036 + SECONDS[-1])
     chains = make_chains(sizes=(16,))
-    worth = 16 - RATE * seconds
-    read(chains, TRY_EVERY - 1, value=worth + RATE * (0.5 * NEARLY * seconds + 0.0036))
-    assert chains.next_block(RATE, 64) == 0
-    read(chains, 1, value=worth + RATE * (0.5 * NEARLY * seconds + 0.0036))
-    assert chains.next_block(RATE, 64) == 16
-    chains.saw(15, 16, seconds, 64)
-    assert chains.next_block(RATE, 64) == 0
+    nearly = as_good(chains, 1 + 0.4 * NEARLY)
+    read(chains, 60, expected=nearly)
+    chains.known.since_a_chain = TRY_EVERY - 1
+    assert chains.next_block(64) == 0
+    read(chains, 1, expected=nearly)
+    assert chains.next_block(64) == 16
+    chains.saw(15, 16, 0.9 * (DRAFT + SECONDS[-1]), 64)
+    assert chains.next_block(64) == 0
 
 
-def test_the_block_follows_the_depth_that_is_accepted():
+def test_a_chain_that_does_not_keep_its_promise_gives_way():
+    """Drafts promised all of the block, and the target accepts little: seen after a few rounds, without reading."""
     chains = make_chains()
-    reached = np.array([1.0, 1.0, 1.0, 0.9] + [0.01] * 12)
-    read(chains, 60, reached=reached, value=-10.0)
-    assert chains.next_block(4 * RATE, 64) == 4
+    read(chains, FIRST_READ)
+    rounds = 0
+    while chains.next_block(64) == 16:
+        chains.saw(1, 16, 0.9 * (DRAFT + SECONDS[-1]), 64)
+        rounds += 1
+    assert 0 < rounds < READ_EVERY
+
+
+def test_what_a_text_is_trusted_counts_for_what_others_have_shown():
+    known = nothing_known()
+    read(make_chains(known=known), 40, expected=8.0)
+    chains = make_chains(known=known)
+    read(chains, 1, expected=8.0)
+    assert chains.next_block(64, trust=1.0) > 0
+    assert chains.next_block(64, trust=0.2) == 0
 
 
 def test_rounds_correct_what_was_measured():
     chains = make_chains(share=1.0)
     read(chains, 20)
-    taken = 0.7 * (0.0036 + SECONDS[-1])
+    taken = 0.7 * (DRAFT + SECONDS[-1])
     for _ in range(60):
         chains.saw(15, 16, taken, 64)
     assert chains.cost.unread == pytest.approx(0.7, abs=0.02)
@@ -113,7 +137,7 @@ def test_rounds_correct_what_was_measured():
 
 def test_blocks_larger_than_what_is_measured_are_never_verified_unread():
     cost = CostTable(ROWS[:3], [64], [SECONDS[:3]], [SECONDS[:3]], [0.01], {4: 0.002, 16: 0.003}, unread=0.5)
-    chains = UnreadChains(cost, [4, 16])
+    chains = UnreadChains(cost, [4, 16], nothing_known())
     read(chains, 20)
     read(chains, 20, reached=np.full(4, 1.0))
-    assert chains.next_block(RATE, 64) == 4
+    assert chains.next_block(64) == 4
