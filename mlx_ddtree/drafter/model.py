@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -20,6 +19,8 @@ from mlx_lm.models.qwen3 import MLP
 from mlx_lm.models.rope_utils import initialize_rope
 
 from mlx_ddtree.drafter.config import DrafterConfig
+from mlx_ddtree.drafter.path_heads import Embed, PathHead
+from mlx_ddtree.drafter.selector import CandidateSelector
 from mlx_ddtree.drafter.vocabulary import DraftVocabulary
 from mlx_ddtree.drafter.window import WindowCache
 from mlx_ddtree.errors import OptionError
@@ -28,8 +29,6 @@ from mlx_ddtree.kernels.rope import Positions, TreeRope
 
 Sublayer = Callable[[mx.array], mx.array]
 """From normalised rows (N, B, D) to what is added to them."""
-Embed = Callable[[mx.array], mx.array]
-"""From token ids (1, n) to embeddings (1, n, D)."""
 Head = Callable[[mx.array], mx.array]
 """From normalised hidden states (..., D) to logits (..., V)."""
 ContextCache = KVCache | WindowCache
@@ -253,14 +252,16 @@ class DFlashDrafter(nn.Module):
         return self.selector is not None or self.path_head is not None
 
     @property
-    def path_head(self) -> Any:
-        """The PathHead that scores tokens by those before them, where there is one."""
-        return self.get("markov_head", self.get("domino"))
+    def path_head(self) -> PathHead | None:
+        """What scores tokens by those before them, where there is such a head."""
+        head: PathHead | None = self.get("markov_head", self.get("domino"))
+        return head
 
     @property
-    def selector(self) -> Any:
-        """The CandidateSelector that scores pairs of tokens, where there is one."""
-        return self.get("candidate_selector")
+    def selector(self) -> CandidateSelector | None:
+        """What scores pairs of tokens, where there is one."""
+        selector: CandidateSelector | None = self.get("candidate_selector")
+        return selector
 
     @property
     def vocabulary(self) -> DraftVocabulary | None:

@@ -11,12 +11,15 @@ remember.  In symbols of arXiv 2607.05147 (DSpark) and 2605.29707 (Domino), e = 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_ddtree.drafter.config import DominoConfig, DrafterConfig, MarkovConfig
-from mlx_ddtree.drafter.model import Embed
 
+Embed = Callable[[mx.array], mx.array]
+"""From token ids (1, n) to embeddings (1, n, D)."""
 TOP_K = 16
 """Candidates of a position: published trees of pairs have as many (arXiv 2608.02123)."""
 

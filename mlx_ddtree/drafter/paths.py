@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from mlx_ddtree.drafter.model import Embed
-from mlx_ddtree.drafter.path_heads import PathHead
+from mlx_ddtree.drafter.path_heads import Embed, PathHead
 from mlx_ddtree.drafter.vocabulary import DraftVocabulary
 
 POOL = 64
