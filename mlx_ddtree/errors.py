@@ -52,9 +52,12 @@ class RankError(MlxDdtreeError):
     """The ranks of a model on several machines do not find each other, or one of them cannot do its part."""
 
 
-def probably_meant(name: str, known: Collection[str]) -> str:
-    """What is said of a name that there is not: the one that was probably meant, or all that there are."""
-    close = get_close_matches(name, known, 1)
+def probably_meant(name: str, known: Collection[str], likeness: float = 0.6) -> str:
+    """What is said of a name that there is not: the one that was probably meant, or all that there are.
+
+    likeness: of two names, from 0 to 1, from which one may be meant by the other (difflib's ratio).
+    """
+    close = get_close_matches(name, known, 1, likeness)
     return f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
 
 

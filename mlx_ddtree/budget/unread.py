@@ -87,7 +87,7 @@ class UnreadChains:
         self.known.since_a_chain += 1
         self.survival.add(reached)
         self.read.add(1 + choice.expected, choice.seconds + self.cost.drafting(len(reached)) + self.cost.round)
-        if self.read.rounds >= FIRST_READ:
+        if self.read.rounds >= FIRST_READ and self.block_sizes:
             best = self._per_second(self._seconds(context), trust).max()
             self.known.add(math.log(self.read.per_second / best))
 

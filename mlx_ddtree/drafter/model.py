@@ -232,8 +232,7 @@ class DFlashDrafter(nn.Module):
 
     def block_ids(self, root: int, block_size: int) -> list[int]:
         """The tokens of a block's rows for a draft of `block_size` tokens, the root included."""
-        masks = block_size - 2 + self.config.logits_start
-        return [root] + [self.config.mask_token_id] * masks
+        return [root] + [self.config.mask_token_id] * (self.config.rows(block_size) - 1)
 
     def embed(self, token_ids: mx.array, embed_with_target: Embed) -> mx.array:
         """(1, n) int -> (1, n, D), with the drafter's own table where it has one."""

@@ -30,5 +30,5 @@ def refuse_unknown(names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name in known:
             continue
-        meant = f"did you mean {_ELSEWHERE[name]}?" if name in _ELSEWHERE else probably_meant(name, known)
+        meant = f"did you mean {_ELSEWHERE[name]}?" if name in _ELSEWHERE else probably_meant(name, known, 0.5)
         raise OptionError(f"there is no option {name!r}; {meant}")

@@ -141,3 +141,10 @@ def test_blocks_larger_than_what_is_measured_are_never_verified_unread():
     read(chains, 20)
     read(chains, 20, reached=np.full(4, 1.0))
     assert chains.next_block(64) == 4
+
+
+def test_where_no_block_fits_what_is_measured_all_drafts_are_read():
+    cost = CostTable(ROWS[:3], [64], [SECONDS[:3]], [SECONDS[:3]], [0.01], {16: 0.003}, unread=0.5)
+    chains = UnreadChains(cost, [16], nothing_known())
+    read(chains, 2 * FIRST_READ)
+    assert chains.next_block(64) == 0
