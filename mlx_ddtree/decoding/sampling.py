@@ -76,40 +76,48 @@ class Sampler:
         """Whether some tokens can never be drawn."""
         return 0 < self.top_p < 1 or self.min_p > 0 or self.top_k > 0 or self.xtc_probability > 0
 
-    def choose(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float = 0.0) -> mx.array:
-        """One token per row (N,), by Gumbel-max.  log_probs (N, V); row i decides position start + depths[i].
+    def choose(self, logits: mx.array, depths: Sequence[int], start: int, slack: float = 0.0) -> mx.array:
+        """One token per row (N,), by Gumbel-max.  logits (N, V); row i decides position start + depths[i].
+
+        Neither the draw nor a filter needs normalised logits, whose sum of exponentials is half of a draw's work on a
+        CPU; but top-p adds up exponentials of its own, which must not overflow.
 
         slack: lets through what the filters drop by no more than so much of a logit; negative: drops more.
         """
         if self.temp == 0:
-            return mx.argmax(log_probs, axis=-1)
-        return mx.argmax(self.scores(self._filtered(log_probs, depths, start, slack), depths, start), axis=-1)
-
-    def scores(self, log_probs: mx.array, depths: Sequence[int], start: int) -> mx.array:
-        """(N, V) float32 of which each row's largest is drawn, above temperature 0; arguments as for `choose`."""
-        noise = mx.stack([self._noise(start + depth, log_probs.shape[-1]) for depth in range(max(depths) + 1)])
-        return log_probs.astype(mx.float32) * (1 / self.temp) + noise[mx.array(list(depths))]
-
-    def _filtered(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
-        """(N, V) log-probabilities with what top-p, min-p, XTC and top-k drop at -inf."""
-        keep = min(self.min_tokens_to_keep, log_probs.shape[-1])
+            return mx.argmax(logits, axis=-1)
         if 0 < self.top_p < 1:
-            log_probs = apply_top_p(log_probs, min(self.top_p * (1 + slack), 1.0))
-        if self.min_p > 0:
-            log_probs = apply_min_p(log_probs, min(self.min_p * math.exp(-slack), 1.0), keep)
-        if self.xtc_probability > 0:
-            log_probs = self._without_top_choices(log_probs, depths, start, slack)
-        if 0 < self.top_k < log_probs.shape[-1]:
-            log_probs = _top_k(log_probs, self.top_k, slack)
-        return log_probs
+            logits = _log_probs(logits)
+        return mx.argmax(self.scores(self._filtered(logits, depths, start, slack), depths, start), axis=-1)
 
-    def _without_top_choices(self, log_probs: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
+    def scores(self, logits: mx.array, depths: Sequence[int], start: int) -> mx.array:
+        """(N, V) float32 of which each row's largest is drawn, above temperature 0; arguments as for `choose`."""
+        deepest = max(depths)
+        noise = mx.stack([self._noise(start + depth, logits.shape[-1]) for depth in range(deepest + 1)])
+        if list(depths) != list(range(deepest + 1)):  # rows of a tree that have the same depth have the same noise
+            noise = noise[mx.array(list(depths))]
+        return logits.astype(mx.float32) * (1 / self.temp) + noise
+
+    def _filtered(self, logits: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
+        """(N, V) logits with what top-p, min-p, XTC and top-k drop at -inf."""
+        keep = min(self.min_tokens_to_keep, logits.shape[-1])
+        if 0 < self.top_p < 1:
+            logits = apply_top_p(logits, min(self.top_p * (1 + slack), 1.0))
+        if self.min_p > 0:
+            logits = apply_min_p(logits, min(self.min_p * math.exp(-slack), 1.0), keep)
+        if self.xtc_probability > 0:
+            logits = self._without_top_choices(logits, depths, start, slack)
+        if 0 < self.top_k < logits.shape[-1]:
+            logits = _top_k(logits, self.top_k, slack)
+        return logits
+
+    def _without_top_choices(self, logits: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
         """XTC with a coin of its own for every position, where mlx-lm's has one for a whole call."""
         threshold = min(self.xtc_threshold * math.exp(slack), 0.5)
-        cut = apply_xtc(log_probs, 1.0, threshold, list(self.xtc_special_tokens))
+        cut = apply_xtc(logits, 1.0, threshold, list(self.xtc_special_tokens))
         coins = mx.stack([mx.random.uniform(key=self._key(start + d, _XTC_STREAM)) for d in range(max(depths) + 1)])
         heads = coins[mx.array(list(depths))] <= self.xtc_probability
-        return mx.where(heads[:, None], cut, log_probs)
+        return mx.where(heads[:, None], cut, logits)
 
     def _noise(self, position: int, vocab_size: int) -> mx.array:
         return mx.random.gumbel((vocab_size,), key=self._key(position))
@@ -192,7 +200,7 @@ def choose_tokens(
     processed = _processed(logits, tree, context, processors, allowed)
     asked = bound > 0 and is_repeatable(sampler)
     if asked and isinstance(sampler, Sampler) and sampler.temp > 0 and not sampler.filters and not processors:
-        scores = sampler.scores(_log_probs(processed), tree.depths.tolist(), start)
+        scores = sampler.scores(processed, tree.depths.tolist(), start)
         chosen = mx.argmax(scores, axis=-1)
         return Choices(chosen, processed, top_margins(scores, chosen) < bound / sampler.temp)
     chosen = _draw(processed, tree, start, sampler)
@@ -217,10 +225,10 @@ def _draw(
     """(N,) token ids of processed logits (N, V)."""
     if is_greedy(sampler):
         return mx.argmax(_comparable(logits), axis=-1)
-    log_probs = _log_probs(logits)
     if isinstance(sampler, Sampler):
-        return sampler.choose(log_probs, tree.depths.tolist(), start, slack)
-    # A foreign sampler may draw once for a whole call: every node gets a call of its own.
+        return sampler.choose(logits, tree.depths.tolist(), start, slack)
+    # A foreign sampler wants log-probabilities, and may draw once for a whole call: every node gets a call of its own.
+    log_probs = _log_probs(logits)
     return mx.concatenate([sampler(log_probs[node : node + 1]) for node in range(len(tree))])
 
 
@@ -263,13 +271,13 @@ def _processed(
     return processed if allowed is None else masked(processed, allowed)
 
 
-def _top_k(log_probs: mx.array, k: int, slack: float) -> mx.array:
+def _top_k(logits: mx.array, k: int, slack: float) -> mx.array:
     """mlx-lm's top-k, whose edge may lie `slack` lower (or, negative, higher) than the k-th best token."""
     if slack == 0:
-        return apply_top_k(log_probs, k)
-    best = mx.sort(log_probs, axis=-1)[:, ::-1]
+        return apply_top_k(logits, k)
+    best = mx.sort(logits, axis=-1)[:, ::-1]
     if slack > 0:
-        kept = log_probs >= best[:, k - 1 : k] - slack
+        kept = logits >= best[:, k - 1 : k] - slack
     else:
-        kept = log_probs > best[:, k : k + 1] - slack
-    return mx.where(kept, log_probs, mx.array(-mx.inf, log_probs.dtype))
+        kept = logits > best[:, k : k + 1] - slack
+    return mx.where(kept, logits, mx.array(-mx.inf, logits.dtype))
