@@ -66,7 +66,7 @@ class Branch:
         self.new = tokens[: self.text.keep(tokens)]
         self.token_ids.extend(self.new)
         self.root = self.new[-1]
-        return self.text.finish_reason is None
+        return not self.text.ended
 
 
 class Forest:
@@ -86,7 +86,7 @@ class Forest:
         self.waiting: list[tuple[mx.array, np.ndarray]] = []  # features that the drafter has not seen, and positions
         self.rounds = self.nodes = self.accepted = self.tokens = self.kv_rows = self.kv_rows_alone = 0
         self._begin(state)
-        self.live = [i for i, branch in enumerate(branches) if branch.text.finish_reason is None]
+        self.live = [i for i, branch in enumerate(branches) if not branch.text.ended]
 
     def _begin(self, state: DecodeState) -> None:
         """The prompt's last token, alone as ever, says every branch's first one."""

@@ -152,8 +152,10 @@ class CostTable:
 
     def saw_rest(self, seconds: float) -> None:
         """Refine `round` by what a round took beside its draft and its verification; never below no time at all."""
-        most = 2 * self.round or seconds
-        self.round += RATE * (min(max(seconds, 0.0), most) - self.round)
+        seconds = max(seconds, 0.0)
+        if self.round > 0:
+            seconds = min(seconds, 2 * self.round)
+        self.round += RATE * (seconds - self.round)
 
     def _measured(self, size: int, ratio: float) -> None:
         """What a guess was off by; larger guesses were made the same way."""

@@ -17,10 +17,11 @@ from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.propose import profile_for, within_grammar
-from mlx_ddtree.decoding.round import Clock, Keep, Round
+from mlx_ddtree.decoding.propose import NoProposer, profile_for, within_grammar
+from mlx_ddtree.decoding.round import Clock, Round
 from mlx_ddtree.decoding.sampling import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.text import Text
 from mlx_ddtree.decoding.verify import AheadBuilder, BuiltAhead, Proposed
 
 
@@ -35,7 +36,7 @@ class _Prepared:
     unread: whether its best path is verified before anyone has read it.
     built: the graph of its verification, made while the device drafts.
     seconds: that preparing took.
-    spent: the clock's seconds by stage when the round was prepared.
+    spent: the clock's seconds by stage when its tree was asked for; what the drafter reads of a prompt was before.
     """
 
     context: int = 0
@@ -48,13 +49,11 @@ class _Prepared:
     spent: dict[str, float] | None = None
 
 
-class AdaptiveProposer:
+class AdaptiveProposer(NoProposer):
     """Connects a planner to one sequence."""
 
-    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
-        self.state = state
-        self.plan = plan
-        self.clock = clock
+    def __init__(self, state: DecodeState, plan: RoundPlan, text: Text, clock: Clock) -> None:
+        super().__init__(state, plan, text, clock)
         profile = profile_for(state)
         assert profile is not None
         self.planner = Planner(
@@ -69,32 +68,31 @@ class AdaptiveProposer:
         self.prepared = _Prepared()
         self._to_study: tuple[Proposal, Outcome] | None = None
 
-    def prepare(self) -> int:
-        """Send the next draft off; or the tokens to decode plainly before the next one, 0 for none."""
-        pause = self._send_draft()
-        if self._to_study is not None:  # while the device drafts
+    def prepare(self) -> Iterator[Round] | None:
+        """Send off the next draft, or the first step of plain decoding before it; study the last round meanwhile."""
+        self.prepared = _Prepared(self.state.context)
+        plain = self._begin() if self.may_begin() else None
+        if self._to_study is not None:
             self.planner.study(*self._to_study)
             self._to_study = None
-        return pause
+        return plain
 
-    def _send_draft(self) -> int:
+    def _begin(self) -> Iterator[Round] | None:
+        """Decide on the next round's kind and send off what it begins with."""
         state = self.state
         planner = self.planner
-        prepared = _Prepared(state.context)
-        self.prepared = prepared
-        if state.root is None or state.near_tie:  # the text has ended; or the next token is decided alone
-            return 0
+        prepared = self.prepared
+        assert state.root is not None
         started = perf_counter()
         prepared.copy = planner.copy_after(state.token_ids)
         prepared.proposal = planner.without_draft(state.root, prepared.copy, state.context)
         if prepared.proposal is None:
             pause = planner.pause(state.context)
             if pause:
-                return pause
+                return self._plainly(pause)
             self._start_draft(prepared)
         prepared.seconds = perf_counter() - started
-        prepared.spent = dict(self.clock.seconds)
-        return 0
+        return None
 
     def _start_draft(self, prepared: _Prepared) -> None:
         """Send the drafter off for a tree, or for a chain that need not be read."""
@@ -112,6 +110,7 @@ class AdaptiveProposer:
     def propose(self, root: int) -> Proposed:
         """The tree to verify behind this root, once the draft is there; or a chain that is verified unread."""
         prepared = self.prepared
+        prepared.spent = dict(self.clock.seconds)
         if prepared.unread:
             assert prepared.draft is not None
             chain = UnreadChain(root, prepared.draft)
@@ -159,9 +158,9 @@ class AdaptiveProposer:
         self._to_study = (proposal, self.planner.count(proposal, outcome))
         return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
 
-    def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
+    def _plainly(self, count: int) -> Iterator[Round]:
         """Decode so many tokens plainly, fewer if the text begins to repeat itself, and take their time."""
-        return self._timed(plain_rounds(self.state, self.plan, keep, self.clock, self._until_a_copy(count)))
+        return self._timed(plain_rounds(self.state, self.plan, self.text, self.clock, self._until_a_copy(count)))
 
     def _until_a_copy(self, pause: int) -> Callable[[int], bool]:
         """For plain_rounds: `pause` tokens, fewer if the text begins to repeat itself."""

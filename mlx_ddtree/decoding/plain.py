@@ -13,9 +13,11 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Clock, Keep, Round, decode_round
+from mlx_ddtree.decoding.round import Clock, Round, decode_round
 from mlx_ddtree.decoding.sampling import Choices, choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.text import Text
+from mlx_ddtree.target.marks import Mark
 from mlx_ddtree.tree import DraftTree
 
 _ONE_ROW = DraftTree.root(0)
@@ -37,25 +39,42 @@ class _Step(NamedTuple):
 
 
 def plain_rounds(
-    state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock, more: Callable[[int], bool]
+    state: DecodeState, plan: RoundPlan, text: Text, clock: Clock, more: Callable[[int], bool]
 ) -> Iterator[Round]:
-    """Rounds of one token each, at least one.
+    """Rounds of one token each, at least one; the first step is on its way when this returns.
 
     more: given the number of tokens that are certain to come, whether another one shall.  It is asked one step
         ahead, before the last of them is known.
 
     Afterwards the last token is the root, as after any round.  The run ends early where the caches are to be quantised,
-    and on a cache that was filled by several rows at a time at a near tie, which is left to decode_round
-    (RoundPlan.parity).
+    where the text reaches its length, and on a cache that was filled by several rows at a time at a near tie, which is
+    left to decode_round (RoundPlan.parity).
     """
     if plan.processors:  # they read the tokens' values, so nothing can run ahead
-        yield from _one_at_a_time(state, plan, keep, clock, more)
-        return
+        return _one_at_a_time(state, plan, text, clock, more)
     bound = 0.0 if state.exact == state.length else plan.parity.cache
-    with state.all_or_nothing() as before:
-        ahead: _Step | None = _step(state, plan, mx.array([state.root]), bound)
+    with state.all_or_nothing() as before, clock("verify"):
+        first = _step(state, plan, mx.array([state.root]), bound)
         state.length += 1
         state.root = None
+    return _one_ahead(state, plan, text, clock, more, first, before, bound)
+
+
+def _one_ahead(
+    state: DecodeState,
+    plan: RoundPlan,
+    text: Text,
+    clock: Clock,
+    more: Callable[[int], bool],
+    first: _Step,
+    before: Mark,
+    bound: float,
+) -> Iterator[Round]:
+    """Rounds of which each has sent the next one's step off before its own token is known.
+
+    first: the first one's step; before: a mark of the target's caches before it.
+    """
+    ahead: _Step | None = first
     for done in count(1):
         assert ahead is not None
         choices = ahead.choices
@@ -64,7 +83,7 @@ def plain_rounds(
                 choices = _masked_choice(state, plan, ahead, bound)
         with clock("verify"), state.all_or_nothing() as after:
             # 1. Send the next step off before this one's token is known.
-            goes_on = more(done) and not state.quantization_due
+            goes_on = text.remaining != 1 and not state.quantization_due and more(done)
             ahead = _step(state, plan, choices.token_ids, bound) if goes_on else None
             # 2. Wait for this one's token; a near tie takes both steps back.
             token = int(choices.token_ids.tolist()[0])  # type: ignore[index,arg-type]
@@ -80,18 +99,18 @@ def plain_rounds(
                 state.length += 1
             else:
                 state.root = token
-        keep([token])
+        text.keep([token])
         yield Round.of_one_token(token, choices.logits)
         if not goes_on:
             return
 
 
 def _one_at_a_time(
-    state: DecodeState, plan: RoundPlan, keep: Keep, clock: Clock, more: Callable[[int], bool]
+    state: DecodeState, plan: RoundPlan, text: Text, clock: Clock, more: Callable[[int], bool]
 ) -> Iterator[Round]:
     """Rounds of the root alone."""
     for done in count(1):
-        yield decode_round(state, plan, DraftTree.root, keep, clock)
+        yield decode_round(state, plan, DraftTree.root, text.keep, clock)
         if not more(done) or state.quantization_due:
             return
 

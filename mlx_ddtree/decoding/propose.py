@@ -10,14 +10,14 @@ import numpy as np
 
 from mlx_ddtree.budget.calibration import RecallCalibration
 from mlx_ddtree.budget.copies import Copies
-from mlx_ddtree.budget.policy import ENDLESS
 from mlx_ddtree.budget.profile import Profile
 from mlx_ddtree.budget.recall import Recalled
 from mlx_ddtree.decoding.draft import StartedDraft, UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.round import Clock, Keep, Round
+from mlx_ddtree.decoding.round import Clock, Round
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.text import Text
 from mlx_ddtree.decoding.verify import AheadBuilder, Proposed
 from mlx_ddtree.grammar.lattice import follow_grammar
 from mlx_ddtree.tree import DraftTree
@@ -31,11 +31,11 @@ CHAIN_CANDIDATES = 16
 class Proposer(Protocol):
     """One sequence's source of draft trees, in the order in which the loop calls it."""
 
-    def prepare(self) -> int:
-        """Send the next draft off; or the tokens to decode plainly before the next one, 0 for none."""
+    def prepare(self) -> Iterator[Round] | None:
+        """Send the next draft off; or the rounds of plain decoding that come before it, of which the first is sent off.
 
-    def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
-        """Decode so many tokens plainly, or fewer where there is a reason to."""
+        Nothing of either where the text has ended.
+        """
 
     def propose(self, root: int) -> Proposed:
         """The tree to verify behind this root, once the draft is there; or a chain, which need not wait for it."""
@@ -47,16 +47,21 @@ class Proposer(Protocol):
 class NoProposer:
     """Plain decoding, without end."""
 
-    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
+    def __init__(self, state: DecodeState, plan: RoundPlan, text: Text, clock: Clock) -> None:
         self.state = state
         self.plan = plan
+        self.text = text
         self.clock = clock
 
-    def prepare(self) -> int:
-        return 0 if self.state.root is None or self.state.near_tie else ENDLESS
+    def prepare(self) -> Iterator[Round] | None:
+        if not self.may_begin():
+            return None
+        return plain_rounds(self.state, self.plan, self.text, self.clock, lambda done: True)
 
-    def plainly(self, count: int, keep: Keep) -> Iterator[Round]:
-        return plain_rounds(self.state, self.plan, keep, self.clock, lambda done: done < count)
+    def may_begin(self) -> bool:
+        """Whether a round can begin before the last one is handed out: the text goes on, and not from a near tie, where
+        the root is verified alone."""
+        return not self.text.ended and not self.state.near_tie
 
     def propose(self, root: int) -> Proposed:
         return DraftTree.root(root)
@@ -68,15 +73,15 @@ class NoProposer:
 class CopyingProposer(NoProposer):
     """Without a drafter: trees of `plan.tree_budget` nodes, or chains, of what stood behind the same tokens before."""
 
-    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
-        super().__init__(state, plan, clock)
+    def __init__(self, state: DecodeState, plan: RoundPlan, text: Text, clock: Clock) -> None:
+        super().__init__(state, plan, text, clock)
         assert plan.tree_budget != "auto"
         self.budget = plan.tree_budget
         self.copies = _copies(state, plan)
         self.recalled: Recalled | None = None
 
-    def prepare(self) -> int:
-        return 0
+    def prepare(self) -> Iterator[Round] | None:
+        return None
 
     def propose(self, root: int) -> Proposed:
         with self.clock("tree"):
@@ -105,8 +110,8 @@ class FixedProposer(NoProposer):
     candidates, as it does with tree_budget='auto'.
     """
 
-    def __init__(self, state: DecodeState, plan: RoundPlan, clock: Clock) -> None:
-        super().__init__(state, plan, clock)
+    def __init__(self, state: DecodeState, plan: RoundPlan, text: Text, clock: Clock) -> None:
+        super().__init__(state, plan, text, clock)
         assert plan.block_size is not None
         assert plan.tree_budget != "auto"
         self.block_size = plan.block_size
@@ -120,12 +125,12 @@ class FixedProposer(NoProposer):
         self.copies = _copies(state, plan) if plan.memory and plan.method == "ddtree" else None
         self.recalled: Recalled | None = None
 
-    def prepare(self) -> int:
+    def prepare(self) -> Iterator[Round] | None:
         self.started = None
-        if self.state.root is not None and not self.state.near_tie and not self._is_certain():
+        if self.may_begin() and not self._is_certain():
             with self.state.all_or_nothing(), self.clock("draft"):
                 self.started = start_draft(self.state, self.block_size, self.top_k)
-        return 0
+        return None
 
     def _is_certain(self) -> bool:
         """Whether a grammar leaves no choice as far as the drafter sees."""

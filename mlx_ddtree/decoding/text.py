@@ -3,25 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+
+class Text(Protocol):
+    """What the loop over rounds asks the text that they write."""
+
+    remaining: int
+    """Tokens that may still follow; negative: any number."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+
+    def keep(self, tokens: Sequence[int], /) -> int:
+        """How many of `tokens`, the next ones, belong to the text."""
+
+
+class EndlessText:
+    """A text that nothing ends, of rounds that are measured and not read."""
+
+    remaining = -1
+    ended = False
+
+    def keep(self, tokens: Sequence[int]) -> int:
+        """All of them."""
+        return len(tokens)
 
 
 class TextStream:
     """Turns a round's tokens into text and decides how many of them belong to it.
 
     tokenizer: what writes the tokens.
+    remaining: tokens that may still follow; negative: any number.
     finish_reason: None while the text goes on, then 'stop' or 'length'.
     """
 
     def __init__(self, tokenizer: TokenizerWrapper, max_tokens: int, stop: Sequence[str] = ()) -> None:
         self.tokenizer = tokenizer
+        self.remaining = max_tokens
         self._detokenizer = tokenizer.detokenizer
         self._end_tokens = tokenizer.eos_token_ids
-        self._remaining = max_tokens
         self._stop = StopStrings(stop)
         self._text = ""
         self.finish_reason: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows any more."""
+        return self.finish_reason is not None
 
     @property
     def stopped_by(self) -> str | None:
@@ -42,12 +74,12 @@ class TextStream:
         return text
 
     def _add(self, token: int) -> None:
-        self._remaining -= 1
+        self.remaining -= 1
         ended = token in self._end_tokens
         if not ended:
             self._detokenizer.add_token(token)
             self._text += self._stop.feed(self._detokenizer.last_segment)
-        if ended or self._remaining == 0:
+        if ended or self.remaining == 0:
             self._detokenizer.finalize()
             self._text += self._stop.feed(self._detokenizer.last_segment) + self._stop.flush()
             self.finish_reason = "stop" if ended or self._stop.found else "length"

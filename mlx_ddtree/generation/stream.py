@@ -156,15 +156,15 @@ class _Answer:
                 first = decode_round(state, plan.without_draft(), DraftTree.root, text.keep, Clock())
             if self.progress:
                 self.progress(len(self.ids), len(self.ids))
-            # 5. The drafter reads the prompt while the caller handles the first token.
-            if text.finish_reason is None:
+            # 5. The drafter reads the prompt, and the next round begins, while the caller handles the first token.
+            if not text.ended:
                 read_by_drafter(state)
-            yield meter.response(first, text)
+            rounds = decode_rounds(state, plan, text, meter.clock, first)
+            yield meter.response(next(rounds), text)
             with meter.clock("draft"):
                 read_by_drafter(state, wait=True)
             # 6. Rounds until the text ends.
-            rounds = decode_rounds(state, plan, text.keep, meter.clock)
-            while text.finish_reason is None:
+            while not text.ended:
                 yield meter.response(next(rounds), text)
         finally:
             if paging is not None:

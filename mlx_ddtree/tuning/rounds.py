@@ -17,6 +17,7 @@ from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.round import Clock
 from mlx_ddtree.decoding.sampling import Sampler
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.text import EndlessText
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning import stopwatch
@@ -121,7 +122,7 @@ def plain_step(state: DecodeState, steps: int = PLAIN_STEPS) -> float:
     before = state.pair.target.mark(state.caches.target)
     plan, times = RoundPlan("ar", 1, 0, Sampler()), []
     start = stopwatch.now()
-    for _ in plain_rounds(state, plan, len, Clock(), lambda done: done < steps):
+    for _ in plain_rounds(state, plan, EndlessText(), Clock(), lambda done: done < steps):
         times.append(stopwatch.now() - start)
         start = stopwatch.now()
     state.pair.target.rewind(state.caches.target, before)

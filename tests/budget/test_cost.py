@@ -107,6 +107,15 @@ def test_a_timing_speaks_for_its_own_size_only():
     assert cost.step(700) == table().step(700)
 
 
+@pytest.mark.parametrize("rest", [0.0, 0.1])
+def test_what_a_round_takes_beside_its_parts_is_never_less_than_nothing(rest):
+    """Parts that seem to take longer than the whole are a matter of when each was timed."""
+    cost = table(round=rest)
+    for seconds in (-2.0, -2.0, 0.0, -5.0):
+        cost.saw_rest(seconds)
+        assert 0 <= cost.round <= rest
+
+
 def test_one_outlier_counts_little():
     cost = table()
     for see in (

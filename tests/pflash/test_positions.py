@@ -14,6 +14,7 @@ from mlx_ddtree.decoding.loop import decode_rounds
 from mlx_ddtree.decoding.prefill import Kept, prefill
 from mlx_ddtree.decoding.round import Clock, decode_round
 from mlx_ddtree.decoding.state import DecodeState
+from mlx_ddtree.decoding.text import EndlessText
 from mlx_ddtree.errors import UnsupportedModelError
 from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.generation.planning import make_plan
@@ -65,7 +66,7 @@ def run(pair, prompt, kept, n, *, compact=False, step=8, sampler=None, parity="o
     prefill(state, prompt, step, kept=None if kept is None else Kept(np.array(kept, np.int32), compact))
     done = decode_round(state, plan.without_draft(), DraftTree.root, len, Clock())
     tokens, logits = list(done.token_ids), [np.array(done.logits)]
-    for done in decode_rounds(state, plan, len, Clock()):
+    for done in decode_rounds(state, plan, EndlessText(), Clock()):
         tokens += done.token_ids
         logits.append(np.array(done.logits))
         if len(tokens) >= n:
