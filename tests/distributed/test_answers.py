@@ -42,7 +42,7 @@ def folders(tmp_path_factory):
     [
         ("tensor", 2, 16, "exact", ["qwen3", "qwen3_5"]),
         ("tensor", 2, 16, "off", ["embedded", "4 bits"]),
-        ("tensor", 4, 5, "off", ["qwen3_5"]),  # four ranks on two cores are slow
+        pytest.param("tensor", 4, 5, "off", ["qwen3_5"], marks=pytest.mark.slow),  # four ranks on two cores
         ("pipeline", 2, 16, "off", ["qwen3_5"]),
         pytest.param("tensor", 2, 24, "exact", ["embedded", *TENSOR], marks=pytest.mark.slow),
         pytest.param("tensor", 4, 8, "off", ["embedded", "4 bits", *FOR_FOUR], marks=pytest.mark.slow),
