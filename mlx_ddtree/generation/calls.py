@@ -11,6 +11,8 @@ from mlx_ddtree.generation.options import GenerationOptions
 from mlx_ddtree.pair import Pair
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+_NONE_IN_MLX_LM = ("logits_processors", "draft_model", "input_embeddings")
+"""Arguments of mlx-lm's functions that are None by default there, and here not: given as None they say nothing."""
 
 
 def options_of(
@@ -24,7 +26,7 @@ def options_of(
         options = GenerationOptions()
     elif not isinstance(options, GenerationOptions):
         raise OptionError(f"options is {options!r}: give GenerationOptions(...)")
-    wanted = dict(changes)
+    wanted = {name: value for name, value in changes.items() if value is not None or name not in _NONE_IN_MLX_LM}
     if max_tokens is not None:
         wanted["max_tokens"] = max_tokens
     return options.changed(**wanted) if wanted else options

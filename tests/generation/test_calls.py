@@ -1,6 +1,10 @@
 """What is wrong with a call is said by the call, in a sentence; mlx-lm's own calls work."""
 
+import inspect
+
+import mlx_lm
 import pytest
+from mlx_lm.generate import generate_step
 
 import mlx_ddtree
 from mlx_ddtree import GenerationOptions, MlxDdtreeError, generate, make_sampler, stream_branches, stream_generate
@@ -26,6 +30,16 @@ def test_mlx_lms_calls_work(pair):
     assert generate(model, tokenizer, PROMPT, 8, n=2, temp=0.7, seed=1) == generate(
         pair, PROMPT, 8, n=2, temp=0.7, seed=1
     )
+
+
+@pytest.mark.parametrize("function", [mlx_lm.stream_generate, generate_step])
+def test_mlx_lms_defaults_may_be_written_out(pair, function):
+    """What a caller passes on from arguments of its own, None where nothing was asked for."""
+    elsewhere = ("model", "tokenizer", "prompt", "stream", "kwargs", "max_tokens")
+    parameters = inspect.signature(function).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.name not in elsewhere}
+    assert defaults
+    assert generate(pair, PROMPT, 8, **defaults) == generate(pair, PROMPT, 8)
 
 
 def test_options_come_as_an_object_or_by_name(pair):
