@@ -3,7 +3,7 @@
 from mlx_ddtree.benchmarking.compare import Comparison, compare
 from mlx_ddtree.benchmarking.from_python import BenchmarkResult, benchmark
 from mlx_ddtree.decoding.context import make_prompt_cache
-from mlx_ddtree.decoding.sampling import make_sampler
+from mlx_ddtree.decoding.sampler import make_sampler
 from mlx_ddtree.distributed.load import load
 from mlx_ddtree.errors import (
     ConfigError,

@@ -18,7 +18,7 @@ from mlx_ddtree.benchmarking.prompts import Question, prompt_ids
 from mlx_ddtree.benchmarking.record import RunFile, RunLine, group_of_question
 from mlx_ddtree.benchmarking.repetition import lookup_acceptance, repeated_share
 from mlx_ddtree.benchmarking.settings import LOOKUP, STOCK
-from mlx_ddtree.decoding.sampling import make_sampler
+from mlx_ddtree.decoding.sampler import make_sampler
 from mlx_ddtree.generation.stream import stream_generate
 from mlx_ddtree.pair import Pair
 from mlx_ddtree.tuning.measure import whole_profile_of

@@ -15,7 +15,8 @@ from mlx_ddtree.budget.forest import ForestBudget
 from mlx_ddtree.decoding.draft import finish_draft, start_candidates
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.round import Clock
-from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
+from mlx_ddtree.decoding.sampler import Sampler
+from mlx_ddtree.decoding.sampling import choose_tokens
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.target import TreeTarget

@@ -19,7 +19,7 @@ from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.propose import NoProposer, profile_for, within_grammar
 from mlx_ddtree.decoding.round import Clock, Round
-from mlx_ddtree.decoding.sampling import is_greedy
+from mlx_ddtree.decoding.sampler import is_greedy
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import Text
 from mlx_ddtree.decoding.verify import AheadBuilder, BuiltAhead, Proposed

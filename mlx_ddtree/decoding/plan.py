@@ -11,7 +11,7 @@ from mlx_lm.sample_utils import LogitsProcessor
 
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds
 from mlx_ddtree.budget.suffixes import SuffixIndex
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_greedy
+from mlx_ddtree.decoding.sampler import MlxLmSampler, Sampler, is_greedy
 
 Auto = Literal["auto"]
 

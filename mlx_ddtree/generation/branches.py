@@ -17,7 +17,7 @@ from mlx_ddtree.branches.rows import check_full_attention
 from mlx_ddtree.decoding.context import make_prompt_cache
 from mlx_ddtree.decoding.prefill import Progress, prefill
 from mlx_ddtree.decoding.round import Clock
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import TextStream
 from mlx_ddtree.errors import OptionError

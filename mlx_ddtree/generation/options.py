@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # a command line is read without MLX: what needs it is import
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
     from mlx_ddtree.decoding.plan import Auto
-    from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler
+    from mlx_ddtree.decoding.sampler import MlxLmSampler, Sampler
     from mlx_ddtree.decoding.small_caches import KvQuantization
     from mlx_ddtree.pflash.compress import PrefillCompression
 
@@ -207,7 +207,7 @@ class GenerationOptions:
 
     def make_sampler(self, tokenizer: TokenizerWrapper) -> Sampler | MlxLmSampler:
         """The sampler given, or one of temp, top_p and the others.  XTC spares new lines and ends, as in mlx-lm."""
-        from mlx_ddtree.decoding.sampling import make_sampler  # noqa: PLC0415  (brings MLX)
+        from mlx_ddtree.decoding.sampler import make_sampler  # noqa: PLC0415  (brings MLX)
 
         if self.sampler is not None:
             return self.sampler

@@ -7,7 +7,7 @@ import logging
 from mlx_ddtree.budget.profile import TRUSTING, ParityBounds, ParityMode
 from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import MlxLmSampler, Sampler, is_repeatable
+from mlx_ddtree.decoding.sampler import MlxLmSampler, Sampler, is_repeatable
 from mlx_ddtree.decoding.small_caches import check_limit, limit
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.errors import OptionError, PromptError, UnsupportedModelError

@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.kernels.agreement import TOLERANCE, arrays, difference

@@ -15,7 +15,7 @@ from mlx_ddtree.decoding.plain import plain_rounds
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.round import Clock
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.text import EndlessText
 from mlx_ddtree.decoding.verify import verify

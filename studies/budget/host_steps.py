@@ -30,7 +30,8 @@ from mlx_ddtree.budget.cost import ROWS, CostTable
 from mlx_ddtree.budget.planner import Planner
 from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.budget.proposal import Outcome
-from mlx_ddtree.decoding.sampling import Sampler, choose_tokens
+from mlx_ddtree.decoding.sampler import Sampler
+from mlx_ddtree.decoding.sampling import choose_tokens
 from mlx_ddtree.kernels.topk import best_and_margins, top_k_log_probs
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.terminal import table_text

@@ -23,7 +23,7 @@ from mlx_ddtree import load, stream_generate
 from mlx_ddtree.benchmarking.needles import haystack, needle_case
 from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.icecache.options import IceCacheOptions
 from mlx_ddtree.icecache.paging import Paging

@@ -22,7 +22,7 @@ import numpy as np
 from mlx_ddtree import load
 from mlx_ddtree.decoding.context import PromptCache
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.icecache.cache import IceLayer, IceView
 from mlx_ddtree.icecache.options import IceCacheOptions

@@ -30,7 +30,7 @@ from mlx_ddtree.decoding.draft import draft
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
 from mlx_ddtree.decoding.round import commit
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.pair import Pair

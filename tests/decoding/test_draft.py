@@ -8,7 +8,7 @@ from mlx_ddtree import load, make_prompt_cache, stream_generate
 from mlx_ddtree.decoding.draft import UnreadChain, can_stay_unread, finish_draft, start_draft
 from mlx_ddtree.decoding.plan import RoundPlan
 from mlx_ddtree.decoding.prefill import prefill
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.kernels.topk import _by_mlx, best_token_ids, finish_top_k
 from mlx_ddtree.tree import build_tree

@@ -11,7 +11,7 @@ import pytest
 
 from mlx_ddtree import stream_generate
 from mlx_ddtree.decoding.plan import RoundPlan
-from mlx_ddtree.decoding.sampling import Sampler
+from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.verify import verify
 from mlx_ddtree.kernels.choice import MLX
 from mlx_ddtree.kernels.guard import Guard, first_line

@@ -19,7 +19,7 @@ def load(folders: dict[str, Any]) -> Any:
 
 
 def answer(loaded: Any, ask: dict[str, Any], tell: Callable[[list[int]], None]) -> None:
-    from mlx_ddtree.decoding.sampling import make_sampler  # noqa: PLC0415
+    from mlx_ddtree.decoding.sampler import make_sampler  # noqa: PLC0415
     from mlx_ddtree.generation.stream import stream_generate  # noqa: PLC0415
 
     sampler = make_sampler(ask["temp"], seed=ask["seed"])
