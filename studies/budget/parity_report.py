@@ -1,14 +1,16 @@
 """How often drafted decoding drifts from plain decoding at temperature 0, by arithmetic and parity mode.
 
-Usage: python studies/budget/parity_report.py [--count 200] [--max-tokens 256] [--arithmetic bf16 4bit rounded ...]
+Usage: python studies/budget/parity_report.py [--model MODEL] [--count 200] [--max-tokens 256]
+           [--arithmetic bf16 4bit rounded ...]
 
-  fp32      as the embedded pair runs on a CPU
+  fp32      as models run on a CPU
   bf16      weights and activations
   4bit      weights quantised by groups of 64, activations in fp32
   rounded   fp32, but every layer's output keeps 8 bits wherever there are several rows: a stand-in for
             kernels that round differently by the number of rows, as a GPU's do and this CPU's do not
 
-Plain decoding is method 'ar'.  Prompts: the held-out ones, as messages and as raw text.
+Plain decoding is method 'ar'.  Prompts: the embedded pair's held-out ones, as messages and as raw text; the everyday
+ones of another model.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 from time import perf_counter
 
 from mlx_ddtree import load, stream_generate
+from mlx_ddtree.benchmarking.prompts import load_questions
 from mlx_ddtree.budget.profile import PARITY_MODES
 from mlx_ddtree.hub.names import DEMO
 from mlx_ddtree.terminal import table_text
@@ -33,12 +36,13 @@ from tests.decoding.rounding import round_blocks
 ARITHMETIC = ("fp32", "bf16", "4bit", "rounded")
 
 
-def load_pair(arithmetic, draft_model):
-    pair = load(None, draft_model)
+def load_pair(arithmetic, args):
+    pair = load(args.model, args.draft_model)
     pair.notes = {}  # what is measured below stays in memory: it is not the pair's usual arithmetic
     if arithmetic == "bf16":
         pair.target.model.set_dtype(mx.bfloat16)
-        pair.drafter.set_dtype(mx.bfloat16)
+        if pair.drafter is not None:
+            pair.drafter.set_dtype(mx.bfloat16)
     elif arithmetic == "4bit":
         nn.quantize(pair.target.model, group_size=64, bits=4)
     elif arithmetic == "rounded":
@@ -46,13 +50,16 @@ def load_pair(arithmetic, draft_model):
     return pair
 
 
-def prompts(pair, count):
-    texts = [json.loads(line)["prompt"] for line in (DEMO / "heldout_prompts.jsonl").read_text().splitlines()]
+def prompts(pair, args):
+    if args.model is None:
+        texts = [json.loads(line)["prompt"] for line in (DEMO / "heldout_prompts.jsonl").read_text().splitlines()]
+    else:
+        texts = [question.turns[0] for question in load_questions("everyday", Path(), args.count)]
     as_messages = [
         list(pair.tokenizer.apply_chat_template([{"role": "user", "content": t}], add_generation_prompt=True))
         for t in texts
     ]
-    return [*as_messages, *(list(pair.tokenizer.encode(t)) for t in texts)][:count]
+    return [*as_messages, *(list(pair.tokenizer.encode(t)) for t in texts)][: args.count]
 
 
 def decode(pair, prompt, max_tokens, **options):
@@ -62,8 +69,8 @@ def decode(pair, prompt, max_tokens, **options):
 
 def measure(arithmetic, args):
     """One line per parity mode."""
-    pair, lines = load_pair(arithmetic, args.draft_model), []
-    ids = prompts(pair, args.count)
+    pair, lines = load_pair(arithmetic, args), []
+    ids = prompts(pair, args)
     start = perf_counter()
     plain = [decode(pair, p, args.max_tokens, method="ar")[0] for p in tqdm(ids, desc=f"{arithmetic} ar")]
     plain_seconds, bounds, off = perf_counter() - start, whole_profile_of(pair).parity, 1.0
@@ -92,6 +99,7 @@ def measure(arithmetic, args):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="target: folder or repository (default: the embedded pair)")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--arithmetic", nargs="+", choices=ARITHMETIC, default=["bf16", "4bit", "rounded"])
