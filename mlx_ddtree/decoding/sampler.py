@@ -124,7 +124,7 @@ class Sampler:
         self, logits: mx.array, nucleus: mx.array, kept: mx.array, chosen: mx.array, bound: float
     ) -> Crossing:
         """What could cross the filters' edges; nucleus, kept: (N, V) bool, what top-p and what all of them left."""
-        crossings = []
+        crossings = [Crossing(mx.array(True), mx.array(False))]  # a top-k of the whole vocabulary drops nothing
         if 0 < self.top_p < 1:
             crossings.append(across_top_p(logits, nucleus, chosen, self.top_p, bound))
         if self.min_p > 0:

@@ -18,6 +18,7 @@ FILTERS = [
     {"top_p": 0.9},
     {"min_p": 0.05},
     {"top_k": 7},
+    {"top_k": VOCAB},
     {"top_p": 0.8, "top_k": 20},
     {"top_p": 0.95, "min_p": 0.02, "top_k": 30},
     {"min_p": 0.3, "min_tokens_to_keep": 3},
