@@ -14,14 +14,16 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ddtree._blas import use_fast_blas
-from mlx_ddtree._home import cache_folder
 from mlx_ddtree._version import __version__
 
 PACKAGES = ("mlx", "mlx-lm", "numpy", "huggingface-hub")
 
 
 def machine() -> dict[str, Any]:
-    """Chip, memory in bytes, systems and versions; None where the machine does not tell."""
+    """Chip, memory in bytes, systems and versions; None where the machine does not tell.
+
+    No paths: runs and reports that are passed on have these.
+    """
     info = mx.device_info()
     return {
         "cores": os.cpu_count(),
@@ -35,7 +37,6 @@ def machine() -> dict[str, Any]:
         **{name: package_version(name) for name in PACKAGES},
         "device": mx.default_device().type.name,
         "blas": use_fast_blas(),
-        "cache": str(cache_folder()),
     }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_ddtree import terminal
+from mlx_ddtree._home import cache_folder
 from mlx_ddtree.kernels.agreement import TOLERANCE, arrays, difference
 from mlx_ddtree.kernels.cases import Case, typical_cases
 from mlx_ddtree.kernels.guard import first_line
@@ -55,7 +56,8 @@ def examine(args: argparse.Namespace) -> int:
     if args.forget:
         print(f"{store.forget()} profiles removed; each pair is measured again when it is next used", file=sys.stderr)
         return 0
-    report: dict[str, Any] = {"machine": machine(), "setting": os.environ.get("MLX_DDTREE_KERNELS", "auto")}
+    facts = machine() | {"cache": str(cache_folder())}
+    report: dict[str, Any] = {"machine": facts, "setting": os.environ.get("MLX_DDTREE_KERNELS", "auto")}
     if mx.metal.is_available():
         report["kernels"] = [asdict(x) for x in examinations(typical_cases(launch_on_metal), timed=True)]
     else:

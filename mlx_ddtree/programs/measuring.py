@@ -153,13 +153,25 @@ def show(summaries: list[Summary], args: argparse.Namespace) -> int:
     return 0
 
 
+def plot_prefixes(models: list[str]) -> list[str]:
+    """What the plots' files of each run begin with: nothing of a single one, else its model, numbered where several
+    runs have the same."""
+    if len(models) == 1:
+        return [""]
+    prefixes = []
+    for i, model in enumerate(models):
+        number = f"{models[: i + 1].count(model)}-" if models.count(model) > 1 else ""
+        prefixes.append(f"{model.replace('/', '--')}-{number}")
+    return prefixes
+
+
 def write_report(summaries: list[Summary], args: argparse.Namespace) -> None:
     folder: Path = args.report
     folder.mkdir(parents=True, exist_ok=True)
     plots: list[Path] = []
-    for summary in summaries if args.plots != "none" else []:
-        prefix = f"{summary.model.replace('/', '--')}-" if len(summaries) > 1 else ""
-        plots += draw_plots(summary, folder, prefix, args.plots)
+    if args.plots != "none":
+        for summary, prefix in zip(summaries, plot_prefixes([s.model for s in summaries]), strict=True):
+            plots += draw_plots(summary, folder, prefix, args.plots)
     (folder / "report.md").write_text(markdown_report(summaries, plots, args.line, args.note), encoding="utf-8")
     (folder / "report.tex").write_text(latex_report(summaries), encoding="utf-8")
     summary_json = json.dumps([summary.as_dict() for summary in summaries], indent=1)

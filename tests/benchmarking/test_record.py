@@ -154,3 +154,7 @@ def test_damage_inside_is_named(tmp_path, line):
         with pytest.raises(OptionError, match=r"run\.jsonl:4\b"):
             read(path)
     assert path.read_bytes() == damaged
+
+
+def test_runs_that_are_passed_on_tell_nobodys_folders():
+    assert not [fact for fact in machine().values() if str(fact).startswith("/")]

@@ -145,6 +145,15 @@ def test_two_models_share_a_report(run, tmp_path):
     assert {"tiny--model_1-speedup.svg", "other-speedup.svg"} <= names
 
 
+def test_two_runs_of_one_model_keep_their_plots(run, tmp_path):
+    other = write_run(tmp_path / "other.jsonl", [group({})], HEADER | {"max_tokens": 7})
+    assert main(["report", str(run), str(other), "--report", str(tmp_path / "out")]) == 0
+    names = {file.name for file in (tmp_path / "out").glob("*.svg")}
+    assert {"tiny--model_1-1-speedup.svg", "tiny--model_1-2-speedup.svg"} <= names
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert all(f"({name})" in text for name in names)
+
+
 def test_without_matplotlib_it_says_which_extra(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert main(["report", str(run), "--report", str(tmp_path / "out")]) == 2
