@@ -89,9 +89,9 @@ def test_forbidden_tokens_do_not_rival(filters):
 @settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
-    st.sampled_from([7, 1024, 3000]),
+    st.sampled_from([7, 3000]),
     st.sampled_from([0.01, 1.0, 5.0]),
-    st.floats(0.01, 0.999),
+    st.sampled_from([0.05, 0.9, 0.999]),  # mlx-lm compiles its filter for each
 )
 def test_the_edge_of_top_p_is_mlx_lms(seed, vocab, spread, top_p):
     """Also where more tokens are kept than are looked at first; sums of probabilities may differ in their last bits."""
