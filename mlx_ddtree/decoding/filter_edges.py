@@ -52,7 +52,7 @@ def top_p_edges(log_probs: NDArray[np.float32], top_p: float) -> NDArray[np.floa
 
 
 def both(one: Crossing, other: Crossing) -> Crossing:
-    """Of two filters, one behind the other: what enters enters by both, and either may drop the chosen token."""
+    """What crosses two filters, one behind the other: tokens enter by both, and either may drop the chosen one."""
     return Crossing(one.enters & other.enters, one.leaves | other.leaves)
 
 

@@ -19,7 +19,7 @@ from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p, apply_xtc
 
 from mlx_ddtree.decoding.filter_edges import Crossing, across_min_p, across_top_k, across_top_p, both, top_p_edges
 from mlx_ddtree.errors import OptionError
-from mlx_ddtree.kernels.topk import top_margins
+from mlx_ddtree.kernels.topk import log_sums_by_numpy, suits_numpy, top_margins
 
 MlxLmSampler = Callable[[mx.array], mx.array]
 GREEDY_BELOW = 1e-6
@@ -69,7 +69,12 @@ class Sampler:
     @property
     def filters(self) -> bool:
         """Whether some tokens can never be drawn."""
-        return 0 < self.top_p < 1 or self.min_p > 0 or self.top_k > 0 or self.xtc_probability > 0
+        return self.has_nucleus or self.min_p > 0 or self.top_k > 0 or self.xtc_probability > 0
+
+    @property
+    def has_nucleus(self) -> bool:
+        """Whether top-p drops anything; it reads normalised logits."""
+        return 0 < self.top_p < 1
 
     @property
     def has_simple_edges(self) -> bool:
@@ -86,7 +91,7 @@ class Sampler:
         """
         if self.temp == 0:
             return mx.argmax(logits, axis=-1)
-        if 0 < self.top_p < 1:
+        if self.has_nucleus:
             logits = log_probs_of(logits)
         return mx.argmax(self.scores(self._filtered(logits, depths, start, slack), depths, start), axis=-1)
 
@@ -105,7 +110,7 @@ class Sampler:
 
         bound: how far rounding can move two logits of a row against each other.  Not for XTC, which drops the best.
         """
-        if 0 < self.top_p < 1:
+        if self.has_nucleus:
             logits = log_probs_of(logits)
         scores = self.scores(logits, depths, start)
         if not self.filters:
@@ -124,14 +129,15 @@ class Sampler:
         self, logits: mx.array, nucleus: mx.array, kept: mx.array, chosen: mx.array, bound: float
     ) -> Crossing:
         """What could cross the filters' edges; nucleus, kept: (N, V) bool, what top-p and what all of them left."""
-        crossings = [Crossing(mx.array(True), mx.array(False))]  # a top-k of the whole vocabulary drops nothing
-        if 0 < self.top_p < 1:
+        crossings = []
+        if self.has_nucleus:
             crossings.append(across_top_p(logits, nucleus, chosen, self.top_p, bound))
         if self.min_p > 0:
             crossings.append(across_min_p(logits, chosen, self.min_p, self._least(logits), bound))
         if 0 < self.top_k < logits.shape[-1]:
             crossings.append(across_top_k(logits, kept, chosen, self.top_k, bound))
-        return reduce(both, crossings)
+        nothing_drops = Crossing(mx.array(True), mx.array(False))  # as with a top-k of the whole vocabulary
+        return reduce(both, crossings or [nothing_drops])
 
     def _filtered(self, logits: mx.array, depths: Sequence[int], start: int, slack: float) -> mx.array:
         """(N, V) logits with what top-p, min-p, XTC and top-k drop at -inf."""
@@ -142,8 +148,8 @@ class Sampler:
         return min(self.min_tokens_to_keep, logits.shape[-1])
 
     def _nucleus(self, logits: mx.array, slack: float) -> mx.array:
-        """(N, V) logits, normalised if top-p is on, with what it drops at -inf."""
-        if not 0 < self.top_p < 1:
+        """(N, V) logits, which are normalised for top-p, with what it drops at -inf."""
+        if not self.has_nucleus:
             return logits
         top_p = min(self.top_p * (1 + slack), 1.0)
         if not _read_by_numpy(logits):
@@ -221,17 +227,15 @@ def log_probs_of(logits: mx.array) -> mx.array:
     """(N, V) normalised logits."""
     if not _read_by_numpy(logits):
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    read = np.asarray(logits)
-    best = read.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # a model whose logits overflow
-        log_sums = best + np.log(np.exp(read - best).sum(axis=1, keepdims=True))
+        log_sums = log_sums_by_numpy(np.asarray(logits))
     return logits - mx.array(log_sums)
 
 
 def _read_by_numpy(logits: mx.array) -> bool:
     """Whether the host reads these rows at once, in the processor's own memory, where MLX computes exponentials and
     sorts one element at a time.  Several rows are a verification's, which is waited for anyway."""
-    return len(logits) > 1 and logits.dtype == mx.float32 and mx.default_device() == mx.cpu
+    return len(logits) > 1 and suits_numpy(logits)
 
 
 def _top_k(logits: mx.array, k: int, slack: float) -> mx.array:

@@ -61,8 +61,8 @@ def choose_tokens(
     if is_greedy(sampler) and not processors:
         return Choices(chosen, processed, top_margins(processed, chosen) < bound)
     # Processors and XTC: the choice against itself at the worst rounding, its own logit lower, all others higher.  That
-    # is no proof, because XTC drops the better one of two tokens whose logits cross.  What processors make
-    # of a logit may depend on its sign, so there both sides move by the whole bound.
+    # is no proof, because XTC drops the better one of two tokens whose logits cross.  What processors make of a logit
+    # may depend on its sign, so there both sides move by the whole bound.
     lowered = mx.put_along_axis(mx.zeros_like(logits), chosen[:, None], mx.array(-bound, logits.dtype), axis=-1)
     moved = logits + lowered if not processors else logits + bound + 2 * lowered
     moved = _processed(moved, tree, context, processors, allowed)

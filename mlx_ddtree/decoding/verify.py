@@ -20,7 +20,7 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.kernels.metal import waits
 from mlx_ddtree.kernels.token_mask import masked, masked_by_numpy
-from mlx_ddtree.kernels.topk import best_and_margins
+from mlx_ddtree.kernels.topk import best_and_margins, suits_numpy
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
 from mlx_ddtree.target.rows import TreeRows
@@ -209,7 +209,7 @@ def _choose(state: DecodeState, hidden: mx.array, tree: DraftTree, token_ids: mx
     if choices is None:
         logits = target.unembed_tree(hidden)
         allowed = None if state.walk is None else _allowed(state, state.walk, tree, logits)
-        if plan.takes_the_best and mx.default_device() == mx.cpu and logits.dtype == mx.float32:
+        if plan.takes_the_best and suits_numpy(logits):
             mx.eval(logits, token_ids)
             return _best_by_numpy(logits, bound, allowed)
         start = state.position + 1

@@ -67,15 +67,26 @@ def top_k_by_numpy(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int3
 
     Returns token_ids (L, k) int32 and log_probs (L, k) float32, normalised over all V.
     """
-    best = logits.max(axis=1, keepdims=True)
-    exponentials = logits - best
-    np.exp(exponentials, out=exponentials)
-    log_sums = best + np.log(exponentials.sum(axis=1, keepdims=True))
+    log_sums = log_sums_by_numpy(logits)
     if k == 1:
         token_ids = logits.argmax(axis=1, keepdims=True)
     else:
         token_ids = _largest(logits, k)
     return token_ids.astype(np.int32), np.take_along_axis(logits, token_ids, axis=1) - log_sums
+
+
+def log_sums_by_numpy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, 1) the logarithm of the sum of exponentials of every row of logits (N, V)."""
+    best = logits.max(axis=1, keepdims=True)
+    exponentials = logits - best
+    np.exp(exponentials, out=exponentials)
+    log_sums: NDArray[np.float32] = best + np.log(exponentials.sum(axis=1, keepdims=True))
+    return log_sums
+
+
+def suits_numpy(logits: mx.array) -> bool:
+    """Whether numpy can read these logits where they are, in the processor's own memory."""
+    return mx.default_device() == mx.cpu and logits.dtype == mx.float32
 
 
 def best_and_margins(logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
