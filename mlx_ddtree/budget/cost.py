@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.budget import saved as saved_numbers
+from mlx_ddtree.budget.corrections import MOST, RATE, Corrections
 from mlx_ddtree.budget.pace import Pace
 
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 20, 24, 32, 48, 64, 96, 128)
 """Rows of a verification (nodes and root) that are measured and used; the curve jumps between
 4 and 16 on Apple GPUs, and again behind 32 and 64."""
-RATE = 0.1
-"""Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
-within tens of visits."""
+MOST_KEPT = 8
+"""Lengths of context whose seconds are kept at hand: a round asks for one several times."""
 MOST_OFF = 8.0
 """No guess is off by more; what seems so was disturbed."""
-_OF_THIS_PROCESS = ("pace", "steps_timed", "chains_timed")
-"""What a table's file does not keep."""
+_SAVED = ("rows", "contexts", "verify", "chain", "plain", "draft", "round", "unread", "guessed")
+"""What a table's file keeps."""
 
 
 @dataclass
@@ -39,12 +39,13 @@ class CostTable:
     round: seconds of a round that are neither (tree, walk, commit, text).
     unread: seconds of a draft and the verification of its chain where the host reads nothing in between, as a share of
         what both take by themselves.
-    scale: what the rounds' own timings say of `verify` and `chain` by rows, and under 0 of `plain`: factors.
     guessed: rows of which nothing was measured yet; the first round of such a size says what it takes.
     pace: how fast the machine is at present; all seconds here are those of its usual pace.  Not saved.
-    chains_timed: unread chains that were timed in this process; not saved.
     steps_timed: steps of plain decoding that were timed in this process, since the pace last changed without one; not
         saved.
+
+    What the rounds of this process say of `verify` and `chain`, of `draft` and of `unread` stands beside them as
+    factors (corrections.py), and is part of them in the table's file.
     """
 
     rows: list[int]
@@ -54,38 +55,53 @@ class CostTable:
     plain: list[float]
     draft: dict[int, float]
     round: float = 0.0
-    scale: dict[int, float] = field(default_factory=dict)
     unread: float = 1.0
     guessed: list[int] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace, repr=False, compare=False)
-    chains_timed: int = field(default=0, compare=False)
     steps_timed: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        blocks = sorted(self.draft)
+        self._of_rows = Corrections(self.rows)
+        self._of_drafts = Corrections(blocks)
+        self._of_unread = Corrections(blocks)
+        self._verifications: dict[tuple[int, bool], list[float]] = {}
+        self._step: tuple[int, float] | None = None  # a context, and the seconds of a step there
+        self._drafts: dict[int, float] | None = None
 
     def verification(self, context: int, chain: bool = False) -> list[float]:
         """Seconds by `rows` at this context length."""
-        at_context = _between(context, self.contexts, self.chain if chain else self.verify)
-        scale = self.scale
-        return [seconds * scale.get(rows, 1.0) for seconds, rows in zip(at_context, self.rows, strict=True)]
+        known = self._verifications.get((context, chain))
+        if known is None:
+            measured = _between(context, self.contexts, self.chain if chain else self.verify)
+            known = self._of_rows.applied(measured)
+            if len(self._verifications) > MOST_KEPT:
+                self._verifications.clear()
+            self._verifications[context, chain] = known
+        return known
 
     def verifying(self, place: int, context: int, chain: bool = False) -> float:
         """Seconds of the size that stands at this place of `rows`."""
-        table = self.chain if chain else self.verify
-        (seconds,) = _between(context, self.contexts, [of_rows[place : place + 1] for of_rows in table])
-        return seconds * self.scale.get(self.rows[place], 1.0)
+        return self.verification(context, chain)[place]
 
     def step(self, context: int) -> float:
         """Seconds of a token by plain decoding."""
-        (seconds,) = _between(context, self.contexts, [[seconds] for seconds in self.plain])
-        return seconds * self.scale.get(0, 1.0)
+        if self._step is None or self._step[0] != context:
+            (seconds,) = _between(context, self.contexts, [[seconds] for seconds in self.plain])
+            self._step = context, seconds
+        return self._step[1]
+
+    def drafts(self) -> dict[int, float]:
+        """Seconds of a draft by measured block size, ascending."""
+        if self._drafts is None:
+            blocks = self._of_drafts.sizes
+            taken = self._of_drafts.applied([self.draft[block] for block in blocks])
+            self._drafts = dict(zip(blocks, taken, strict=True))
+        return self._drafts
 
     def drafting(self, block_size: int) -> float:
         """Seconds of a draft, straight lines between the measured blocks; none without a drafter."""
-        if block_size in self.draft:
-            return self.draft[block_size]
-        sizes = sorted(self.draft)
-        if not sizes:
-            return 0.0
-        return float(np.interp(block_size, sizes, [self.draft[b] for b in sizes]))
+        return _interpolated(self.drafts(), block_size)
 
     def line(self) -> str:
         """The milliseconds of a token, of verifying some rows and of a draft, at the shortest measured context."""
@@ -105,14 +121,16 @@ class CostTable:
         if place >= len(self.rows):
             return
         size = self.rows[place]
-        ratio = seconds / self.verifying(place, context, chain)
+        expected = self.verifying(place, context, chain)
         if size in self.guessed:
-            self._measured(size, ratio)
+            self._measured(size, seconds / expected)
             return
-        self._refine(size, ratio)
+        measured = _between(context, self.contexts, self.chain if chain else self.verify)[place]
+        self._of_rows.refine(size, expected / measured, seconds / expected)
+        self._verifications.clear()
         step = self.step(context)
         if seconds < step:  # a step of plain decoding cannot take longer
-            self._refine(0, seconds / step, 0.5)
+            self._refine_plain(seconds / step, 0.5)
 
     def saw_round(self, seconds: float, promised: float) -> float:
         """Follow the machine's pace by a whole round; by what its timings are to be divided."""
@@ -125,13 +143,15 @@ class CostTable:
         """Refine `plain`."""
         ratio = seconds / self.step(context)
         self.pace.saw_step(ratio)
-        self._refine(0, ratio / self.pace.factor)
+        self._refine_plain(ratio / self.pace.factor)
         self.steps_timed += 1
 
     def saw_draft(self, block_size: int, seconds: float) -> None:
+        """Refine `draft` by a round's own timing of a measured block."""
         if block_size in self.draft:
-            ratio = min(seconds / self.draft[block_size], 2.0)
-            self.draft[block_size] *= 1 + RATE * (ratio - 1)
+            expected = self.drafting(block_size)
+            self._of_drafts.refine(block_size, expected / self.draft[block_size], seconds / expected)
+            self._drafts = None
 
     def unread_chain(self, block_size: int, context: int) -> float:
         """Seconds of a draft and the verification of its chain, one behind the other on the device."""
@@ -139,16 +159,21 @@ class CostTable:
 
     def unread_chains(self, block_sizes: Sequence[int], context: int) -> NDArray[np.float64]:
         """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
-        places = [bisect_left(self.rows, size) for size in block_sizes]
-        drafting = np.array([self.drafting(size) for size in block_sizes])
-        by_rows = _between(context, self.contexts, self.chain)  # without `scale`, which is of rounds that read
-        return self.unread * (drafting + [by_rows[place] for place in places])
+        by_rows = _between(context, self.contexts, self.chain)  # without corrections, which are of rounds that read
+        taken = []
+        for size in block_sizes:
+            apart = _interpolated(self.draft, size) + by_rows[bisect_left(self.rows, size)]
+            taken.append(self.unread * self._of_unread.factor(size) * apart)
+        return np.array(taken)
 
     def saw_unread(self, block_size: int, context: int, seconds: float) -> None:
-        """Refine `unread` by a round's own timing of its draft and verification; a process's first ones count most."""
-        ratio = min(seconds / self.unread_chain(block_size, context), 2.0)
-        self.unread *= 1 + max(RATE, 1 / (self.chains_timed + 2)) * (ratio - 1)
-        self.chains_timed += 1
+        """Refine what chains take unread by a round's own timing of its draft and verification.
+
+        A process's first ones count most: what one moment of another process said is seldom in use long enough to heal.
+        """
+        expected = self.unread_chain(block_size, context)
+        factor = self._of_unread.factor(block_size)
+        self._of_unread.refine(block_size, factor, seconds / expected, quickly=True)
 
     def saw_rest(self, seconds: float) -> None:
         """Refine `round` by what a round took beside its draft and its verification; never below no time at all."""
@@ -162,13 +187,17 @@ class CostTable:
         factor = min(max(ratio, 1 / MOST_OFF), MOST_OFF)
         for rows in self.guessed:
             if rows >= size:
-                self.scale[rows] = self.scale.get(rows, 1.0) * factor
+                place = self.rows.index(rows)
+                for of_rows in (*self.verify, *self.chain):
+                    of_rows[place] *= factor
         self.guessed.remove(size)
+        self._verifications.clear()
 
-    def _refine(self, key: int, ratio: float, weight: float = RATE) -> None:
-        """Move a factor towards what a timing says."""
-        change = 1 + weight * (min(ratio, 2.0) - 1)
-        self.scale[key] = self.scale.get(key, 1.0) * change
+    def _refine_plain(self, ratio: float, weight: float = RATE) -> None:
+        """Move what steps of plain decoding take towards what a timing says."""
+        change = 1 + weight * (min(ratio, MOST) - 1)
+        self.plain = [seconds * change for seconds in self.plain]
+        self._step = None
 
     def become(self, other: CostTable) -> None:
         """Take over all of another table; whoever holds this one has the new numbers."""
@@ -176,10 +205,14 @@ class CostTable:
             setattr(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
-        saved = asdict(self) | {
-            name: {str(k): v for k, v in getattr(self, name).items()} for name in ("draft", "scale")
-        }
-        return {name: value for name, value in saved.items() if name not in _OF_THIS_PROCESS}
+        """The table as JSON has it, with what rounds said of it."""
+        saved = {name: value for name, value in asdict(self).items() if name in _SAVED}
+        saved["draft"] = {str(block): seconds for block, seconds in self.drafts().items()}
+        for name in ("verify", "chain"):
+            saved[name] = [self._of_rows.applied(of_rows) for of_rows in saved[name]]
+        if self._of_unread.any_used:
+            saved["unread"] *= float(np.mean(self._of_unread.factors))
+        return saved
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> CostTable:
@@ -189,9 +222,8 @@ class CostTable:
         if rows[0] != 1 or not set(rows) <= set(ROWS):
             raise ValueError("a cost table of sizes that are not measured")
         draft = {int(block): saved_numbers.positive(t) for block, t in saved_numbers.table(saved["draft"]).items()}
-        scale = {int(n): saved_numbers.positive(factor) for n, factor in saved_numbers.table(saved["scale"]).items()}
-        if min(draft, default=1) < 1 or not set(scale) <= {0, *rows}:
-            raise ValueError("a cost table with missing or unknown entries")
+        if min(draft, default=1) < 1:
+            raise ValueError("a cost table with blocks of nothing")
         verify = saved_numbers.counts(saved["verify"])
         chain = saved_numbers.counts(saved["chain"])
         plain = saved_numbers.counts(saved["plain"])
@@ -207,7 +239,7 @@ class CostTable:
         guessed = [saved_numbers.integer(n) for n in saved_numbers.items(saved["guessed"])]
         if not set(guessed) <= set(rows):
             raise ValueError("guesses of sizes that are not in the table")
-        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, scale, unread, guessed)
+        return cls(rows, contexts, verify.tolist(), chain.tolist(), plain.tolist(), draft, rest, unread, guessed)
 
 
 def _between(x: float, places: Sequence[int], values: Sequence[Sequence[float]]) -> Sequence[float]:
@@ -223,6 +255,15 @@ def _between(x: float, places: Sequence[int], values: Sequence[Sequence[float]])
     highs = [min(column) for column in zip(*values[right:], strict=True)]
     lows = map(min, values[right - 1], highs)  # what costs more than over more context was disturbed
     return [low + (high - low) * share for low, high in zip(lows, highs, strict=True)]
+
+
+def _interpolated(seconds: Mapping[int, float], size: int) -> float:
+    """Seconds of a size, on straight lines between those that are given, ascending; 0 if none are."""
+    if not seconds:
+        return 0.0
+    if size in seconds:
+        return seconds[size]
+    return float(np.interp(size, list(seconds), list(seconds.values())))
 
 
 def never_falling(seconds: Sequence[float]) -> list[float]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlx_ddtree.budget.certainty import Constrain, certain_tokens, doubtful, likely_behind
 from mlx_ddtree.budget.copies import Copies
+from mlx_ddtree.budget.corrections import MOST
 from mlx_ddtree.budget.graphs import Graph, GraphsAhead
 from mlx_ddtree.budget.policy import BudgetPolicy, Choice
 from mlx_ddtree.budget.profile import Profile
@@ -35,8 +36,6 @@ from mlx_ddtree.tree.lattice import (
 
 LEAST_FOR_A_STOP = 0.15
 """Plain decoding is not interrupted where the next two tokens are less likely to be known than this."""
-WORTH_READING = 0.6
-"""Chance of a copy's first token from which a draft is read, so that the copy enters its tree."""
 TOP_K = 16
 """Candidates of a position: more never enter the trees that machines can afford."""
 
@@ -136,10 +135,8 @@ class Planner:
         """Positions of the next draft, root included."""
         return self.policy.next_block_size(context)
 
-    def unread_block(self, copy: Recalled | None, context: int) -> int:
+    def unread_block(self, context: int) -> int:
         """Tokens of the next block, root included, if its best path is to be verified unread; 0 if it is to be read."""
-        if copy is not None and self.copies.first_chance(copy) >= WORTH_READING:
-            return 0
         return self.unread.next_block(context, self.policy.trust.factor, self.policy.affordable(context))
 
     def without_reading(self, shape: DraftTree, context: int) -> Proposal:
@@ -177,11 +174,11 @@ class Planner:
                 tree = whole.prefix(filled.nodes)
                 choice = filled
                 graph = built
-        # 4. What the whole of its best path, unread, would have been worth.
+        # 4. How likely its best path was, which could have been verified unread.
+        reached = None
         if copy is None and not candidates.pairwise and self.constrain is None:
             reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
-            self.unread.compare(reached, choice, context, self.policy.trust.factor)
-        return Proposal("draft", tree, choice, candidates, copy, graph=graph)
+        return Proposal("draft", tree, choice, candidates, copy, graph=graph, reached=reached)
 
     def _worth(
         self, root: int, first: NextTokens, context: int, affordable: float
@@ -230,6 +227,10 @@ class Planner:
         self.policy.saw_round(tokens, outcome.seconds, promised, rows, outcome.context, drafted)
         if proposal.unread:
             self._learn_unread(proposal, outcome)
+        elif proposal.reached is not None:
+            seconds = min(outcome.seconds, MOST * promised)  # what takes longer was disturbed
+            expected = 1 + proposal.choice.expected
+            self.unread.compare(proposal.reached, expected, seconds, outcome.context)
         return outcome
 
     def study(self, proposal: Proposal, outcome: Outcome) -> None:

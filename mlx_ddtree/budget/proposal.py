@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlx_ddtree.budget.graphs import Graph
 from mlx_ddtree.budget.policy import Choice
 from mlx_ddtree.budget.recall import Recalled
@@ -45,6 +48,8 @@ class Proposal:
     copy: what entered the tree beside them, or alone, if something did.
     unread: whether the tree is a block's best path whose tokens nobody has read yet.
     graph: of its verification, where that was made before the draft was read.
+    reached: (block_size,) probability that at least d = 0.. tokens of the draft's best path are accepted, where the
+        path could have been verified unread instead.
     """
 
     kind: str
@@ -54,3 +59,4 @@ class Proposal:
     copy: Recalled | None = None
     unread: bool = False
     graph: Graph | None = None
+    reached: NDArray[np.float64] | None = None

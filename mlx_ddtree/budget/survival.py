@@ -21,10 +21,14 @@ class RoundRate:
 
     def add(self, tokens: float, seconds: float) -> None:
         """Count a round; the first ones are averaged evenly."""
-        weight = max(MEMORY, 1 / (self.rounds + 1))
-        self.tokens += weight * (tokens - self.tokens)
-        self.seconds += weight * (seconds - self.seconds)
         self.rounds += 1
+        self.tokens += self.newest * (tokens - self.tokens)
+        self.seconds += self.newest * (seconds - self.seconds)
+
+    @property
+    def newest(self) -> float:
+        """Weight of the newest round in the means."""
+        return max(MEMORY, 1 / self.rounds)
 
     @property
     def per_second(self) -> float:

@@ -4,9 +4,9 @@ A tree has to be read: the host builds it and cuts it to the nodes that are wort
 draft's best tokens has not: it goes from the drafter to the target on the device.  That saves a wait and all that the
 host does in it, and it costs the rows that reading would have left out, or the branches that it would have added.
 
-Both are judged by tokens over seconds: chains by how deep this text's chains are accepted, reading by what was
-chosen of the drafts that were read.  Few drafts of a text are read, so what reading was worth beside chains in other
-texts counts as some more of them.
+Both are judged on the same drafts, those that were read: tokens over seconds of what was chosen of them, and of their
+whole chains as if nobody had looked.  Few drafts of a text are read, so what reading was worth beside chains in other
+texts counts as some more of them.  How long a chain is worth its rows is seen on all drafts.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.policy import Choice
 from mlx_ddtree.budget.survival import MEMORY, RoundRate, Survival
 
-FIRST_READ = 4
-"""Drafts that are read before one is not, where no text has compared both; or of a text before it counts for others."""
-READ_EVERY = 16
+FIRST_READ = 2
+"""Drafts of a text that are read before it says anything: the first one is cut as if the text were plain decoding's, so
+it speaks for long blocks.  Where another text has compared both, one is read."""
+READ_EVERY = 32
 """At most so many chains in a row stay unread: what trees are worth has to be seen, now and then anew."""
 TRY_EVERY = 8
 """Drafts that are read, of any text, before a chain that is nearly worth as much is not: its time has to be seen."""
 NEARLY = 0.1
-"""Share of reading's rate by which a chain's may seem to be lower, and is still tried."""
+"""Share of a chain's rate by which reading's may seem to be higher, and the chain is still tried."""
 OTHER_TEXTS = 3.0
 """Drafts that were read as which the comparison of other texts counts."""
 OTHERS_CHAINS = 1.5
@@ -73,39 +73,45 @@ class UnreadChains:
         self.block_sizes = [size for size in block_sizes if size <= cost.rows[-1]]
         self.known = known
         self.read = RoundRate()
+        self._unread_tokens = np.zeros(len(self.block_sizes))  # of the same drafts, had their chains stayed unread
         self.survival = Survival(len(known.survival.hits), 1 - MEMORY, known.survival, pseudo_trials=OTHERS_CHAINS)
         self._deepest = np.array(self.block_sizes, int) - 2  # arrays by depth begin at 1, and the root is no draft
         self._in_a_row = 0
 
-    def compare(self, reached: NDArray[np.floating], choice: Choice, context: int, trust: float) -> None:
+    def compare(self, reached: NDArray[np.floating], tokens: float, seconds: float, context: int) -> None:
         """Take note of a draft that was read.
 
         reached: (block_size,) probability that at least d = 0.. tokens of its best path are accepted.
-        choice: what was chosen instead.  trust: how much better than others this text's drafts are (calibration.Trust).
+        tokens: expected of what was chosen instead.  seconds: that its round took, at the machine's usual pace.
         """
         self._in_a_row = 0
         self.known.since_a_chain += 1
         self.survival.add(reached)
-        self.read.add(1 + choice.expected, choice.seconds + self.cost.drafting(len(reached)) + self.cost.round)
-        if self.read.rounds >= FIRST_READ and self.block_sizes:
-            best = self._per_second(self._seconds(context), trust).max()
-            self.known.add(math.log(self.read.per_second / best))
+        self.read.add(tokens, seconds)
+        if self.block_sizes:
+            unread = np.cumsum(reached)[np.minimum(self._deepest + 1, len(reached) - 1)]
+            self._unread_tokens += self.read.newest * (unread - self._unread_tokens)
+            if self.read.rounds >= FIRST_READ:
+                self.known.add(self._advantage(context))
 
     def next_block(self, context: int, trust: float = 1.0, affordable: float = math.inf) -> int:
         """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more.
 
-        trust: as for `compare`.  affordable: seconds that draft and verification may take.
+        trust: how much better than others this text's drafts are (calibration.Trust).
+        affordable: seconds that draft and verification may take.
         """
         first = 1 if self.known.compared else FIRST_READ
         if self._in_a_row >= READ_EVERY or self.read.rounds < first or not self.block_sizes:
             return 0
+        # 1. Whether reading is worth more, by the drafts that were read.
+        if not self._reading_is_worth_less(context):
+            return 0
+        # 2. The block that is worth most, by all drafts.
         seconds = self._seconds(context)
         rates = self._per_second(seconds, trust)
-        reading = self._reading(rates.max())
         rates[seconds > affordable] = 0.0
         best = int(np.argmax(rates))
-        share = 1 - NEARLY if self.known.since_a_chain >= TRY_EVERY else 1.0
-        return self.block_sizes[best] if rates[best] > share * reading else 0
+        return self.block_sizes[best] if rates[best] > 0 else 0
 
     def expected(self, block_size: int) -> float:
         """Tokens of a block's best path that are likely to be accepted."""
@@ -126,9 +132,14 @@ class UnreadChains:
         """(block sizes,) tokens a second of chains that take so long."""
         return (1 + self.survival.reached(trust)[self._deepest]) / (seconds + self.cost.round)
 
-    def _reading(self, best_chain: float) -> float:
-        """Tokens a second of drafts that are read; best_chain: those of the best block's chain."""
+    def _reading_is_worth_less(self, context: int) -> bool:
+        """Whether it is, in this text and others; or nearly so, where it is time to see again what chains take."""
         others = OTHER_TEXTS if self.known.compared else 0.0
         own = min(self.read.rounds, round(1 / MEMORY))
-        by_others = best_chain * math.exp(self.known.advantage)
-        return (own * self.read.per_second + others * by_others) / (own + others)
+        advantage = (own * self._advantage(context) + others * self.known.advantage) / (own + others)
+        return advantage < (NEARLY if self.known.since_a_chain >= TRY_EVERY else 0.0)
+
+    def _advantage(self, context: int) -> float:
+        """Log of the tokens a second of this text's drafts as they were read, over those of the best block's chains."""
+        chains = self._unread_tokens / (self._seconds(context) + self.cost.round)
+        return math.log(self.read.per_second / chains.max())

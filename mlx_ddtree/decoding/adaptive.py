@@ -99,7 +99,7 @@ class AdaptiveProposer(NoProposer):
         planner = self.planner
         block_size = 0
         if self.state.walk is None and can_stay_unread(self.state.pair, self.plan):
-            block_size = planner.unread_block(prepared.copy, prepared.context)
+            block_size = planner.unread_block(prepared.context)
         prepared.unread = block_size > 0
         with self.state.all_or_nothing(), self.clock("draft"):
             if prepared.unread:

@@ -21,7 +21,7 @@ from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.budget.survival import Survival
 from mlx_ddtree.tuning.reading import ReadingCheck
 
-VERSION = 10
+VERSION = 11
 WORTH_SAVING = 16
 """Drafted rounds that are worth a write."""
 

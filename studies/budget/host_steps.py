@@ -113,7 +113,7 @@ def planner_steps(drafted: mx.array) -> dict[str, Step]:
         found = planner.copy_after(text)
         planner.without_draft(text[-1], found, CONTEXT)
         planner.pause(CONTEXT)
-        return planner.next_block_size(CONTEXT), planner.unread_block(None, CONTEXT)
+        return planner.next_block_size(CONTEXT), planner.unread_block(CONTEXT)
 
     def learns(name: str) -> Step:
         proposal = proposals[name]

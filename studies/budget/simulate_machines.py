@@ -185,7 +185,7 @@ def play_round(machine, planner, text):
     if proposal is None:
         if pause := planner.pause(context):
             return play_plainly(machine, planner, text, pause)
-        if block_size := planner.unread_block(copy, context):
+        if block_size := planner.unread_block(context):
             best = machine.candidates(block_size, 1)
             proposal = planner.without_reading(build_tree(root, *best, block_size - 1), context)
         else:

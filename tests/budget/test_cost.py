@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_ddtree.budget.cost import RATE, CostTable, never_falling
+from mlx_ddtree.budget.corrections import RATE
+from mlx_ddtree.budget.cost import CostTable, never_falling
 
 ROWS, CONTEXTS = [1, 4, 16], [100, 1000, 4000]
 VERIFY = [[1.0, 1.5, 4.0], [1.2, 2.0, 4.0], [2.0, 3.0, 10.0]]
@@ -96,14 +97,14 @@ def test_steps_in_turns_with_rounds_are_priced_against_them(ratio):
     assert cost.step(700) == pytest.approx(price, rel=0.1)
 
 
-def test_a_timing_speaks_for_its_own_size_only():
+def test_a_timing_is_counted_for_the_size_it_was_padded_to():
     cost = table()
-    before = np.array(cost.verification(700))
-    cost.saw_verification(4, 700, 99.0)
+    before = cost.verification(700)
     cost.saw_verification(1000, 700, 99.0)  # was never measured
-    assert (cost.verification(700) != before).tolist() == [False, True, False]
+    assert cost.verification(700) == before
+    cost.saw_verification(4, 700, before[1])
     cost.saw_verification(cost.rows[1] + 1, 700, 99.0)  # is padded to the next size
-    assert (cost.verification(700) != before).tolist() == [False, True, True]
+    assert cost.verification(700) == pytest.approx([before[0], before[1], before[2] * (1 + RATE)])
     assert cost.step(700) == table().step(700)
 
 
@@ -133,10 +134,18 @@ def test_a_refined_table_survives_a_file():
     cost = table()
     cost.saw_verification(4, 700, 9.0)
     cost.saw_step(700, 9.0)
-    assert CostTable.from_dict(json.loads(json.dumps(cost.as_dict()))) == cost
+    cost.saw_draft(4, 0.2)
+    cost.saw_unread(16, 700, 2.5)
+    again = CostTable.from_dict(json.loads(json.dumps(cost.as_dict())))
+    for context in CONTEXTS:
+        for chain in (False, True):
+            assert again.verification(context, chain) == pytest.approx(cost.verification(context, chain))
+        assert again.step(context) == pytest.approx(cost.step(context))
+    assert again.drafts() == pytest.approx(cost.drafts())
+    assert again.unread < table().unread
 
 
-@pytest.mark.parametrize("name", ["rows", "contexts", "verify", "chain", "plain", "draft", "round", "scale", "unread"])
+@pytest.mark.parametrize("name", ["rows", "contexts", "verify", "chain", "plain", "draft", "round", "unread"])
 def test_a_missing_entry_is_an_error(name):
     saved = table().as_dict()
     del saved[name]
@@ -156,7 +165,7 @@ def test_a_missing_entry_is_an_error(name):
         {"plain": [1.0]},
         {"draft": {"0": 0.1}},
         {"draft": {"four": 0.1}},
-        {"scale": {"4": None}},
+        {"unread": None},
     ],
 )
 def test_a_damaged_entry_is_an_error(damage):

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_ddtree.budget.cost import CostTable
-from mlx_ddtree.budget.policy import Choice
 from mlx_ddtree.budget.survival import Survival
 from mlx_ddtree.budget.unread import FIRST_READ, NEARLY, READ_EVERY, TRY_EVERY, Comparison, UnreadChains
 
@@ -30,7 +29,7 @@ def nothing_known():
 def read(chains, times, reached=SURE, expected=1.0):
     """Drafts of which the host has chosen four nodes, which take 14 ms."""
     for _ in range(times):
-        chains.compare(reached, Choice(4, expected, 0.0, SECONDS[3]), 64, 1.0)
+        chains.compare(reached, 1 + expected, SECONDS[3] + chains.cost.drafting(len(reached)), 64)
 
 
 def as_good(chains, share):
@@ -63,7 +62,7 @@ def test_a_shorter_block_can_win_though_long_ones_are_read():
 
 
 def test_drafts_are_read_where_reading_is_worth_more():
-    chains = make_chains()
+    chains = make_chains(share=1.0)
     read(chains, 20, expected=15.0)
     assert chains.next_block(64) == 0
 
@@ -117,13 +116,12 @@ def test_a_chain_that_does_not_keep_its_promise_gives_way():
     assert 0 < rounds < READ_EVERY
 
 
-def test_what_a_text_is_trusted_counts_for_what_others_have_shown():
+def test_the_less_a_text_is_trusted_the_shorter_its_first_chain():
     known = nothing_known()
     read(make_chains(known=known), 40, expected=8.0)
     chains = make_chains(known=known)
     read(chains, 1, expected=8.0)
-    assert chains.next_block(64, trust=1.0) > 0
-    assert chains.next_block(64, trust=0.2) == 0
+    assert chains.next_block(64, trust=1.0) > chains.next_block(64, trust=0.2) > 0
 
 
 def test_rounds_correct_what_was_measured():
@@ -132,7 +130,7 @@ def test_rounds_correct_what_was_measured():
     taken = 0.7 * (DRAFT + SECONDS[-1])
     for _ in range(60):
         chains.saw(15, 16, taken, 64)
-    assert chains.cost.unread == pytest.approx(0.7, abs=0.02)
+    assert chains.cost.unread_chain(16, 64) == pytest.approx(taken, rel=0.02)
 
 
 def test_blocks_larger_than_what_is_measured_are_never_verified_unread():

@@ -1,6 +1,7 @@
 """At temperature 0 rounding decides nothing: the tokens are plain decoding's even where kernels disagree."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import mlx.core as mx
@@ -84,7 +85,8 @@ def test_a_near_tie_ends_a_run_of_plain_steps(monkeypatch, held):
     monkeypatch.setattr("mlx_ddtree.decoding.plain.FEATURES_HELD", held)
     pair = rounding_pair()
     cost = profile_of(pair).cost
-    cost.plain = [1e-5 for _ in cost.plain]  # so that nearly all is decoded plainly, behind a few drafts
+    # Nearly all is decoded plainly, behind a few drafts.
+    cost.become(replace(cost, plain=[1e-5 for _ in cost.plain]))
     for name in ("SHORTEST", "MOST"):
         monkeypatch.setattr(f"mlx_ddtree.budget.ledger.{name}", 10**9)
     cost.saw_step = lambda *args: None

@@ -1,6 +1,7 @@
 """What was learned survives the process, and no state of the disk stops decoding."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,7 @@ def test_a_saved_profile_is_loaded_whole(profile):
 
 def test_a_target_alone_has_a_profile_without_drafts(tmp_path):
     """And neither is taken for the other."""
-    cost = cost_table()
-    cost.draft = {}
+    cost = replace(cost_table(), draft={})
     profile = Profile(cost, ParityBounds(0.125, 0.25), 1, tmp_path / "alone.json")
     Planner(profile, greedy=True)  # asks for the counts of drafts, of which there are none
     store.save(profile)
