@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mlx_ddtree.budget import saved as saved_numbers
 from mlx_ddtree.budget.corrections import MOST, RATE, Corrections
@@ -155,16 +154,16 @@ class CostTable:
 
     def unread_chain(self, block_size: int, context: int) -> float:
         """Seconds of a draft and the verification of its chain, one behind the other on the device."""
-        return float(self.unread_chains([block_size], context)[0])
+        return self.unread_chains([block_size], context)[0]
 
-    def unread_chains(self, block_sizes: Sequence[int], context: int) -> NDArray[np.float64]:
+    def unread_chains(self, block_sizes: Sequence[int], context: int) -> list[float]:
         """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
         by_rows = _between(context, self.contexts, self.chain)  # without corrections, which are of rounds that read
         taken = []
         for size in block_sizes:
             apart = _interpolated(self.draft, size) + by_rows[bisect_left(self.rows, size)]
             taken.append(self.unread * self._of_unread.factor(size) * apart)
-        return np.array(taken)
+        return taken
 
     def saw_unread(self, block_size: int, context: int, seconds: float) -> None:
         """Refine what chains take unread by a round's own timing of its draft and verification.

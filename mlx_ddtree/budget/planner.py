@@ -177,7 +177,7 @@ class Planner:
         # 4. How likely its best path was, which could have been verified unread.
         reached = None
         if copy is None and not candidates.pairwise and self.constrain is None:
-            reached = np.concatenate([[1.0], np.exp(np.cumsum(spine[:, 0]))])
+            reached = [1.0, *np.exp(np.cumsum(spine[:, 0])).tolist()]
         return Proposal("draft", tree, choice, candidates, copy, graph=graph, reached=reached)
 
     def _worth(

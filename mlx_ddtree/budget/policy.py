@@ -123,18 +123,18 @@ class BudgetPolicy:
         """
         if self._paid or self.drafted.rounds < FIRST_DRAFTS:
             return True
-        return bool(self._drafted_rates(context).max() * self.cost.step(context) >= 1)
+        return max(self._drafted_rates(context)) * self.cost.step(context) >= 1
 
-    def _drafted_rates(self, context: int) -> NDArray[np.float64]:
+    def _drafted_rates(self, context: int) -> list[float]:
         """(block sizes,) expected tokens a second of drafted rounds."""
-        expected = self.survival.reached(self.trust.factor).tolist()
+        expected = self.survival.reached(self.trust.factor)
         verify_seconds = self._verify_seconds or self.cost.verifying(0, context)
         other_seconds = verify_seconds + self.cost.round
         rates = []
         for size in self.block_sizes:
             deepest = size - 2  # the block's first token is the root, and arrays begin at depth 1
             rates.append((1 + expected[deepest]) / (self.cost.drafting(size) + other_seconds))
-        return np.array(rates)
+        return rates
 
     def may_skip_drafter(self) -> bool:
         """Whether a copy may do alone: not before the drafter was seen, nor for too long."""
@@ -178,8 +178,8 @@ class BudgetPolicy:
         # 2. The best of them; now and then the longest.
         if self._drafts % FULL_BLOCK_EVERY == FULL_BLOCK_EVERY - 1:
             return self.block_sizes[count - 1]
-        best = int(np.argmax(self._drafted_rates(context)[:count]))
-        return self.block_sizes[best]
+        rates = self._drafted_rates(context)[:count]
+        return self.block_sizes[rates.index(max(rates))]
 
     def largest(self) -> int:
         """Nodes worth building: twice the recent choices, so that easy rounds stay cheap to plan."""
@@ -230,7 +230,7 @@ class BudgetPolicy:
             enters what is learned (EXPECTED_SHARE).
         """
         seen = np.arange(block_size) <= accepted
-        self.survival.add(seen + EXPECTED_SHARE * (reached[:block_size] - seen))
+        self.survival.add((seen + EXPECTED_SHARE * (reached[:block_size] - seen)).tolist())
         expected = float(reached[1:].sum())
         self.drafted.add(1 + accepted + EXPECTED_SHARE * (expected - accepted), seconds)
         weight = max(MEMORY, 1 / self.drafted.rounds)
@@ -239,7 +239,7 @@ class BudgetPolicy:
 
     def saw_unread(self, accepted: int, block_size: int, seconds: float) -> None:
         """Learn from a round whose chain was verified unread."""
-        self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
+        self.survival.add_seen(accepted, block_size)
         self.drafted.add(1 + accepted, seconds)
 
     def saw_round(self, tokens: int, seconds: float, promised: float, rows: int, context: int, drafted: bool) -> None:

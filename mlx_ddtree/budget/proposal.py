@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mlx_ddtree.budget.graphs import Graph
 from mlx_ddtree.budget.policy import Choice
 from mlx_ddtree.budget.recall import Recalled
@@ -59,4 +56,4 @@ class Proposal:
     copy: Recalled | None = None
     unread: bool = False
     graph: Graph | None = None
-    reached: NDArray[np.float64] | None = None
+    reached: list[float] | None = None

@@ -12,10 +12,9 @@ texts counts as some more of them.  How long a chain is worth its rows is seen o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import accumulate
 
 from mlx_ddtree.budget.cost import CostTable
 from mlx_ddtree.budget.survival import MEMORY, RoundRate, Survival
@@ -73,12 +72,11 @@ class UnreadChains:
         self.block_sizes = [size for size in block_sizes if size <= cost.rows[-1]]
         self.known = known
         self.read = RoundRate()
-        self._unread_tokens = np.zeros(len(self.block_sizes))  # of the same drafts, had their chains stayed unread
+        self._unread_tokens = [0.0] * len(self.block_sizes)  # of the same drafts, had their chains stayed unread
         self.survival = Survival(len(known.survival.hits), 1 - MEMORY, known.survival, pseudo_trials=OTHERS_CHAINS)
-        self._deepest = np.array(self.block_sizes, int) - 2  # arrays by depth begin at 1, and the root is no draft
         self._in_a_row = 0
 
-    def compare(self, reached: NDArray[np.floating], tokens: float, seconds: float, context: int) -> None:
+    def compare(self, reached: Sequence[float], tokens: float, seconds: float, context: int) -> None:
         """Take note of a draft that was read.
 
         reached: (block_size,) probability that at least d = 0.. tokens of its best path are accepted.
@@ -88,11 +86,12 @@ class UnreadChains:
         self.known.since_a_chain += 1
         self.survival.add(reached)
         self.read.add(tokens, seconds)
-        if self.block_sizes:
-            unread = np.cumsum(reached)[np.minimum(self._deepest + 1, len(reached) - 1)]
-            self._unread_tokens += self.read.newest * (unread - self._unread_tokens)
-            if self.read.rounds >= FIRST_READ:
-                self.known.add(self._advantage(context))
+        tokens_by_length = [*accumulate(reached)]
+        for place, size in enumerate(self.block_sizes):
+            unread = tokens_by_length[min(size, len(reached)) - 1]
+            self._unread_tokens[place] += self.read.newest * (unread - self._unread_tokens[place])
+        if self.block_sizes and self.read.rounds >= FIRST_READ:
+            self.known.add(self._advantage(context))
 
     def next_block(self, context: int, trust: float = 1.0, affordable: float = math.inf) -> int:
         """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more.
@@ -107,30 +106,30 @@ class UnreadChains:
         if not self._reading_is_worth_less(context):
             return 0
         # 2. The block that is worth most, by all drafts.
-        seconds = self._seconds(context)
-        rates = self._per_second(seconds, trust)
-        rates[seconds > affordable] = 0.0
-        best = int(np.argmax(rates))
-        return self.block_sizes[best] if rates[best] > 0 else 0
+        accepted = self.survival.reached(trust)
+        best = 0
+        best_rate = 0.0
+        for size, seconds in zip(self.block_sizes, self._seconds(context), strict=True):
+            rate = (1 + accepted[size - 2]) / (seconds + self.cost.round)
+            if rate > best_rate and seconds <= affordable:
+                best = size
+                best_rate = rate
+        return best
 
     def expected(self, block_size: int) -> float:
         """Tokens of a block's best path that are likely to be accepted."""
-        return float(self.survival.reached()[block_size - 2])
+        return self.survival.reached()[block_size - 2]  # the root is no draft, and the list begins at depth 1
 
     def saw(self, accepted: int, block_size: int, seconds: float, context: int) -> None:
         """Learn from a chain that was verified unread; seconds: of its draft and its verification."""
         self._in_a_row += 1
         self.known.since_a_chain = 0
-        self.survival.add((np.arange(block_size) <= accepted).astype(np.float64))
+        self.survival.add_seen(accepted, block_size)
         self.cost.saw_unread(block_size, context, seconds)
 
-    def _seconds(self, context: int) -> NDArray[np.float64]:
+    def _seconds(self, context: int) -> list[float]:
         """(block sizes,) of draft and verification."""
         return self.cost.unread_chains(self.block_sizes, context)
-
-    def _per_second(self, seconds: NDArray[np.float64], trust: float) -> NDArray[np.float64]:
-        """(block sizes,) tokens a second of chains that take so long."""
-        return (1 + self.survival.reached(trust)[self._deepest]) / (seconds + self.cost.round)
 
     def _reading_is_worth_less(self, context: int) -> bool:
         """Whether it is, in this text and others; or nearly so, where it is time to see again what chains take."""
@@ -141,5 +140,6 @@ class UnreadChains:
 
     def _advantage(self, context: int) -> float:
         """Log of the tokens a second of this text's drafts as they were read, over those of the best block's chains."""
-        chains = self._unread_tokens / (self._seconds(context) + self.cost.round)
-        return math.log(self.read.per_second / chains.max())
+        of_chains = zip(self._unread_tokens, self._seconds(context), strict=True)
+        best = max(tokens / (seconds + self.cost.round) for tokens, seconds in of_chains)
+        return math.log(self.read.per_second / best)

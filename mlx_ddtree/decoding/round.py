@@ -157,7 +157,7 @@ def _decided_as_plainly(
     state: DecodeState, tree: DraftTree, plan: RoundPlan, verification: Verification
 ) -> Verification:
     """A lone row's choice; where the cache's own rounding could change it, over a cache made as plain decoding does."""
-    if verification.close is None or not verification.close[0]:
+    if verification.is_close is None or not verification.is_close(0):
         return verification
     remake_cache(state)
     return verify(state, tree, plan)

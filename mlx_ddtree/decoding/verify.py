@@ -5,6 +5,7 @@ Its graph is made as soon as the tree is known; or before, on blanks, while the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -20,13 +21,15 @@ from mlx_ddtree.decoding.state import DecodeState
 from mlx_ddtree.grammar.walk import GrammarWalk
 from mlx_ddtree.kernels.metal import waits
 from mlx_ddtree.kernels.token_mask import masked, masked_by_numpy
-from mlx_ddtree.kernels.topk import best_and_margins, suits_numpy
+from mlx_ddtree.kernels.topk import lead_over_others, suits_numpy
 from mlx_ddtree.target.blank_rows import BlankRows, can_fill
 from mlx_ddtree.target.marks import mark_with_arrays, rewind
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.target.views import Pending, waits_unevaluated
 from mlx_ddtree.tree import DraftTree
 
+IsClose = Callable[[int], bool]
+"""From a node to whether rounding could have made the choice after it another one."""
 MOST_SPOILT = 3
 """Forwards in a row that were made for nothing before no more of a text are made ahead."""
 ROW_BUCKETS = (*ROWS, 192, 256, 384, 512, 768, 1025)
@@ -41,7 +44,8 @@ class Verification:
     logits: (N, V).
     features: (1, rows, taps * D), or None without taps.
     pending: the rows in the target's caches.
-    close: N flags, whether rounding could have made the choice another one; None where nobody asked.
+    is_close: of a node, whether rounding could have made the choice after it another one; None where nobody asked.
+        Only the nodes of a path are looked at, so it is found out when it is asked for.
     """
 
     tree: DraftTree
@@ -49,14 +53,14 @@ class Verification:
     logits: mx.array
     features: mx.array | None
     pending: Pending
-    close: list[bool] | None = None
+    is_close: IsClose | None = None
 
     def before_near_tie(self, path: list[int]) -> list[int]:
         """The nodes of `path` before the first whose choice rounding could change: there a row alone must decide."""
-        if self.close is None:
+        if self.is_close is None:
             return path
         for i, node in enumerate(path):
-            if self.close[node]:
+            if self.is_close(node):
                 return path[:i]
         return path
 
@@ -162,7 +166,7 @@ def verify(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> Verificat
     said = _choose(state, forward.hidden[0, : len(tree)], tree, forward.token_ids, plan)
     if isinstance(proposed, UnreadChain):
         tree = proposed.read()
-    return Verification(tree, said.chosen, said.logits, forward.features, forward.pending, said.close)
+    return Verification(tree, said.chosen, said.logits, forward.features, forward.pending, said.is_close)
 
 
 def _tree_and_forward(state: DecodeState, proposed: Proposed, plan: RoundPlan) -> tuple[DraftTree, TreeForward]:
@@ -198,7 +202,7 @@ class _Said(NamedTuple):
 
     chosen: list[int]
     logits: mx.array
-    close: list[bool] | None
+    is_close: IsClose | None
 
 
 def _choose(state: DecodeState, hidden: mx.array, tree: DraftTree, token_ids: mx.array, plan: RoundPlan) -> _Said:
@@ -215,8 +219,11 @@ def _choose(state: DecodeState, hidden: mx.array, tree: DraftTree, token_ids: mx
         start = state.position + 1
         choices = choose_tokens(logits, tree, start, state.token_ids, plan.sampler, plan.processors, bound, allowed)
         mx.eval(choices, token_ids)
-    close = None if choices.close is None else choices.close.tolist()
-    return _Said(choices.token_ids.tolist(), choices.logits, close)  # type: ignore[arg-type]
+    chosen: list[int] = choices.token_ids.tolist()  # type: ignore[assignment]
+    if choices.close is None:
+        return _Said(chosen, choices.logits, None)
+    flags: list[bool] = choices.close.tolist()  # type: ignore[assignment]
+    return _Said(chosen, choices.logits, flags.__getitem__)
 
 
 def _allowed(state: DecodeState, walk: GrammarWalk, tree: DraftTree, logits: mx.array) -> NDArray[np.uint32]:
@@ -232,10 +239,10 @@ def _best_by_numpy(logits: mx.array, bound: float, allowed: NDArray[np.uint32] |
     if allowed is not None:
         read = masked_by_numpy(read, allowed)
         logits = masked(logits, allowed)
+    chosen = read.argmax(axis=1).tolist()
     if bound == 0:
-        return _Said(read.argmax(axis=1).tolist(), logits, None)
-    token_ids, margins = best_and_margins(read)
-    return _Said(token_ids.tolist(), logits, (margins < bound).tolist())
+        return _Said(chosen, logits, None)
+    return _Said(chosen, logits, lambda node: lead_over_others(read[node], chosen[node]) < bound)
 
 
 def _best_without_logits(state: DecodeState, hidden: mx.array, plan: RoundPlan, bound: float) -> Choices | None:

@@ -89,13 +89,11 @@ def suits_numpy(logits: mx.array) -> bool:
     return mx.default_device() == mx.cpu and logits.dtype == mx.float32
 
 
-def best_and_margins(logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The id (N,) of the largest entry of every row of logits (N, V), ties by id, and its lead (N,) over all others."""
-    rows = np.arange(len(logits))
-    best = logits.argmax(axis=1)
-    others = logits.copy()
-    others[rows, best] = -np.inf
-    return best, logits[rows, best] - others.max(axis=1)
+def lead_over_others(row: NDArray[np.float32], token_id: int) -> float:
+    """The logit of a token minus the largest of all others; row: (V,) logits."""
+    before = row[:token_id].max(initial=-np.inf)
+    behind = row[token_id + 1 :].max(initial=-np.inf)
+    return float(row[token_id] - max(before, behind))
 
 
 def _largest(logits: NDArray[np.float32], k: int) -> NDArray[np.intp]:

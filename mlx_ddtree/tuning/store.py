@@ -85,11 +85,11 @@ def _record(profile: Profile) -> dict[str, Any]:
         "findings": profile.findings,
         "reading": profile.reading,
         "drafts": {name: c.as_dict() for name, c in profile.drafts.items() if c.hits.size},
-        "survivals": {name: _counts(s) for name, s in profile.survivals.items() if s.hits.size},
+        "survivals": {name: _counts(s) for name, s in profile.survivals.items() if s.hits},
         "chains": {
             name: [_counts(c.survival), math.exp(c.advantage), c.compared]
             for name, c in profile.chains.items()
-            if c.survival.hits.size
+            if c.survival.hits
         },
         "lookups": profile.lookups.as_dict(),
         "measured": profile.measured,
@@ -124,16 +124,16 @@ def _profile(record: dict[str, Any], path: Path, block_size: int) -> Profile:
 
 
 def _counts(survival: Survival) -> list[list[float]]:
-    return [survival.hits.tolist(), survival.trials.tolist()]
+    return [survival.hits, survival.trials]
 
 
 def _load_counts(survival: Survival, record: object) -> None:
     """Take over hits and trials; those of other depths are ignored."""
     hits, trials = saved.items(record)
     read = _arrays({"hits": hits, "trials": trials}, "hits", "trials")
-    if read["hits"].shape == survival.hits.shape:
-        survival.hits = read["hits"]
-        survival.trials = read["trials"]
+    if read["hits"].shape == (len(survival.hits),):
+        survival.hits = read["hits"].tolist()
+        survival.trials = read["trials"].tolist()
 
 
 def _is_greedy(name: str) -> bool:

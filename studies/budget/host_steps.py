@@ -32,7 +32,7 @@ from mlx_ddtree.budget.profile import ParityBounds, Profile
 from mlx_ddtree.budget.proposal import Outcome
 from mlx_ddtree.decoding.sampler import Sampler
 from mlx_ddtree.decoding.sampling import choose_tokens
-from mlx_ddtree.kernels.topk import best_and_margins, top_k_log_probs
+from mlx_ddtree.kernels.topk import lead_over_others, top_k_log_probs
 from mlx_ddtree.target.rows import TreeRows
 from mlx_ddtree.terminal import table_text
 from mlx_ddtree.tree import accept, build_tree
@@ -43,6 +43,8 @@ import mlx.core as mx  # isort: skip
 
 BLOCK = 16
 CONTEXT = 300
+PATH = 4
+"""Nodes of an accepted path."""
 Step = Callable[[], object]
 
 
@@ -73,8 +75,9 @@ def steps(vocab: int, folder: Path) -> dict[str, Step]:
         return told.positions, told.mask(CONTEXT)
 
     def choose_by_numpy() -> object:
-        token_ids, margins = best_and_margins(np.asarray(verified))
-        return token_ids.tolist(), (margins < 0.01).tolist()
+        read = np.asarray(verified)
+        token_ids = read.argmax(axis=1).tolist()
+        return token_ids, [lead_over_others(read[node], token_ids[node]) < 0.01 for node in range(PATH)]
 
     found: dict[str, Step] = {"choose 9, by MLX": choose, "choose 9, by numpy": choose_by_numpy}
     for k in (1, 16, 64):
@@ -140,8 +143,8 @@ def save_step(folder: Path) -> Step:
         calibration.hits += rng.random(calibration.hits.shape)
         calibration.expected += rng.random(calibration.hits.shape)
         survival = profile.survival(greedy)
-        survival.hits += rng.random(survival.hits.shape)
-        survival.trials += 1
+        survival.hits = rng.random(len(survival.hits)).tolist()
+        survival.trials = [1.0] * len(survival.trials)
     return lambda: store.save(profile)
 
 

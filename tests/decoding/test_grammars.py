@@ -221,7 +221,7 @@ def test_a_model_that_reasons_does_so_first():
 def test_a_form_teaches_free_texts_nothing(pair):
     """Chances that are counted under a grammar are kept apart, and not written to the profile's file."""
     profile = pair.profile
-    before = (profile.rounds_unsaved, profile.survival(True).trials.copy(), profile.cost.step(10))
+    before = (profile.rounds_unsaved, [*profile.survival(True).trials], profile.cost.step(10))
     our_tokens(pair, PROMPT, 200, grammar=JSON)
     assert profile.rounds_unsaved == before[0] and profile.cost.step(10) == before[2]
     np.testing.assert_array_equal(profile.survival(True).trials, before[1])

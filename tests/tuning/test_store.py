@@ -38,7 +38,7 @@ def test_a_saved_profile_is_loaded_whole(profile):
     assert loaded.lookups.as_dict() == profile.lookups.as_dict()
     assert loaded.chains["greedy"].advantage == pytest.approx(0.5)
     assert loaded.chains["greedy"].compared == 1
-    assert loaded.chains["greedy"].survival.hits.tolist() == profile.chains["greedy"].survival.hits.tolist()
+    assert loaded.chains["greedy"].survival.hits == profile.chains["greedy"].survival.hits
     for greedy in (True, False):
         assert loaded.draft_calibration(greedy).as_dict() == profile.draft_calibration(greedy).as_dict()
     assert loaded.draft_calibration(True).hits.any() and not loaded.draft_calibration(False).hits.any()
@@ -128,7 +128,7 @@ def test_any_wrong_inner_value_is_measured_again(profile, wrong):
     """At every place of the file: a number that cannot be one, or something else than a number."""
     profile.kernels = {4: ["verify_qmm"], 0: ["topk_logprobs"]}
     profile.findings = [{"name": "verify_qmm", "error": 1e-6, "agrees": True, "speedup": {4: 1.5}}]
-    profile.survival(True).trials += 1
+    profile.survival(True).trials[0] += 1
     store.save(profile)
     record = json.loads(profile.path.read_text())
     places = list(leaves(record))
