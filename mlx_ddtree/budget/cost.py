@@ -158,10 +158,10 @@ class CostTable:
 
     def unread_chains(self, block_sizes: Sequence[int], context: int) -> list[float]:
         """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
-        by_rows = _between(context, self.contexts, self.chain)  # without corrections, which are of rounds that read
+        by_rows = self.verification(context, chain=True)
         taken = []
         for size in block_sizes:
-            apart = _interpolated(self.draft, size) + by_rows[bisect_left(self.rows, size)]
+            apart = self.drafting(size) + by_rows[bisect_left(self.rows, size)]
             taken.append(self.unread * self._of_unread.factor(size) * apart)
         return taken
 
@@ -204,11 +204,14 @@ class CostTable:
             setattr(self, name, value)
 
     def as_dict(self) -> dict[str, Any]:
-        """The table as JSON has it, with what rounds said of it."""
+        """The table as JSON has it, with what rounds said of it, in seconds of the machine's present pace."""
+        pace = self.pace.factor
         saved = {name: value for name, value in asdict(self).items() if name in _SAVED}
-        saved["draft"] = {str(block): seconds for block, seconds in self.drafts().items()}
         for name in ("verify", "chain"):
-            saved[name] = [self._of_rows.applied(of_rows) for of_rows in saved[name]]
+            saved[name] = [[seconds * pace for seconds in self._of_rows.applied(row)] for row in saved[name]]
+        saved["plain"] = [seconds * pace for seconds in self.plain]
+        saved["draft"] = {str(block): seconds * pace for block, seconds in self.drafts().items()}
+        saved["round"] *= pace
         if self._of_unread.any_used:
             saved["unread"] *= float(np.mean(self._of_unread.factors))
         return saved

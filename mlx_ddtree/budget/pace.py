@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 
-WEIGHT = 0.3
-"""Of the newest timing."""
+WEIGHT = 0.2
+"""Of the newest timing; of a process's first ones more, because the table may come from another time.  What follows
+faster takes for a change of pace what is a wrong entry, in a row of rounds of one kind."""
 MOST = 3.0
 """What takes so many times longer than it should was disturbed by something that is over."""
 MOVED = 1.2
@@ -26,6 +27,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._log = 0.0
+        self._timings = 0
         self._log_at_step = 0.0
 
     @property
@@ -35,7 +37,8 @@ class Pace:
     def saw(self, ratio: float) -> None:
         """Count what something took over what the table says of it."""
         log = math.log(min(max(ratio, 1 / MOST), MOST))
-        self._log += WEIGHT * (log - self._log)
+        self._timings += 1
+        self._log += max(WEIGHT, 1 / (self._timings + 1)) * (log - self._log)
 
     def saw_step(self, ratio: float) -> None:
         """Count a step of plain decoding."""

@@ -32,10 +32,10 @@ class _Prepared:
     context: tokens in the cache before the round.
     copy: what stood behind the text's last tokens earlier.
     proposal: complete where the round only copies.
-    draft: on its way where the round drafts.
+    draft: on its way where the round drafts; of block_size tokens, root included.
     unread: whether its best path is verified before anyone has read it.
     built: the graph of its verification, made while the device drafts.
-    seconds: that preparing took.
+    began, sent, asked: when the host began with it, when it had sent its draft off, and when its tree was asked for.
     spent: the clock's seconds by stage when its tree was asked for; what the drafter reads of a prompt was before.
     """
 
@@ -43,10 +43,22 @@ class _Prepared:
     copy: Recalled | None = None
     proposal: Proposal | None = None
     draft: StartedDraft | None = None
+    block_size: int = 0
     unread: bool = False
     built: BuiltAhead | None = None
-    seconds: float = 0.0
+    began: float = 0.0
+    sent: float = 0.0
+    asked: float = 0.0
     spent: dict[str, float] | None = None
+
+    def preparing(self, drafting: float) -> float:
+        """Seconds from its beginning until its tree was asked for.
+
+        drafting: that the device needs for the draft.  What the caller does with the last round meanwhile counts as
+        long as that at most: it is no part of the round, but the draft has not to be waited for any more.
+        """
+        handed_out = min(self.asked - self.sent, drafting)
+        return self.sent - self.began + handed_out
 
 
 class AdaptiveProposer(NoProposer):
@@ -66,15 +78,19 @@ class AdaptiveProposer(NoProposer):
         )
         self.ahead = AheadBuilder(state)
         self.prepared = _Prepared()
+        self._ended: float | None = None  # when the last round did, if nothing came between
         self._to_study: tuple[Proposal, Outcome] | None = None
 
     def prepare(self) -> Iterator[Round] | None:
         """Send off the next draft, or the first step of plain decoding before it; study the last round meanwhile."""
-        self.prepared = _Prepared(self.state.context)
+        began = perf_counter() if self._ended is None else self._ended
+        self._ended = None
+        self.prepared = _Prepared(self.state.context, began=began)
         plain = self._begin() if self.may_begin() else None
         if self._to_study is not None:
             self.planner.study(*self._to_study)
             self._to_study = None
+        self.prepared.sent = perf_counter()
         return plain
 
     def _begin(self) -> Iterator[Round] | None:
@@ -83,7 +99,6 @@ class AdaptiveProposer(NoProposer):
         planner = self.planner
         prepared = self.prepared
         assert state.root is not None
-        started = perf_counter()
         prepared.copy = planner.copy_after(state.token_ids)
         prepared.proposal = planner.without_draft(state.root, prepared.copy, state.context)
         if prepared.proposal is None:
@@ -91,26 +106,24 @@ class AdaptiveProposer(NoProposer):
             if pause:
                 return self._plainly(pause)
             self._start_draft(prepared)
-        prepared.seconds = perf_counter() - started
         return None
 
     def _start_draft(self, prepared: _Prepared) -> None:
         """Send the drafter off for a tree, or for a chain that need not be read."""
         planner = self.planner
-        block_size = 0
         if self.state.walk is None and can_stay_unread(self.state.pair, self.plan):
-            block_size = planner.unread_block(prepared.context)
-        prepared.unread = block_size > 0
+            prepared.block_size = planner.unread_block(prepared.context)
+        prepared.unread = prepared.block_size > 0
+        if not prepared.unread:
+            prepared.block_size = planner.next_block_size(prepared.context)
         with self.state.all_or_nothing(), self.clock("draft"):
-            if prepared.unread:
-                prepared.draft = start_draft(self.state, block_size, 1)
-            else:
-                prepared.draft = start_draft(self.state, planner.next_block_size(prepared.context), planner.top_k)
+            prepared.draft = start_draft(self.state, prepared.block_size, 1 if prepared.unread else planner.top_k)
 
     def propose(self, root: int) -> Proposed:
         """The tree to verify behind this root, once the draft is there; or a chain that is verified unread."""
         prepared = self.prepared
         prepared.spent = dict(self.clock.seconds)
+        prepared.asked = perf_counter()
         if prepared.unread:
             assert prepared.draft is not None
             chain = UnreadChain(root, prepared.draft)
@@ -143,20 +156,29 @@ class AdaptiveProposer(NoProposer):
             return None
         return graph._replace(seconds=perf_counter() - started)
 
-    def learn(self, done: Round, seconds: float) -> Round:
+    def learn(self, done: Round) -> Round:
         """Take note of how the proposed round went; the round with what was expected of it."""
-        prepared = self.prepared
-        proposal = prepared.proposal
+        self._ended = perf_counter()
+        proposal = self.prepared.proposal
         if proposal is None or done.alone:  # a near tie: nothing was proposed, or nothing of it was used
             return done
+        outcome = self._outcome(done, self._ended)
+        self._to_study = (proposal, self.planner.count(proposal, outcome))
+        return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
+
+    def _outcome(self, done: Round, ended: float) -> Outcome:
+        """How the prepared round went, and what it took: all of the host's work on it, and all that it waited for."""
+        prepared = self.prepared
         assert prepared.spent is not None
+        drafting = 0.0
+        if prepared.draft is not None:
+            drafting = self.planner.profile.cost.drafting(prepared.block_size)
+        preparing = prepared.preparing(drafting)
         verified = self.clock.seconds["verify"] - prepared.spent["verify"]
         drafted = 0.0
         if prepared.draft is not None:
-            drafted = self.clock.seconds["draft"] - prepared.spent["draft"] + prepared.seconds
-        outcome = Outcome(done.chosen, prepared.context, seconds + prepared.seconds, verified, drafted)
-        self._to_study = (proposal, self.planner.count(proposal, outcome))
-        return replace(done, kind=proposal.kind, expected=proposal.choice.expected)
+            drafted = preparing + self.clock.seconds["draft"] - prepared.spent["draft"]
+        return Outcome(done.chosen, prepared.context, preparing + ended - prepared.asked, verified, drafted)
 
     def _plainly(self, count: int) -> Iterator[Round]:
         """Decode so many tokens plainly, fewer if the text begins to repeat itself, and take their time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import perf_counter
 
 from mlx_ddtree.decoding.adaptive import AdaptiveProposer
 from mlx_ddtree.decoding.failure import can_go_on, compute_again
@@ -58,9 +57,7 @@ def _rounds(state: DecodeState, plan: RoundPlan, text: Text, clock: Clock, done:
             done = None
             continue
         # 5. One round, and what there is to learn from it.
-        started = perf_counter()
-        done = decode_round(state, plan, proposer.propose, text.keep, clock)
-        done = proposer.learn(done, perf_counter() - started)
+        done = proposer.learn(decode_round(state, plan, proposer.propose, text.keep, clock))
 
 
 def quantize_as_plainly(state: DecodeState, plan: RoundPlan) -> None:

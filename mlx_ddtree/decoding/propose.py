@@ -40,7 +40,7 @@ class Proposer(Protocol):
     def propose(self, root: int) -> Proposed:
         """The tree to verify behind this root, once the draft is there; or a chain, which need not wait for it."""
 
-    def learn(self, done: Round, seconds: float) -> Round:
+    def learn(self, done: Round) -> Round:
         """Take note of how the proposed round went; the round with what was expected of it."""
 
 
@@ -66,7 +66,7 @@ class NoProposer:
     def propose(self, root: int) -> Proposed:
         return DraftTree.root(root)
 
-    def learn(self, done: Round, seconds: float) -> Round:
+    def learn(self, done: Round) -> Round:
         return done
 
 
@@ -94,7 +94,7 @@ class CopyingProposer(NoProposer):
                 return grow_tree(root, first, self.budget)
             return _chain(root, first, self.budget)
 
-    def learn(self, done: Round, seconds: float) -> Round:
+    def learn(self, done: Round) -> Round:
         if done.alone:
             return done
         if self.recalled is None:
@@ -167,7 +167,7 @@ class FixedProposer(NoProposer):
         others = off_spine_by_depth(first)
         return add_lattice(first, copies.lattice(self.recalled, first, others), others)
 
-    def learn(self, done: Round, seconds: float) -> Round:
+    def learn(self, done: Round) -> Round:
         if done.alone:
             return done
         if self.started is None:

@@ -137,11 +137,15 @@ def test_a_refined_table_survives_a_file():
     cost.saw_draft(4, 0.2)
     cost.saw_unread(16, 700, 2.5)
     again = CostTable.from_dict(json.loads(json.dumps(cost.as_dict())))
+    pace = cost.pace.factor
+    assert pace > 1 and again.pace.factor == 1
     for context in CONTEXTS:
         for chain in (False, True):
-            assert again.verification(context, chain) == pytest.approx(cost.verification(context, chain))
-        assert again.step(context) == pytest.approx(cost.step(context))
-    assert again.drafts() == pytest.approx(cost.drafts())
+            now = [seconds * pace for seconds in cost.verification(context, chain)]
+            assert again.verification(context, chain) == pytest.approx(now)
+        assert again.step(context) == pytest.approx(cost.step(context) * pace)
+    assert again.drafts() == pytest.approx({block: seconds * pace for block, seconds in cost.drafts().items()})
+    assert again.round == pytest.approx(cost.round * pace)
     assert again.unread < table().unread
 
 

@@ -22,7 +22,7 @@ BLOCK = BLOCKS[-1]
 def profile(tmp_path):
     """With something learned in every part, not yet saved."""
     profile = Profile(cost_table(), ParityBounds(0.125, 0.25), BLOCK, tmp_path / "cache" / "pair.json")
-    profile.cost.saw_step(0, 1.5)
+    profile.cost.saw_rest(0.1)
     for greedy, rank in ((True, 0), (False, 3)):
         profile.draft_calibration(greedy).update(np.log([[0.6, 0.2]]), [0], [False], [rank])
     profile.comparison(True).add(0.5)
