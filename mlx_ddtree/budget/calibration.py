@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlx_ddtree.tree.lattice import Candidates
+
 EDGES = np.log(np.array([0.005, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97]))
 """Between the bins of the drafter's own probability, in which hits are counted; in logs."""
 BINS = len(EDGES) + 1
@@ -105,6 +107,23 @@ class DraftCalibration:
         pooled = (self.hits.sum(1) + PSEUDO_HITS * PRIOR[:, None]) / (self.expected.sum(1) + PSEUDO_HITS)
         cells = (self.hits + PSEUDO_HITS * pooled[:, None]) / (self.expected + PSEUDO_HITS)
         return np.maximum(cells, FEWEST_HITS)
+
+    def learn(self, candidates: Candidates, chosen: Sequence[int], trust: Trust) -> None:
+        """Count which candidate was right at each accepted node whose children were drafted.
+
+        chosen: what the target said after each accepted node, root first.  trust: of the text, which hears of it, too.
+        """
+        # 1. The rank of the target's choice after each node; the number of candidates where it was none of them.
+        along = candidates.along(chosen)
+        rows: list[list[int]] = along.token_ids.tolist()
+        ranks = [row.index(token) if token in row else len(row) for row, token in zip(rows, chosen, strict=False)]
+        # 2. A node is off the spine once a choice before it was not the best candidate.
+        off_spine = [any(ranks[:node]) for node in range(len(ranks))]
+        # 3. What was expected of the best candidates, before this round counts.
+        spine_scores, off_spine_scores = self.apply(along.log_probs)
+        chances = np.exp(np.where(off_spine, off_spine_scores[:, 0], spine_scores[:, 0]))
+        trust.update(float(chances.sum()), ranks.count(0))
+        self.update(along.log_probs, range(len(ranks)), off_spine, ranks)
 
     def as_dict(self) -> dict[str, Any]:
         """The counts, for JSON."""

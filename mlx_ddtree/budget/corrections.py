@@ -1,8 +1,8 @@
 """What rounds say of seconds that were measured once: a factor for each size, also for those that no round has used.
 
-A size that this process has not used is as far off as its neighbours that were: what makes all of them slower, or made
-the measuring slow, is most of what is wrong with a table.  Otherwise the sizes in use would heal, the others keep a bad
-moment's seconds, and what is dear by mistake would never be tried again.
+A size that this process has not used is as far off as its neighbours that often were: what makes all of them slower, or
+made the measuring slow, is most of what is wrong with a table.  Otherwise the sizes in use would heal, the others keep
+a bad moment's seconds, and what is dear by mistake would never be tried again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
+TELLING = 8
+"""Rounds of a size before it says anything of others."""
 MOST = 2.0
 """A timing counts as so many times what was expected at most."""
 
@@ -39,15 +41,15 @@ class Corrections:
     def applied(self, measured: Sequence[float]) -> list[float]:
         """Seconds by `sizes`, corrected.
 
-        measured: seconds by `sizes`.  No size that no round has used takes longer than a larger one that one has: more
-        rows cost no less, so what says so was disturbed.
+        measured: seconds by `sizes`.  No size that no round has used takes longer than a larger one that is known well:
+        more rows cost no less, so what says so was disturbed.
         """
         corrected = [seconds * factor for seconds, factor in zip(measured, self.factors, strict=True)]
         least = math.inf
         for place in reversed(range(len(corrected))):
-            if place in self._used:
+            if self._visits.get(place, 0) >= TELLING:
                 least = min(least, corrected[place])
-            else:
+            elif place not in self._used:
                 corrected[place] = min(corrected[place], least)
         return corrected
 
@@ -72,18 +74,20 @@ class Corrections:
         return min(bisect_left(self.sizes, size), len(self.sizes) - 1)
 
     def _spread(self) -> None:
-        """Give the sizes that no round has used what their neighbours say."""
-        used = sorted(self._used)
+        """Give the sizes that no round has used what their neighbours say, once these are known well."""
+        used = sorted(place for place, visits in self._visits.items() if visits >= TELLING)
         for place in range(len(self.sizes)):
-            self.factors[place] = self._between(place, used)
+            self.factors[place] = self._used.get(place) or self._between(place, used)
 
     def _between(self, place: int, used: list[int]) -> float:
         """The factor of a place, on the straight line between the used ones next to it; the last of them beyond."""
+        if not used:
+            return 1.0
         right = bisect_left(used, place)
         if right == len(used):
             return self._used[used[-1]]
         high = self._used[used[right]]
-        if right == 0 or used[right] == place:
+        if right == 0:
             return high
         low = self._used[used[right - 1]]
         span = used[right] - used[right - 1]

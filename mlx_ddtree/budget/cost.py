@@ -158,10 +158,10 @@ class CostTable:
 
     def unread_chains(self, block_sizes: Sequence[int], context: int) -> list[float]:
         """(len(block_sizes),) seconds of each, as `unread_chain` has them."""
-        by_rows = self.verification(context, chain=True)
+        by_rows = _between(context, self.contexts, self.chain)  # without corrections, which are of rounds that read
         taken = []
         for size in block_sizes:
-            apart = self.drafting(size) + by_rows[bisect_left(self.rows, size)]
+            apart = _interpolated(self.draft, size) + by_rows[bisect_left(self.rows, size)]
             taken.append(self.unread * self._of_unread.factor(size) * apart)
         return taken
 

@@ -13,6 +13,8 @@ import math
 WEIGHT = 0.2
 """Of the newest timing; of a process's first ones more, because the table may come from another time.  What follows
 faster takes for a change of pace what is a wrong entry, in a row of rounds of one kind."""
+SETTLED = 5
+"""Timings of a process before it is known how fast the machine is."""
 MOST = 3.0
 """What takes so many times longer than it should was disturbed by something that is over."""
 MOVED = 1.2
@@ -44,6 +46,11 @@ class Pace:
         """Count a step of plain decoding."""
         self.saw(ratio)
         self._log_at_step = self._log
+
+    @property
+    def settled(self) -> bool:
+        """Whether so much was timed that what is left of a timing is not the pace's."""
+        return self._timings >= SETTLED
 
     @property
     def moved(self) -> bool:

@@ -248,12 +248,10 @@ class Planner:
             self._learn_draft(proposal, proposal.candidates, outcome)
         if proposal.copy is not None:
             self.copies.learn(proposal.copy, outcome.chosen)
-        # 2. What rounds cost.
-        tree = proposal.tree
+        # 2. What rounds cost, once it is known how fast the machine is; until then, what was only guessed.
         cost = self.profile.cost
-        graph = proposal.graph or Graph(len(tree), tree.is_chain)
-        cost.saw_verification(graph.rows, outcome.context, outcome.verify_seconds + graph.seconds, graph.chain)
-        cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
+        if cost.pace.settled or cost.guessed:
+            self._learn_costs(proposal, outcome)
 
     def _promised(self, proposal: Proposal) -> float:
         """Seconds that the round was expected to take."""
@@ -263,36 +261,34 @@ class Planner:
         return promised
 
     def _learn_draft(self, proposal: Proposal, candidates: Candidates, outcome: Outcome) -> None:
-        """How the drafter's candidates did, how deep they were accepted, and how long the draft took."""
+        """How the drafter's candidates did, and how deep they were accepted."""
         if self.constrain is None:
-            self._calibrate(candidates, outcome.chosen)
+            self.calibration.learn(candidates, outcome.chosen, self.policy.trust)
         else:
             self.policy.trust.update(*doubtful(proposal.tree, outcome.chosen))
         block_size = len(candidates.token_ids) + 1
         reached = proposal.tree.expected_by_depth(block_size)
         accepted = len(outcome.chosen) - 1
         self.policy.saw_draft(accepted, reached, block_size, outcome.seconds, outcome.verify_seconds)
-        self.profile.cost.saw_draft(block_size, outcome.draft_seconds)
+
+    def _learn_costs(self, proposal: Proposal, outcome: Outcome) -> None:
+        """How long a round's draft, its verification and the rest of it took."""
+        tree = proposal.tree
+        cost = self.profile.cost
+        graph = proposal.graph or Graph(len(tree), tree.is_chain)
+        if proposal.candidates is not None:
+            cost.saw_draft(len(proposal.candidates.token_ids) + 1, outcome.draft_seconds)
+        cost.saw_verification(graph.rows, outcome.context, outcome.verify_seconds + graph.seconds, graph.chain)
+        cost.saw_rest(outcome.seconds - outcome.verify_seconds - outcome.draft_seconds)
 
     def _learn_unread(self, proposal: Proposal, outcome: Outcome) -> None:
         """How deep an unread chain was accepted, and how long its round took, draft and verification together."""
         block_size = len(proposal.tree)
         accepted = len(outcome.chosen) - 1
         seconds = outcome.draft_seconds + outcome.verify_seconds
-        self.unread.saw(accepted, block_size, seconds, outcome.context)
+        self.unread.saw(accepted, block_size)
         self.policy.saw_unread(accepted, block_size, outcome.seconds)
-        self.profile.cost.saw_rest(outcome.seconds - seconds)
-
-    def _calibrate(self, candidates: Candidates, chosen: Sequence[int]) -> None:
-        """Count which candidate was right at each accepted node whose children were drafted."""
-        # 1. The rank of the target's choice after each node; the number of candidates where it was none of them.
-        along = candidates.along(chosen)
-        rows: list[list[int]] = along.token_ids.tolist()
-        ranks = [row.index(token) if token in row else len(row) for row, token in zip(rows, chosen, strict=False)]
-        # 2. A node is off the spine once a choice before it was not the best candidate.
-        off_spine = [any(ranks[:node]) for node in range(len(ranks))]
-        # 3. What was expected of the best candidates, before this round counts.
-        spine_scores, off_spine_scores = self.calibration.apply(along.log_probs)
-        chances = np.exp(np.where(off_spine, off_spine_scores[:, 0], spine_scores[:, 0]))
-        self.policy.trust.update(float(chances.sum()), ranks.count(0))
-        self.calibration.update(along.log_probs, range(len(ranks)), off_spine, ranks)
+        cost = self.profile.cost
+        if cost.pace.settled:
+            cost.saw_unread(block_size, outcome.context, seconds)
+            cost.saw_rest(outcome.seconds - seconds)

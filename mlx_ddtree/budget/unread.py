@@ -120,12 +120,11 @@ class UnreadChains:
         """Tokens of a block's best path that are likely to be accepted."""
         return self.survival.reached()[block_size - 2]  # the root is no draft, and the list begins at depth 1
 
-    def saw(self, accepted: int, block_size: int, seconds: float, context: int) -> None:
-        """Learn from a chain that was verified unread; seconds: of its draft and its verification."""
+    def saw(self, accepted: int, block_size: int) -> None:
+        """Learn from a chain that was verified unread."""
         self._in_a_row += 1
         self.known.since_a_chain = 0
         self.survival.add_seen(accepted, block_size)
-        self.cost.saw_unread(block_size, context, seconds)
 
     def _seconds(self, context: int) -> list[float]:
         """(block sizes,) of draft and verification."""

@@ -71,9 +71,10 @@ def test_noise_does_not_make_long_contexts_cheaper():
         (lambda c: c.verification(700)[1], lambda c, s: c.saw_verification(4, 700, s)),
         (lambda c: c.verification(700, True)[1], lambda c, s: c.saw_verification(4, 700, s, True)),
         (lambda c: c.drafting(16), lambda c, s: c.saw_draft(16, s)),
+        (lambda c: c.unread_chain(16, 700), lambda c, s: c.saw_unread(16, 700, s)),
         (lambda c: c.round, lambda c, s: c.saw_rest(s)),
     ],
-    ids=["verification", "chain", "draft", "rest"],
+    ids=["verification", "chain", "draft", "unread", "rest"],
 )
 def test_timings_of_rounds_refine_what_was_measured(read, see, ratio):
     cost = table()

@@ -289,14 +289,17 @@ def test_trees_are_weighed_by_the_calibration():
 def test_a_round_refines_the_costs_of_what_it_did():
     planner = new_planner(cost_table(per_row=0.0))
     proposal = hand_made(planner)
-    planner.learn(proposal, Outcome([1, 3], 0, 1.8, 1.5, 0.2))
     cost, before = planner.profile.cost, cost_table(per_row=0.0)
+    planner.learn(proposal, Outcome([1, 3], 0, 1.8, 1.5, 0.2))
+    assert cost.verification(0) == before.verification(0)  # it is not known how fast the machine is
+    for _ in range(12):
+        planner.learn(proposal, Outcome([1, 3], 0, 1.8, 1.5, 0.2))
     seconds = cost.verification(0)
-    assert seconds[0] > 1 and len(set(seconds)) == 1  # what is known of one size is all that is known of the others
-    assert cost.rows[0] < len(proposal.tree)
-    assert all(cost.drafting(block) > before.drafting(block) for block in BLOCKS)
+    assert seconds[0] != 1 and len(set(seconds)) == 1  # what is known of one size is all that is known of the others
+    for block in BLOCKS:  # a draft took a seventh of a verification, not a fortieth
+        assert cost.drafting(block) / seconds[0] > 1.5 * before.drafting(block)
     assert 0 < cost.round < 0.1 + 1e-9
-    assert cost.step(0) == 1
+    assert cost.step(0) <= seconds[0]  # a step of plain decoding cannot take longer
 
 
 def test_rounds_are_counted_for_the_profiles_file_and_never_write_it(tmp_path):

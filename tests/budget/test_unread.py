@@ -1,7 +1,6 @@
 """Chains stay unread where that is worth more than reading, and reading is never given up for good."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,7 +83,7 @@ def test_drafts_are_read_now_and_then_whatever_happens(accepted):
     for count in accepted:
         block_size = chains.next_block(64)
         if block_size:
-            chains.saw(min(count, block_size - 1), block_size, 0.02, 64)
+            chains.saw(min(count, block_size - 1), block_size)
             in_a_row += 1
         else:
             read(chains, 1)
@@ -101,7 +100,7 @@ def test_a_chain_that_is_nearly_worth_as_much_is_tried_now_and_then():
     assert chains.next_block(64) == 0
     read(chains, 1, expected=nearly)
     assert chains.next_block(64) == 16
-    chains.saw(15, 16, 0.9 * (DRAFT + SECONDS[-1]), 64)
+    chains.saw(15, 16)
     assert chains.next_block(64) == 0
 
 
@@ -111,7 +110,7 @@ def test_a_chain_that_does_not_keep_its_promise_gives_way():
     read(chains, FIRST_READ)
     rounds = 0
     while chains.next_block(64) == 16:
-        chains.saw(1, 16, 0.9 * (DRAFT + SECONDS[-1]), 64)
+        chains.saw(1, 16)
         rounds += 1
     assert 0 < rounds < READ_EVERY
 
@@ -122,15 +121,6 @@ def test_the_less_a_text_is_trusted_the_shorter_its_first_chain():
     chains = make_chains(known=known)
     read(chains, 1, expected=8.0)
     assert chains.next_block(64, trust=1.0) > chains.next_block(64, trust=0.2) > 0
-
-
-def test_rounds_correct_what_was_measured():
-    chains = make_chains(share=1.0)
-    read(chains, 20)
-    taken = 0.7 * (DRAFT + SECONDS[-1])
-    for _ in range(60):
-        chains.saw(15, 16, taken, 64)
-    assert chains.cost.unread_chain(16, 64) == pytest.approx(taken, rel=0.02)
 
 
 def test_blocks_larger_than_what_is_measured_are_never_verified_unread():

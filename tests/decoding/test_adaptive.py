@@ -8,6 +8,7 @@ import pytest
 
 from mlx_ddtree import load, make_prompt_cache, make_sampler, stream_generate
 from mlx_ddtree.budget.planner import Planner
+from mlx_ddtree.decoding.adaptive import _Prepared
 from mlx_ddtree.errors import OptionError
 from mlx_ddtree.tuning import store
 from mlx_ddtree.tuning.costs import measure_costs
@@ -135,3 +136,10 @@ def test_unknown_budgets_are_refused():
     for budget in ("many", 1.5, None):
         with pytest.raises(OptionError, match="auto"):
             our_tokens(small_pair(), PROMPT, 4, tree_budget=budget)
+
+
+@pytest.mark.parametrize(("handed_out", "counted"), [(0.002, 0.002), (0.9, 0.005)])
+def test_what_a_caller_takes_counts_as_long_as_the_device_drafts(handed_out, counted):
+    """A slow terminal makes no draft dear; what it hides of one is no gift either."""
+    prepared = _Prepared(began=1.0, sent=1.001, asked=1.001 + handed_out)
+    assert prepared.preparing(drafting=0.005) == pytest.approx(0.001 + counted)
