@@ -60,7 +60,11 @@ class CostTable:
     steps_timed: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
-        blocks = sorted(self.draft)
+        # Guesses are corrected in place, and drafts are read in order: nobody else's lists, and in no other one.
+        self.verify = [[*of_rows] for of_rows in self.verify]
+        self.chain = [[*of_rows] for of_rows in self.chain]
+        self.draft = dict(sorted(self.draft.items()))
+        blocks = list(self.draft)
         self._of_rows = Corrections(self.rows)
         self._of_drafts = Corrections(blocks)
         self._of_unread = Corrections(blocks)

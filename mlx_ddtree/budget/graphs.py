@@ -72,5 +72,5 @@ class GraphsAhead:
         """
         nodes = min(graph.rows, len(expected)) - 1
         place = self.cost.rows.index(graph.rows)
-        seconds = self.cost.verifying(place, context, graph.chain) - graph.seconds
+        seconds = max(self.cost.verifying(place, context, graph.chain) - graph.seconds, 0.0)
         return Choice(nodes, float(expected[nodes]), float(1 + expected[nodes] - rate * seconds), seconds)

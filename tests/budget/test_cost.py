@@ -47,6 +47,15 @@ def test_contexts_before_the_first_cost_as_much():
 
 def test_a_block_between_two_measured_ones():
     assert table().drafting(10) == pytest.approx(0.25)
+    assert table(draft={16: 0.4, 4: 0.1}).unread_chain(10, 100) == pytest.approx(0.25 + 3.0)
+
+
+def test_a_guess_is_corrected_once_in_a_list_that_stands_there_twice():
+    shared = [1.0, 1.5, 4.0]
+    cost = table(contexts=[100], verify=[shared], chain=[shared], plain=[0.9], guessed=[16])
+    cost.saw_verification(16, 100, 8.0)
+    assert cost.verification(100) == cost.verification(100, chain=True) == [1.0, 1.5, 8.0]
+    assert shared == [1.0, 1.5, 4.0] and cost.guessed == []
 
 
 @given(st.integers(0, 10**6))

@@ -45,3 +45,8 @@ def test_a_graph_holds_what_there_is_and_its_making_is_not_counted(chance, rows,
     assert free.nodes == min(rows - 1, nodes)
     assert free.expected == phi[free.nodes]
     np.testing.assert_allclose(free.value - dear.value, RATE * 0.003)
+
+
+def test_a_graph_that_took_longer_to_make_than_to_run_takes_no_less_than_no_time():
+    """As where a tiny model's graph is made while Python collects garbage: what a round is promised stays positive."""
+    assert make_graphs().fill(Graph(8, True, 5.0), expected(0.5, 7), RATE, 64).seconds == 0
