@@ -11,6 +11,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
+import numpy as np
+
 RATE = 0.1
 """Weight of one new timing of a size against what was known of it: an entry that was measured in a busy moment heals
 within tens of visits."""
@@ -74,21 +76,12 @@ class Corrections:
         return min(bisect_left(self.sizes, size), len(self.sizes) - 1)
 
     def _spread(self) -> None:
-        """Give the sizes that no round has used what their neighbours say, once these are known well."""
-        used = sorted(place for place, visits in self._visits.items() if visits >= TELLING)
-        for place in range(len(self.sizes)):
-            self.factors[place] = self._used.get(place) or self._between(place, used)
-
-    def _between(self, place: int, used: list[int]) -> float:
-        """The factor of a place, on the straight line between the used ones next to it; the last of them beyond."""
-        if not used:
-            return 1.0
-        right = bisect_left(used, place)
-        if right == len(used):
-            return self._used[used[-1]]
-        high = self._used[used[right]]
-        if right == 0:
-            return high
-        low = self._used[used[right - 1]]
-        span = used[right] - used[right - 1]
-        return low + (high - low) * (place - used[right - 1]) / span
+        """Give the sizes that no round has used what their neighbours say, once these are known well: straight lines
+        from one to the next, and beyond the last of them what it says."""
+        telling = sorted(place for place, visits in self._visits.items() if visits >= TELLING)
+        factors = [1.0] * len(self.sizes)
+        if telling:
+            factors = np.interp(range(len(self.sizes)), telling, [self._used[place] for place in telling]).tolist()
+        for place, factor in self._used.items():
+            factors[place] = factor
+        self.factors = factors

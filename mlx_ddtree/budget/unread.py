@@ -91,7 +91,7 @@ class UnreadChains:
             unread = tokens_by_length[min(size, len(reached)) - 1]
             self._unread_tokens[place] += self.read.newest * (unread - self._unread_tokens[place])
         if self.block_sizes and self.read.rounds >= FIRST_READ:
-            self.known.add(self._advantage(context))
+            self.known.add(self._advantage(self._seconds(context)))
 
     def next_block(self, context: int, trust: float = 1.0, affordable: float = math.inf) -> int:
         """Tokens of the block whose best path is verified unread now, root included; 0 where reading is worth more.
@@ -103,13 +103,14 @@ class UnreadChains:
         if self._in_a_row >= READ_EVERY or self.read.rounds < first or not self.block_sizes:
             return 0
         # 1. Whether reading is worth more, by the drafts that were read.
-        if not self._reading_is_worth_less(context):
+        seconds_by_block = self._seconds(context)
+        if not self._reading_is_worth_less(seconds_by_block):
             return 0
         # 2. The block that is worth most, by all drafts.
         accepted = self.survival.reached(trust)
         best = 0
         best_rate = 0.0
-        for size, seconds in zip(self.block_sizes, self._seconds(context), strict=True):
+        for size, seconds in zip(self.block_sizes, seconds_by_block, strict=True):
             rate = (1 + accepted[size - 2]) / (seconds + self.cost.round)
             if rate > best_rate and seconds <= affordable:
                 best = size
@@ -130,15 +131,18 @@ class UnreadChains:
         """(block sizes,) of draft and verification."""
         return self.cost.unread_chains(self.block_sizes, context)
 
-    def _reading_is_worth_less(self, context: int) -> bool:
+    def _reading_is_worth_less(self, seconds_by_block: Sequence[float]) -> bool:
         """Whether it is, in this text and others; or nearly so, where it is time to see again what chains take."""
         others = OTHER_TEXTS if self.known.compared else 0.0
         own = min(self.read.rounds, round(1 / MEMORY))
-        advantage = (own * self._advantage(context) + others * self.known.advantage) / (own + others)
+        advantage = (own * self._advantage(seconds_by_block) + others * self.known.advantage) / (own + others)
         return advantage < (NEARLY if self.known.since_a_chain >= TRY_EVERY else 0.0)
 
-    def _advantage(self, context: int) -> float:
-        """Log of the tokens a second of this text's drafts as they were read, over those of the best block's chains."""
-        of_chains = zip(self._unread_tokens, self._seconds(context), strict=True)
+    def _advantage(self, seconds_by_block: Sequence[float]) -> float:
+        """Log of the tokens a second of this text's drafts as they were read, over those of the best block's chains.
+
+        seconds_by_block: (block sizes,) of draft and verification, unread.
+        """
+        of_chains = zip(self._unread_tokens, seconds_by_block, strict=True)
         best = max(tokens / (seconds + self.cost.round) for tokens, seconds in of_chains)
         return math.log(self.read.per_second / best)

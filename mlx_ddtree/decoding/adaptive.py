@@ -170,13 +170,11 @@ class AdaptiveProposer(NoProposer):
         """How the prepared round went, and what it took: all of the host's work on it, and all that it waited for."""
         prepared = self.prepared
         assert prepared.spent is not None
-        drafting = 0.0
-        if prepared.draft is not None:
-            drafting = self.planner.profile.cost.drafting(prepared.block_size)
-        preparing = prepared.preparing(drafting)
         verified = self.clock.seconds["verify"] - prepared.spent["verify"]
+        preparing = prepared.preparing(0.0)
         drafted = 0.0
         if prepared.draft is not None:
+            preparing = prepared.preparing(self.planner.profile.cost.drafting(prepared.block_size))
             drafted = preparing + self.clock.seconds["draft"] - prepared.spent["draft"]
         return Outcome(done.chosen, prepared.context, preparing + ended - prepared.asked, verified, drafted)
 
